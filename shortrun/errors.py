@@ -1,0 +1,20 @@
+"""The one error that a user's input can cause, and the words it is said in."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: one line that names the argument, what it got and what to write instead.
+
+    The command line prints it without a traceback and exits with code 2; in Python it is a `ValueError`.
+    """
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """Return the end of an error line: the nearest of the options, or all of them where none is near."""
+    names = sorted(options)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"choose one of {', '.join(names)}"

@@ -1,0 +1,26 @@
+"""Files that are either old or new, never half-written."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, rename it to `path`, else remove it.
+
+    A reader, or a run that is killed in between, sees the old file or the new one. The temporary name is always the
+    same for a path, so that what a kill leaves is taken up by the next write; it keeps the suffix, since image
+    writers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,149 @@
+"""Folders of image files, and which of them are for training and testing."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from shortrun.data.arguments import CROP, DATA_DIR, IMAGE_SIZE, SOURCE
+from shortrun.data.framing import Framing
+from shortrun.data.image_set import ImageSet
+from shortrun.data.pictures import framed_files, is_image_file, stack
+from shortrun.data.selection import Selection
+from shortrun.errors import InputError
+
+CELEBA_CROP, CELEBA_SIZE = 140, 64
+CELEBA_HINT = "it wants the unpacked folder img_align_celeba/ and the file list_eval_partition.txt"
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Paths of n image files and their labels (n,), or None."""
+
+    paths: Sequence[Path]
+    labels: Int64[Tensor, "n"] | None = None
+
+    def select(self, rows: Int64[Tensor, "m"]) -> "ImageFiles":
+        """Return the files at these positions."""
+        return ImageFiles(
+            [self.paths[row] for row in rows.tolist()], None if self.labels is None else self.labels[rows]
+        )
+
+
+def list_images(folder: Path, argument: str) -> list[Path]:
+    """Return all image files under a folder, sorted; raises InputError where there are none."""
+    paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and path.is_file())
+    if not paths:
+        raise InputError(f"{argument} {folder}: no images in this folder (png, jpg, bmp, webp, gif, tiff)")
+    return paths
+
+
+def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:
+    """Return the train and the test files of a folder.
+
+    Sub-folders `train` and `test` are the split (others beside them are left out), else all images are split by the
+    selection. Inside, where every image lies in a sub-folder, these are the classes, numbered by their sorted names.
+    Raises InputError where there are no images or only one of the two sub-folders.
+    """
+    train, test = folder / "train", folder / "test"
+    if train.is_dir() and test.is_dir():
+        parts = list_images(train, SOURCE), list_images(test, SOURCE)
+        classes = _classes(parts[0], train), _classes(parts[1], test)
+        names = sorted(set(classes[0] or ()) | set(classes[1] or ()))
+        train_files, test_files = (
+            ImageFiles(paths, _labels(of, names)) for paths, of in zip(parts, classes, strict=True)
+        )
+        keep_train, keep_test = selection.counts(len(parts[0]), len(parts[1]))
+        return train_files.select(torch.arange(keep_train)), test_files.select(torch.arange(keep_test))
+    for there, absent in ((train, "test"), (test, "train")):
+        if there.is_dir():
+            raise InputError(
+                f"{SOURCE} {folder}: it has a folder {there.name!r} and none named {absent!r}: add it, "
+                f"or give {there} to have it split"
+            )
+    paths = list_images(folder, SOURCE)
+    classes = _classes(paths, folder)
+    files = ImageFiles(paths, _labels(classes, sorted(set(classes or ()))))
+    train_rows, test_rows = selection.split(len(paths), f"{SOURCE} {folder}")
+    return files.select(train_rows), files.select(test_rows)
+
+
+def list_celeba(data_dir: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:
+    """Return CelebA's official train (0) and test (2) files; the validation ones (1) are left out.
+
+    Reads CelebA's own layout, its Google Drive one (Img/, Eval/), Kaggle's (nested folder, .csv) and torchvision's
+    (celeba/). Raises InputError where the images, the partition file or a listed image is missing.
+    """
+    if not data_dir.is_dir():
+        raise InputError(f"{DATA_DIR} {data_dir}: no such folder: {CELEBA_HINT}")
+    places = [base / sub for base in (data_dir, data_dir / "celeba") for sub in ("", "Img", "Eval")]
+    folders = [place / "img_align_celeba" for place in places if (place / "img_align_celeba").is_dir()]
+    if not folders:
+        zipped = any((place / "img_align_celeba.zip").is_file() for place in places)
+        advice = "unpack img_align_celeba.zip there" if zipped else CELEBA_HINT
+        raise InputError(f"{DATA_DIR} {data_dir}: the folder img_align_celeba is missing: {advice}")
+    nested = folders[0] / "img_align_celeba"
+    images = nested if nested.is_dir() else folders[0]
+    names = (place / f"list_eval_partition.{suffix}" for place in places for suffix in ("txt", "csv"))
+    partition = next((name for name in names if name.is_file()), None)
+    if partition is None:
+        raise InputError(f"{DATA_DIR} {data_dir}: the file list_eval_partition.txt is missing: {CELEBA_HINT}")
+    parts = _read_partition(partition)
+    keep_train, keep_test = selection.counts(len(parts["0"]), len(parts["2"]))
+    train = [images / name for name in parts["0"][:keep_train]]
+    test = [images / name for name in parts["2"][:keep_test]]
+    absent = [path for path in (*train, *test) if not path.is_file()]
+    if absent:
+        raise InputError(
+            f"{DATA_DIR} {data_dir}: {len(absent)} of {len(train) + len(test)} images that {partition.name} lists are "
+            f"missing, the first is {absent[0]}: unpack img_align_celeba again"
+        )
+    return ImageFiles(train), ImageFiles(test)
+
+
+def read_files(train: ImageFiles, test: ImageFiles, framing: Framing, argument: str) -> tuple[ImageSet, ImageSet]:
+    """Return the images of both parts, 8-bit, all of one shape; raises InputError that names the first odd file."""
+    paths = [*train.paths, *test.paths]
+    remedy = f"give {IMAGE_SIZE} to crop and resize all"
+    if framing.crop is not None:
+        remedy += f" (beside {CROP})"
+    pixels = stack(framed_files(paths, framing, argument), len(paths), argument, remedy)
+    n = len(train.paths)
+    return ImageSet(pixels[:n], train.labels, 256), ImageSet(pixels[n:], test.labels, 256)
+
+
+def _classes(paths: Sequence[Path], folder: Path) -> list[str] | None:
+    parts = [path.relative_to(folder).parts for path in paths]
+    return [part[0] for part in parts] if all(len(part) > 1 for part in parts) else None
+
+
+def _labels(classes: list[str] | None, names: list[str]) -> Int64[Tensor, "n"] | None:
+    if classes is None or len(names) < 2:  # one sub-folder is a place, not a class
+        return None
+    number = {name: i for i, name in enumerate(names)}
+    return torch.tensor([number[name] for name in classes])
+
+
+def _read_partition(path: Path) -> dict[str, list[str]]:
+    parts: dict[str, list[str]] = {"0": [], "1": [], "2": []}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file, delimiter="," if path.suffix == ".csv" else " ", skipinitialspace=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{DATA_DIR} {path}: not a text file of lines such as '000001.jpg 0'") from error
+    for number, row in enumerate(rows, 1):
+        row = [field for field in row if field]
+        if not row or (number == 1 and row[0] == "image_id"):
+            continue
+        if len(row) != 2 or row[1] not in parts:
+            raise InputError(f"{DATA_DIR} {path}: line {number} is {' '.join(row)!r}: '000001.jpg 0' is the form")
+        parts[row[1]].append(row[0])
+    if not parts["0"] or not parts["2"]:
+        raise InputError(
+            f"{DATA_DIR} {path}: it lists no train (0) or no test (2) images: copy the official file again"
+        )
+    return parts

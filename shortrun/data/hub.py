@@ -1,0 +1,103 @@
+"""Any image data set that Hugging Face's `datasets` can load."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from shortrun.data.arguments import IMAGE_SIZE, SOURCE, reason
+from shortrun.data.framing import Framing
+from shortrun.data.image_set import ImageSet
+from shortrun.data.pictures import frame, stack
+from shortrun.data.selection import Selection
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+TEST_NAMES = ("test", "validation", "valid", "val")
+
+
+def read_hub(source: str, selection: Selection, framing: Framing) -> tuple[ImageSet, ImageSet]:
+    """Return the train and test images of `hub:OWNER/NAME`, `hub:OWNER/NAME:CONFIG` or `hub:FOLDER`.
+
+    The image column is the one of type Image, the labels the one of type ClassLabel. Without a test or validation
+    split, the train split is split by the selection. Raises InputError where `datasets` is not installed, or cannot
+    load it, or there is no image column.
+    """
+    splits = _load(source)
+    train = splits.get("train")
+    if train is None:
+        raise InputError(f"{SOURCE} {source}: it has no split named train (splits: {', '.join(splits)})")
+    test = next((splits[name] for name in TEST_NAMES if name in splits), None)
+    if test is None:
+        train_rows, test_rows = selection.split(len(train), f"{SOURCE} {source}")
+        train, test = train.select(train_rows.tolist()), train.select(test_rows.tolist())
+    else:
+        keep_train, keep_test = selection.counts(len(train), len(test))
+        train, test = train.select(range(keep_train)), test.select(range(keep_test))
+    column = _image_column(train, source)
+    pixels = stack(
+        (named for part in (train, test) for named in _framed_rows(part, column, framing, source)),
+        len(train) + len(test),
+        SOURCE,
+        f"give {IMAGE_SIZE} to crop and resize all",
+    )
+    n = len(train)
+    return ImageSet(pixels[:n], _labels(train), 256), ImageSet(pixels[n:], _labels(test), 256)
+
+
+def _load(source: str) -> "dict[str, datasets.Dataset]":
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(f"{SOURCE} {source}: this needs another package: pip install 'shortrun[hub]'") from error
+
+    name, _, config = source.removeprefix("hub:").partition(":")
+    folder = Path(source.removeprefix("hub:")).expanduser()
+    if name and folder.exists():  # a folder's name may have a colon in it
+        name, config = str(folder), ""
+    if not name:
+        raise InputError(f"{SOURCE} {source}: give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
+    try:
+        return {str(split): part for split, part in datasets.load_dataset(name, config or None).items()}
+    except Exception as error:  # the library raises its own and many others' errors, all about what was asked for
+        raise InputError(
+            f"{SOURCE} {source}: datasets cannot load it ({reason(error)}): check the name, the config and the network"
+        ) from error
+
+
+def _image_column(part: "datasets.Dataset", source: str) -> str:
+    import datasets
+
+    for name, feature in part.features.items():
+        if isinstance(feature, datasets.Image):
+            return name
+    raise InputError(f"{SOURCE} {source}: no column of type Image (columns: {', '.join(part.column_names)})")
+
+
+def _framed_rows(
+    part: "datasets.Dataset", column: str, framing: Framing, source: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    for row in range(len(part)):
+        name = f"{source} row {row} of {part.split}"
+        try:
+            picture = part[row][column]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{SOURCE} {name}: the image is damaged ({reason(error)})") from error
+        if picture is None:
+            raise InputError(f"{SOURCE} {name}: the image is missing")
+        yield name, frame(picture, framing, f"{SOURCE} {name}")
+
+
+def _labels(part: "datasets.Dataset") -> Int64[Tensor, "n"] | None:
+    import datasets
+
+    for name, feature in part.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            return torch.tensor(part[name][:], dtype=torch.int64)
+    return None

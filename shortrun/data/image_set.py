@@ -1,0 +1,86 @@
+"""Images with their labels, as they lie in memory."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from shortrun.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images (n, c, h, w) with labels (n,) or None.
+
+    With `levels` the pixels are uint8 indices 0..levels-1 (256 for 8-bit images, 17 for scikit-learn's digits,
+    2 for binary ones); without, they are float32 already in [-1, 1]. Raises InputError where the two disagree.
+    """
+
+    pixels: UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
+    labels: Int64[Tensor, "n"] | None = None
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.levels is None) != (self.pixels.dtype == torch.float32):
+            raise InputError(
+                f"ImageSet: {self.pixels.dtype} pixels with levels={self.levels}: "
+                "give uint8 pixels with levels, or float32 pixels in [-1, 1] without"
+            )
+        if self.levels is not None and not 2 <= self.levels <= 256:
+            raise InputError(f"ImageSet: levels={self.levels}: give 2 to 256")
+        if self.labels is not None and len(self.labels) != len(self.pixels):
+            raise InputError(f"ImageSet: {len(self.labels)} labels for {len(self.pixels)} images: give one each")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (c, h, w) of one image."""
+        _, c, h, w = self.pixels.shape
+        return c, h, w
+
+    def images(self, index: slice | Tensor = slice(None)) -> Float[Tensor, "m c h w"]:
+        """Return the images at `index` (a slice, int64 positions or a bool mask) as (m, c, h, w) in [-1, 1].
+
+        They are new float32 tensors. Only the rows asked for are converted, so a large set stays uint8 in memory.
+        """
+        images = self.pixels[index].to(torch.float32, copy=True)
+        # division first: the top level then gives 1 exactly
+        return images if self.levels is None else images.div_(self.levels - 1).mul_(2).sub_(1)
+
+    def select(self, index: slice | Tensor) -> "ImageSet":
+        """Return the set of the images at `index` (a slice, int64 positions or a bool mask), with their labels."""
+        labels = None if self.labels is None else self.labels[index]
+        return ImageSet(self.pixels[index], labels, self.levels)
+
+    def take(self, n: int) -> "ImageSet":
+        """Return the set of the first n images, 1 <= n <= len(self); else raises InputError."""
+        if not 1 <= n <= len(self):
+            raise InputError(f"take({n}): the set has {len(self)} images: choose 1 to {len(self)}")
+        return self.select(slice(n))
+
+    def binarized(self) -> "ImageSet":
+        """Return the set with two levels: a pixel above the middle of its range becomes 1, else 0."""
+        middle = 0.0 if self.levels is None else (self.levels - 1) / 2
+        return ImageSet((self.pixels > middle).to(torch.uint8), self.labels, levels=2)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The train and the test images of one source; both have the same shape and levels."""
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+
+
+def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:
+    """Return the labels (n,) of a set; raises InputError that names the data set where it has none."""
+    if image_set.labels is None:
+        raise InputError(
+            f"--data.source {name}: it has no labels, which are needed here: "
+            "give train_y and test_y in the .npz, one sub-folder per class, or a named data set such as digits"
+        )
+    return image_set.labels

@@ -1,0 +1,127 @@
+"""The user's own images and masks."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from shortrun.data.arguments import FIT, IMAGES, MASK
+from shortrun.data.arrays import is_array_file, read_arrays
+from shortrun.data.folders import list_images
+from shortrun.data.framing import Framing
+from shortrun.data.image_set import ImageSet
+from shortrun.data.layouts import image_sets
+from shortrun.data.pictures import frame, framed_files, is_image_file, open_picture, plain, stack
+from shortrun.errors import InputError
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
+OBSERVED_FROM = 128
+
+
+def read_images(
+    path: Path, *, shape: tuple[int, int, int] | None = None, fit: bool = False
+) -> Float[Tensor, "n c h w"]:
+    """Return the images of an image file, a folder or an .npz (its test_x first), .npy, .mat or idx(.gz) file.
+
+    They are float32 (n, c, h, w) in [-1, 1]. Where `shape` (c, h, w) is given they must have it; with `fit` they are
+    centre-cropped, resized (antialiased bicubic) and turned to grey or colour until they do. Raises InputError for a
+    path that is missing, empty or damaged, for images that differ and for images of another shape.
+    """
+    path = Path(path).expanduser()
+    if fit and shape is None:
+        raise InputError(f"{FIT}: the shape to fit the images to is not known here: leave it out")
+    if path.is_dir():
+        return _read_pictures(list_images(path, IMAGES), shape, fit)
+    if not path.is_file():
+        raise InputError(f"{IMAGES} {path}: no such file or folder")
+    if is_image_file(path):
+        return _read_pictures([path], shape, fit)
+    if not is_array_file(path):
+        raise InputError(f"{IMAGES} {path}: give an image, a folder of images, .npz, .npy, .mat or idx(.gz)")
+    arrays = read_arrays(path, IMAGES, roles=("test_x", "x"))
+    (image_set,) = image_sets([arrays["test_x"] if "test_x" in arrays else arrays["x"]], [None], f"{IMAGES} {path}")
+    if shape is None or image_set.shape == shape:
+        return image_set.images()
+    if not fit:
+        raise _misfit(str(path), image_set.shape, shape)
+    framed = Framing(size=shape[1:]).apply(image_set.images(), f"{IMAGES} {path}")
+    return _with_channels(framed, shape[0]).clamp(-1, 1)
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
+    """Return a mask as float32 (1, 1, h, w), 1 = observed, 0 = missing.
+
+    An image's pixels of 128 and above (white) are observed, black is missing; an .npy array (h, w) holds bools, 0 and
+    1, numbers in [0, 1] (0.5 and above are observed) or 0 to 255. Raises InputError where it has another size.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{MASK} {path}: no such file")
+    if path.suffix.lower() == ".npy":
+        observed = _observed(read_arrays(path, MASK)["x"], path)
+    elif is_image_file(path):
+        picture = plain(open_picture(path, MASK), f"{MASK} {path}").convert("L")
+        observed = np.asarray(picture) >= OBSERVED_FROM
+    else:
+        raise InputError(f"{MASK} {path}: give an image file (white = observed, black = missing) or .npy")
+    if observed.shape != shape:
+        found = "x".join(map(str, observed.shape))
+        raise InputError(
+            f"{MASK} {path}: the mask is {found}, the images are {shape[0]}x{shape[1]} (height x width): "
+            "give one of the same size"
+        )
+    return torch.from_numpy(observed).float()[None, None]
+
+
+def _read_pictures(paths: list[Path], shape: tuple[int, int, int] | None, fit: bool) -> Float[Tensor, "n c h w"]:
+    if shape is None:
+        named = framed_files(paths, Framing(), IMAGES)
+    elif fit:
+        named = ((str(path), _fitted(path, shape)) for path in paths)
+    else:
+        named = _checked(framed_files(paths, Framing(), IMAGES), shape)
+    pixels = stack(named, len(paths), IMAGES, "make all of one size")
+    return ImageSet(pixels, levels=256).images()
+
+
+def _fitted(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "c h w"]:
+    subject = f"{IMAGES} {path}"
+    picture = plain(open_picture(path, IMAGES), subject).convert("L" if shape[0] == 1 else "RGB")
+    return frame(picture, Framing(size=shape[1:]), subject)
+
+
+def _checked(named: Iterable[tuple[str, np.ndarray]], shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, picture in named:
+        if picture.shape != shape:
+            raise _misfit(name, picture.shape, shape)
+        yield name, picture
+
+
+def _misfit(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{IMAGES} {name}: {'x'.join(map(str, found))} (channels x height x width), the model wants "
+        f"{'x'.join(map(str, wanted))}: give {FIT} to crop, resize and convert, or images of that shape"
+    )
+
+
+def _with_channels(images: Float[Tensor, "n c h w"], c: int) -> Float[Tensor, "n d h w"]:
+    if images.shape[1] == c:
+        return images
+    if c == 1:
+        return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA))[:, None]
+    return images.expand(-1, c, -1, -1)
+
+
+def _observed(array: np.ndarray, path: Path) -> np.ndarray:
+    squeezed = array.reshape(array.shape[-2:]) if array.ndim > 2 and array.size == np.prod(array.shape[-2:]) else array
+    if squeezed.dtype.kind == "b":
+        return squeezed
+    low, high = (
+        (float(squeezed.min()), float(squeezed.max())) if squeezed.dtype.kind in "iuf" and squeezed.size else (1, 0)
+    )
+    if not 0 <= low <= high <= 255:  # NaN, other types and no entries too
+        raise InputError(f"{MASK} {path}: give bools, 0 and 1, or 0 (missing) to 255 (observed)")
+    return squeezed >= (0.5 if high <= 1 else OBSERVED_FROM)

@@ -1,0 +1,115 @@
+"""Image files -> pixels."""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from shortrun.data.arguments import reason
+from shortrun.data.framing import Framing
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"))
+SILENT_UP_TO = 2000  # images that are read without a progress bar
+CHUNK = 512  # files handed to the threads at one time, so that an error is soon seen
+
+
+def is_image_file(path: Path) -> bool:
+    """Say by its name whether a file is an image that can be read; hidden files are not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def open_picture(path: Path, argument: str) -> "PIL.Image.Image":
+    """Return an image file (its first frame), turned as its EXIF orientation says; InputError where it is damaged."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture)
+    except FileNotFoundError as error:
+        raise InputError(f"{argument} {path}: no such file") from error
+    except (
+        OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError
+    ) as error:  # fmt: skip
+        raise InputError(
+            f"{argument} {path}: the image is damaged or of an unknown kind ({reason(error)}): replace or remove it"
+        ) from error
+
+
+def plain(picture: "PIL.Image.Image", subject: str) -> "PIL.Image.Image":
+    """Return a picture as 8-bit grey (mode L) or colour (RGB); an alpha channel is dropped."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        return Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
+    if picture.mode == "F":
+        raise InputError(f"{subject}: an image of floating-point numbers: save it with 8 bits, or as .npy")
+    return picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def frame(picture: "PIL.Image.Image", framing: Framing, subject: str) -> UInt8[np.ndarray, "c h w"]:
+    """Return a picture cropped and resized (Pillow's antialiased bicubic) as (c, h, w), c = 1 if it is grey, else 3."""
+    from PIL import Image
+
+    picture = plain(picture, subject)
+    top, left, height, width = framing.box(picture.height, picture.width, subject)
+    box = (left, top, left + width, top + height)
+    if framing.size is not None and framing.size != (height, width):
+        # cropped first: a resize with a box would let pixels outside of it in
+        picture = picture.crop(box).resize((framing.size[1], framing.size[0]), Image.Resampling.BICUBIC)
+    elif (height, width) != (picture.height, picture.width):
+        picture = picture.crop(box)
+    pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, argument: str, remedy: str) -> UInt8[Tensor, "n c h w"]:
+    """Return n named pictures (c, h, w) as one tensor; InputError names the first that differs and ends in `remedy`."""
+    bar = tqdm(pictures, total=n, unit="image", disable=None if n > SILENT_UP_TO else True)
+    pixels, first, first_name = None, np.empty(0), ""
+    for row, (name, picture) in enumerate(bar):
+        if pixels is None:
+            pixels, first, first_name = np.empty((n, *picture.shape), np.uint8), picture, name
+        if len(picture) != len(first):
+            raise InputError(
+                f"{argument} {name}: a {_colour(picture)} image, while {first_name} is {_colour(first)}: "
+                "make all grey or all colour"
+            )
+        if picture.shape != first.shape:
+            raise InputError(
+                f"{argument} {name}: {_size(picture)} (height x width), while {first_name} is {_size(first)}: {remedy}"
+            )
+        pixels[row] = picture
+    if pixels is None:
+        raise InputError(f"{argument}: there are no images")
+    return torch.from_numpy(pixels)
+
+
+def framed_files(paths: Sequence[Path], framing: Framing, argument: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, pixels (c, h, w)) of image files in order, each decoded once, in threads."""
+
+    def read(path: Path) -> tuple[str, np.ndarray]:
+        return str(path), frame(open_picture(path, argument), framing, f"{argument} {path}")
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(paths), CHUNK):
+            yield from threads.map(read, paths[start : start + CHUNK])
+
+
+def _colour(picture: np.ndarray) -> str:
+    return "grey" if picture.shape[0] == 1 else "colour"
+
+
+def _size(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[2]}"

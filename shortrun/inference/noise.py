@@ -1,0 +1,40 @@
+"""Standard normal numbers from one explicit generator, drawn when it is their turn."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class DrawnNoise:
+    """The noise of a chain, K matrices (n, d) drawn one by one, so that a long chain takes no memory for it.
+
+    `share` = (i, m) says that these n images are the i-th of m equal parts of a batch: the numbers of the whole batch
+    are drawn and this part's are kept, so that m processes with equal generators draw what one process would.
+    Numbers are drawn on the generator's device in float32 and moved to `device`.
+    """
+
+    def __init__(
+        self,
+        rng: torch.Generator,
+        steps: int,
+        size: tuple[int, int],
+        share: tuple[int, int] = (0, 1),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rng, self.steps, self.size, self.share, self.device = rng, steps, size, share, device
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for _ in range(self.steps):
+            yield self.draw()
+
+    def draw(self) -> Float[Tensor, "n d"]:
+        """Draw the next matrix (n, d)."""
+        n, d = self.size
+        part, parts = self.share
+        whole = torch.randn(n * parts, d, generator=self.rng, device=self.rng.device)
+        return whole[part * n : (part + 1) * n].to(self.device)

@@ -1,0 +1,54 @@
+"""A learner on disk: config.json, which a person can read, and model.safetensors. Nothing is unpickled."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from shortrun.config import LearnerConfig
+from shortrun.errors import InputError
+from shortrun.files import replacing
+from shortrun.mapping import from_mapping, to_mapping
+
+if TYPE_CHECKING:
+    from shortrun.learners.short_run import ShortRun
+
+
+def write_model(learner: "ShortRun", folder: Path) -> None:
+    """Write config.json and model.safetensors into a folder, each of them whole or not at all."""
+    if learner.description is None:
+        raise InputError("save_pretrained: this learner was put together by hand; make it with ShortRun.build(...)")
+    write_weights(learner.state_dict(), folder / "model.safetensors")
+    with replacing(folder / "config.json") as path:
+        path.write_text(json.dumps(to_mapping(learner.description), indent=2) + "\n", encoding="utf-8")
+
+
+def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read tensors from safetensors; raise InputError where the file is absent or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the folder of a run or of a saved model")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
+
+
+def read_model(folder: Path) -> tuple[LearnerConfig, dict[str, torch.Tensor]]:
+    """Read what `write_model` wrote; raise InputError where it is absent, damaged or not of this package."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no config.json; give the folder of a run or of a saved model")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it from a copy") from None
+    return from_mapping(LearnerConfig, values, "config.json"), read_weights(folder / "model.safetensors")

@@ -1,0 +1,101 @@
+"""Dataclasses from nested mappings, as TOML and JSON give them, and back; every key and every type is checked."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from shortrun.errors import InputError, did_you_mean
+
+Record = TypeVar("Record")
+EVERY = CollectionCheckStrategy.ALL_ITEMS  # typeguard looks at the first item of a list alone unless told
+
+
+def from_mapping(kind: type[Record], values: object, where: str) -> Record:
+    """Build a dataclass from a nested mapping, with every key and every type checked.
+
+    Raises InputError that names the key and suggests the right one, or the type that was wanted.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: got {values!r}; write a table of {kind.__name__}")
+    hints = get_type_hints(kind)
+    built = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in hints:
+            raise InputError(f"{name}: unknown key; {did_you_mean(key, hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            built[key] = from_mapping(hints[key], value, name)
+        else:
+            built[key] = as_type(value, hints[key], name)
+    missing = [item.name for item in dataclasses.fields(kind) if item.name not in built and _required(item)]  # pyright: ignore
+    if missing:
+        raise InputError(f"{where or kind.__name__}: has no {missing[0]!r}; add it")
+    return kind(**built)
+
+
+def _required(item: dataclasses.Field) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def as_type(value: object, hint: Any, name: str) -> Any:
+    """Return a value read from TOML or JSON as the type of its field, or raise InputError."""
+    converted = _tupled(value)
+    if Path in get_args(hint) and isinstance(converted, str):
+        converted = Path(converted)
+    if hint is bool or not _holds_bool(converted):  # a bool is an int to Python, but not to a reader
+        for floated in (True, False):  # a whole number will do for a float, and becomes one
+            try:
+                return check_type(_floated(converted) if floated else converted, hint, collection_check_strategy=EVERY)
+            except TypeCheckError:
+                continue
+    raise InputError(f"{name}: got {value!r}; write {_words(hint)}")
+
+
+def _tupled(value: object) -> object:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _holds_bool(value: object) -> bool:
+    return any(map(_holds_bool, value)) if isinstance(value, tuple) else isinstance(value, bool)
+
+
+def _floated(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(_floated(item) for item in value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _words(hint: Any) -> str:
+    """Say a type in words."""
+    if hint == tuple[tuple[float, float], ...]:
+        return "a list of pairs, [[0.0, 1.0], [1.0, 0.1]] for example"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple:
+        return f"a list of {_words(get_args(hint)[0]).removeprefix('a ')}s"
+    if get_args(hint):
+        return " or ".join(_words(part) for part in get_args(hint) if part is not type(None))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}[hint]
+
+
+def to_mapping(record: Any) -> dict[str, Any]:
+    """Return a dataclass as nested dicts of plain values, for TOML and JSON; None is left out."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items() if item is not None}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return json.loads(json.dumps(plain(dataclasses.asdict(record))))

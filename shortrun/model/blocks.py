@@ -1,0 +1,112 @@
+"""The small modules a top-down decoder is made of. All are twice differentiable and treat samples apart."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+State = Float[Tensor, "n ..."]
+
+
+class Inject(nn.Module):
+    """A latent vector (n, d) as a state: a linear map, for a map of channels to a few of them and on by a convolution.
+
+    A full linear map to 64 channels of 32x32 would have most of the model's weights; `thin` channels keep every
+    position within reach of every latent at a fraction of them.
+    """
+
+    def __init__(self, latent: int, state: tuple[int, ...], thin: int = 8) -> None:
+        super().__init__()
+        self.shape = state
+        if len(state) == 1:
+            self.linear, self.spread = nn.Linear(latent, state[0]), nn.Identity()
+        else:
+            channels, height, width = state
+            thin = min(thin, channels) if height * width > 64 else channels
+            self.shape = (thin, height, width)
+            self.linear = nn.Linear(latent, thin * height * width)
+            self.spread = nn.Conv2d(thin, channels, 1) if thin < channels else nn.Identity()
+
+    def forward(self, z: Float[Tensor, "n d"]) -> State:
+        return self.spread(self.linear(z).unflatten(1, self.shape))
+
+
+class Perceptron(nn.Sequential):
+    """GELU and linear, `depth` times: the body of a dense block."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__(*[module for _ in range(depth) for module in (nn.GELU(), nn.Linear(width, width))])
+
+
+class Convolutions(nn.Sequential):
+    """GELU and 3x3 convolution, `depth` times: the body of a convolutional block."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__(
+            *[module for _ in range(depth) for module in (nn.GELU(), nn.Conv2d(channels, channels, 3, padding=1))]
+        )
+
+
+class Grow(nn.Module):
+    """The state of the layer above at this layer's resolution and channels: GELU, transposed convolution, crop."""
+
+    def __init__(self, above: tuple[int, ...], here: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = here[1:]
+        if above == here:
+            self.up = nn.Identity()
+        else:
+            self.up = nn.Sequential(nn.GELU(), nn.ConvTranspose2d(above[0], here[0], 4, stride=2, padding=1))
+
+    def forward(self, h: State) -> State:
+        h = self.up(h)
+        # an odd size is half of the next one rounded up, so twice of it is one row or column too many
+        return h[..., : self.size[0], : self.size[1]] if self.size else h
+
+
+class Conditional(nn.Module):
+    """z_l = mu_l(h) + sigma_l(h) * u_l, with h the state of the layer above and u_l standard normal.
+
+    Starts at mu = 0 and sigma = 1 (the prior of the ladder parameterization); log sigma is kept in (-2, 2), so that
+    a layer can neither die nor explode within one update. A map of channels is pooled to at most 4x4 first.
+    """
+
+    def __init__(self, state: tuple[int, ...], latent: int) -> None:
+        super().__init__()
+        if len(state) == 1:
+            self.features, size = nn.GELU(), state[0]
+        else:
+            side = [min(4, length) for length in state[1:]]
+            self.features = nn.Sequential(nn.GELU(), nn.AdaptiveAvgPool2d((side[0], side[1])), nn.Flatten())
+            size = state[0] * side[0] * side[1]
+        self.linear = nn.Linear(size, 2 * latent)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h: State, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        mu, raw = self.linear(self.features(h)).chunk(2, dim=1)
+        sigma = torch.exp(2 * torch.tanh(raw / 2))
+        return mu.to(u.dtype) + sigma.to(u.dtype) * u
+
+
+class ToPixels(nn.Sequential):
+    """The last state of a dense decoder, a vector, as an image."""
+
+    def __init__(self, width: int, image_shape: tuple[int, int, int], activation: nn.Module) -> None:
+        channels, height, breadth = image_shape
+        super().__init__(
+            nn.GELU(), nn.Linear(width, channels * height * breadth), nn.Unflatten(1, image_shape), activation
+        )
+
+
+class ToImage(nn.Module):
+    """The last state of a convolutional decoder, at half of the image's resolution, as an image."""
+
+    def __init__(self, channels: int, image_shape: tuple[int, int, int], activation: nn.Module) -> None:
+        super().__init__()
+        self.size = image_shape[1:]
+        self.up = nn.ConvTranspose2d(channels, image_shape[0], 4, stride=2, padding=1)
+        self.activation = activation
+
+    def forward(self, h: State) -> Float[Tensor, "n c h w"]:
+        return self.activation(self.up(F.gelu(h))[..., : self.size[0], : self.size[1]])

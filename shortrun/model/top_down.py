@@ -1,0 +1,64 @@
+"""The generator as the sampler sees it: one flat matrix of latents in, log-densities out."""
+
+import math
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shortrun.errors import InputError
+from shortrun.model.decoders import check_latents
+from shortrun.model.likelihood import Images, Likelihood, Mask, PerImage
+
+Flat = Float[Tensor, "n d"]
+
+
+class TopDown(nn.Module):
+    """p(x, z) = p(x | z) N(z; 0, I) with L layers of latents.
+
+    `decoder` is any module that is called with the layers (z_L, ..., z_1), each (n, d_l), and returns what
+    `likelihood` expects, (n, c, h, w): `dense_decoder`, `conv_decoder`, or the user's own. It must be smooth (GELU,
+    SiLU, softplus; no ReLU) and treat samples apart (no batch normalization). `latents` are the sizes (d_L, ..., d_1),
+    and the flat matrix z, (n, d), has the layers side by side in that order.
+
+    Source: Nijkamp et al., "Learning Multi-layer Latent Variable Model via Variational Optimization of Short Run MCMC
+    for Approximate Inference", ECCV 2020, arXiv 1912.01909.
+    """
+
+    def __init__(self, decoder: nn.Module, likelihood: Likelihood, latents: Sequence[int]) -> None:
+        super().__init__()
+        check_latents(latents)
+        coupling = [
+            name for name, module in decoder.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        if coupling:
+            raise InputError(
+                f"decoder: {coupling[0] or 'it'} is a batch normalization, which couples the images of a batch; "
+                "use GroupNorm, LayerNorm or none"
+            )
+        self.decoder, self.likelihood, self.latents = decoder, likelihood, tuple(latents)
+
+    @property
+    def dim(self) -> int:
+        """The number of latents of an image, d."""
+        return sum(self.latents)
+
+    def split(self, z: Flat) -> tuple[Tensor, ...]:
+        """Return the layers (z_L, ..., z_1) of a flat matrix."""
+        return z.split(self.latents, dim=1)
+
+    def decode(self, z: Flat) -> Images:
+        """Return E[x | z], (n, c, h, w) in [-1, 1]."""
+        return self.likelihood.mean(self.decoder(*self.split(z)))
+
+    def log_prior(self, z: Flat) -> PerImage:
+        """Return log N(z; 0, I)."""
+        return -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+    def log_likelihood(self, x: Images, z: Flat, mask: Mask | None = None) -> PerImage:
+        """Return log p(x | z) over the observed entries; mask (n or 1, c or 1, h, w), 1 = observed."""
+        return self.likelihood.log_prob(x, self.decoder(*self.split(z)), mask)
+
+    def log_joint(self, x: Images, z: Flat, mask: Mask | None = None) -> PerImage:
+        """Return log p(x, z) = log p(x | z) + log p(z), with log p(x | z) over the observed entries."""
+        return self.log_likelihood(x, z, mask) + self.log_prior(z)

@@ -1,0 +1,75 @@
+"""Multi-layer latent variable models of images without an encoder: inference by short-run Langevin MCMC.
+
+The names below are imported when they are first used, so that `import shortrun` does not wait for PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from shortrun.errors import InputError
+from shortrun.version import __version__
+
+if TYPE_CHECKING:
+    from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig, load_config
+    from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
+    from shortrun.inference import no_noise, short_run
+    from shortrun.learners import ShortRun
+    from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown, conv_decoder, dense_decoder
+    from shortrun.tasks import encode, info, inpaint, interpolate, reconstruct, sample, traverse
+    from shortrun.training import load, resume, train
+
+_HOMES = {
+    "shortrun.config": ("Config", "DataConfig", "InferenceConfig", "ModelConfig", "TrainingConfig", "load_config"),
+    "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
+    "shortrun.inference": ("no_noise", "short_run"),
+    "shortrun.learners": ("ShortRun",),
+    "shortrun.model": ("Bernoulli", "DiscretizedLogistic", "Gaussian", "TopDown", "conv_decoder", "dense_decoder"),
+    "shortrun.tasks": ("encode", "info", "inpaint", "interpolate", "reconstruct", "sample", "traverse"),
+    "shortrun.training": ("load", "resume", "train"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Bernoulli",
+    "Config",
+    "DataConfig",
+    "Dataset",
+    "DiscretizedLogistic",
+    "Gaussian",
+    "ImageSet",
+    "InferenceConfig",
+    "InputError",
+    "ModelConfig",
+    "ShortRun",
+    "TopDown",
+    "TrainingConfig",
+    "__version__",
+    "conv_decoder",
+    "dense_decoder",
+    "encode",
+    "info",
+    "inpaint",
+    "interpolate",
+    "load",
+    "load_config",
+    "load_dataset",
+    "no_noise",
+    "read_images",
+    "read_mask",
+    "reconstruct",
+    "resume",
+    "sample",
+    "short_run",
+    "train",
+    "traverse",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'shortrun' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

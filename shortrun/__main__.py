@@ -1,0 +1,5 @@
+import sys
+
+from shortrun.cli import main
+
+sys.exit(main())

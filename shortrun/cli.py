@@ -1,0 +1,56 @@
+"""The command line: a table of commands, each imported only when it is called."""
+
+import importlib
+import sys
+
+from shortrun.errors import InputError, did_you_mean
+from shortrun.version import __version__
+
+COMMANDS = {
+    "train": "learn a model from images, or go on with an interrupted run",
+    "sample": "draw new images",
+    "reconstruct": "infer the latents of images and decode them",
+    "inpaint": "fill in missing pixels, several times over, with a map of uncertainty",
+    "encode": "write the latents of images to a .npz file",
+    "interpolate": "walk from one image to another through the latents",
+    "traverse": "vary one layer of latents and hold the others",
+    "info": "say what a run is and what it reached",
+}
+
+
+def usage() -> str:
+    """Return the help of the whole program."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {words}" for name, words in COMMANDS.items())
+    return (
+        "usage: shortrun COMMAND [OPTIONS]\n\n"
+        "Multi-layer latent variable models of images without an encoder.\n\n"
+        f"commands:\n{rows}\n\n"
+        "shortrun COMMAND --help says more; shortrun train digits is a good start.\n"
+        "options:\n  -h, --help  show this help\n  --version   show the version\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, 2 for input that cannot be used, 130 after Ctrl-C."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"shortrun {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise InputError(f"command: got {words[0]!r}; {did_you_mean(words[0], COMMANDS)}")
+        return importlib.import_module(f"shortrun.commands.{words[0]}").main(words[1:])
+    except InputError as error:
+        print(f"shortrun: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("shortrun: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

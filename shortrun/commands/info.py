@@ -1,0 +1,25 @@
+"""shortrun info: say what a run is and what it reached."""
+
+from dataclasses import dataclass
+
+import tyro
+
+from shortrun.commands.inputs import Run
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a run is, how far it is, and what it reached on test images."""
+
+    run: Run
+    """Folder of a run that shortrun train made, or of a saved model."""
+
+
+def main(words: list[str]) -> int:
+    """Parse, read, print."""
+    arguments = tyro.cli(Info, args=words, prog="shortrun info")
+
+    from shortrun.tasks import info
+
+    print(info(arguments.run))
+    return 0

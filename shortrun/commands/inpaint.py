@@ -1,0 +1,159 @@
+"""shortrun inpaint: fill in missing pixels, several times over, with a map of uncertainty."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from shortrun.commands.inputs import ImageArguments, check_at_least, random_numbers, read_given, read_model
+from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from shortrun.tasks import Inpainting
+
+COMMAND = "shortrun inpaint"
+MASKS: dict[str, tuple[str, ...]] = {
+    "random": ("--missing",),
+    "box": ("--size",),
+    "stripes": ("--size",),
+    "half": ("--keep",),
+    "brush": ("--missing", "--size"),
+}
+"""The masks by name, and the options that each takes."""
+COLUMNS, SINGLE = 12, 4
+
+
+@dataclass(frozen=True)
+class Inpaint(ImageArguments):
+    """Fill in missing pixels, several times over, with a map of uncertainty.
+
+    Without --n: the first 8 test images, or all of your own. Writes inpainting.png (the first 12 images; missing
+    pixels are a checker) and inpainting.npz: completions, uint8 (m, n, h, w, c), observed pixels as given; mean,
+    float32 (n, h, w, c) in [0, 1]; uncertainty, float32 (n, h, w), the standard deviation over completions of pixels
+    in [0, 1]; mask, bool (n, h, w), true where observed; failed, bool (m, n), chains that stayed non-finite.
+    """
+
+    mask: str = "random"
+    """random, box (in the centre), stripes, half, brush, or the path of an image: white observed, black missing."""
+    missing: float | None = None
+    """Share of the pixels that random (0.5 where not given) and brush (0.3) leave out."""
+    size: int | None = None
+    """Pixels: side of the box, height of the stripes, thickness of the brush."""
+    keep: Literal["left", "right", "top", "bottom"] | None = None
+    """The half that is kept, left where not given."""
+    completions: int = 16
+    """How often each image is filled in."""
+
+
+def main(words: list[str]) -> int:
+    """Parse, fill in, write, print the errors."""
+    arguments = tyro.cli(Inpaint, args=words, prog=COMMAND)
+    check_at_least("--completions", arguments.completions, 1)
+    check_options(arguments)
+    learner = read_model(arguments)
+    names = ["inpainting.png", "inpainting.npz"]
+    folder = choose_folder(arguments, COMMAND, "inpainting", names)
+    given = read_given(learner, arguments, default=8)
+    rng = random_numbers(arguments.seed)
+    mask = make_mask(arguments, tuple(given.x.shape), rng)
+
+    from shortrun.figures import to_bytes, to_unit
+    from shortrun.tasks import inpaint
+
+    filled = inpaint(
+        learner, given.x, mask, rng, arguments.completions, arguments.steps, arguments.noise, arguments.batch_size
+    )
+    images = to_bytes(filled.completions.flatten(0, 1))
+    arrays = {
+        "completions": images.reshape(arguments.completions, len(given.x), *images.shape[1:]),
+        "mean": to_unit(filled.mean).permute(0, 2, 3, 1).numpy(),
+        "uncertainty": filled.uncertainty[:, 0].numpy(),
+        "mask": (mask[:, 0] > 0.5).numpy(),
+        "failed": filled.failed.numpy(),
+    }
+    picture = draw(given.x, mask, filled, given.name)
+    write_outputs(folder, COMMAND, arguments, {names[0]: picture}, arrays, names[1])
+    single, mean = errors(given.x, mask, filled)
+    noisy = learner.noise if arguments.noise is None else arguments.noise
+    print(
+        f"MSE on the missing pixels, {1 - float(mask.mean()):.1%} of all: {single:.5f} single completions, "
+        f"{mean:.5f} mean of {arguments.completions} (pixels in [0, 1], {len(given.x)} {given.name}s, "
+        f"mask {arguments.mask}, {arguments.steps or learner.steps} steps, {'with' if noisy else 'without'} noise, "
+        f"seed {arguments.seed})"
+    )
+    warn_of_failed(filled.failed)
+    return 0
+
+
+def check_options(arguments: Inpaint) -> None:
+    """Raise InputError for a mask that is not there, and for an option that the mask chosen does not take."""
+    own = arguments.mask not in MASKS
+    if own and not Path(arguments.mask).exists() and Path(arguments.mask).suffix == "":
+        hint = did_you_mean(arguments.mask, MASKS)
+        raise InputError(
+            f"--mask: got {arguments.mask!r}; {hint} (or the path of an image: white observed, black missing)"
+        )
+    taken = () if own else MASKS[arguments.mask]
+    given = {"--missing": arguments.missing, "--size": arguments.size, "--keep": arguments.keep}
+    for option, value in given.items():
+        if value is not None and option not in taken:
+            takers = " or ".join(mask for mask, options in MASKS.items() if option in options)
+            raise InputError(f"{option}: got {value}, which --mask {arguments.mask} does not take; it is for {takers}")
+
+
+def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator") -> "torch.Tensor":
+    """Return the mask (n, 1, h, w) that the arguments ask for, 1 = observed."""
+    from shortrun.data import read_mask
+    from shortrun.tasks import masks
+
+    n, _, h, w = shape
+    size = arguments.size
+    try:
+        match arguments.mask:
+            case "random":
+                missing = 0.5 if arguments.missing is None else arguments.missing
+                return masks.random_pixels(n, h, w, rng, missing)
+            case "box":
+                return masks.centre_box(n, h, w, size)
+            case "stripes":
+                return masks.stripes(n, h, w, size)
+            case "half":
+                return masks.half(n, h, w, arguments.keep or "left")
+            case "brush":
+                missing = 0.3 if arguments.missing is None else arguments.missing
+                return masks.brush(n, h, w, rng, missing, size)
+    except InputError as error:
+        raise InputError(f"--{error}") from None
+    mask = read_mask(Path(arguments.mask), (h, w)).repeat(n, 1, 1, 1)
+    if bool((mask > 0.5).all()):
+        raise InputError(f"--mask {arguments.mask}: no pixel is missing; paint those to fill in black")
+    return mask
+
+
+def errors(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting") -> tuple[float, float]:
+    """Return the MSE on the missing pixels, in [0, 1], of single completions and of their mean."""
+    missing = (mask < 0.5).expand_as(x)
+    single = ((filled.completions - x) ** 2)[:, missing].mean() / 4
+    return float(single), float(((filled.mean - x) ** 2)[missing].mean() / 4)
+
+
+def draw(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting", name: str) -> "Image.Image":
+    """Draw a column for each image: itself, what was given, completions, their mean and deviation."""
+    from shortrun.figures import captioned_rows, heat, shade_missing, to_rgb
+
+    shown = slice(0, COLUMNS)
+    top = float(filled.uncertainty[shown].max())
+    singles = filled.completions[:SINGLE, shown]
+    rows = [
+        (name, to_rgb(x[shown])),
+        ("given (checker: missing)", shade_missing(x[shown], mask[shown])),
+        *((f"completion {i + 1}", to_rgb(one)) for i, one in enumerate(singles)),
+        (f"mean of {len(filled.completions)}", to_rgb(filled.mean[shown])),
+        (f"deviation, black 0, white {top:.2f}", heat(filled.uncertainty[shown], top)),
+    ]
+    return captioned_rows(rows)

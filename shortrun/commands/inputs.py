@@ -1,0 +1,154 @@
+"""What the commands that use a learned model have in common: their arguments, the model, the images.
+
+Imports no torch at the top: the arguments are read, and --help answered, before it is needed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import tyro
+
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from shortrun.data import ImageSet
+    from shortrun.learners import ShortRun
+
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """What every use of a model takes."""
+
+    run: Run
+    """Folder of a run that shortrun train made, or of a saved model."""
+    out: Path | None = None
+    """Folder to write to; one under RUN where not given."""
+    seed: int = 0
+    """Of all random numbers: the same seed gives the same output on the same machine."""
+    device: str | None = None
+    """cpu or cuda; the best there is where not given."""
+    batch_size: int = 100
+    """Images at a time; fewer take less memory."""
+
+
+@dataclass(frozen=True)
+class ImageArguments(ModelArguments):
+    """What every use of a model on images takes."""
+
+    images: Path | None = None
+    """Your own images: a file, a folder, or .npz, .npy, .mat or idx; test images of the run's data where not given."""
+    fit: Flag = False
+    """Crop, resize and convert your own images to the model's shape."""
+    n: int | None = None
+    """The first so many of the images."""
+    steps: int | None = None
+    """K, the Langevin steps; the run's own where not given."""
+    no_noise: Flag = False
+    """Plain gradient ascent instead of Langevin dynamics."""
+
+    @property
+    def noise(self) -> bool | None:
+        """False for no noise, None for what the run was trained with."""
+        return False if self.no_noise else None
+
+
+class Given(NamedTuple):
+    """The images that a command works on."""
+
+    x: "torch.Tensor"
+    """(n, c, h, w) in [-1, 1]."""
+    labels: "torch.Tensor | None"
+    """(n,), where the images have any."""
+    name: str
+    """What one of them is called in captions and messages."""
+
+
+def read_model(arguments: ModelArguments) -> "ShortRun":
+    """Load the model onto its device; raise InputError where there is none, or for counts out of range."""
+    check_at_least("--batch-size", arguments.batch_size, 1)
+    check_at_least("--seed", arguments.seed, 0)
+    if isinstance(arguments, ImageArguments):
+        for name, value in {"--n": arguments.n, "--steps": arguments.steps}.items():
+            check_at_least(name, value, 1)
+        if arguments.fit and arguments.images is None:
+            raise InputError("--fit: is for images of your own; add --images PATH")
+
+    from shortrun.training.processes import choose_device
+    from shortrun.training.run_folder import load
+
+    device = choose_device(arguments.device)
+    return load(arguments.run).to(device).eval()
+
+
+def random_numbers(seed: int) -> "torch.Generator":
+    """Return the generator of a seed, on the CPU whatever the device, so that the draws do not depend on it."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def read_given(
+    learner: "ShortRun", arguments: ImageArguments, default: int | None = None, split: str = "test"
+) -> Given:
+    """Read the user's own images, or those that the run was trained on or tested with.
+
+    default: how many where --n is not given; None, and images of the user's own: all of them. Raises InputError for
+    images that cannot be read or have another shape than the model's, and where there are fewer than asked for.
+    """
+    if arguments.images is not None:
+        x = read_own(learner, arguments.images, arguments.fit)
+        return Given(x[: how_many(arguments.n, len(x), None, "image")], None, "image")
+    images = read_split(learner, arguments.run, split)
+    chosen = images.take(how_many(arguments.n, len(images), default, f"{split} image"))
+    return Given(chosen.images(), chosen.labels, f"{split} image")
+
+
+def how_many(asked: int | None, there: int, default: int | None, name: str) -> int:
+    """Return how many images to take; raise InputError where fewer are there than asked for."""
+    if asked is not None and asked > there:
+        words = f"there is 1 {name}" if there == 1 else f"there are {there} {name}s"
+        raise InputError(f"--n: got {asked}; {words}: write 1 to {there}")
+    return asked or min(default or there, there)
+
+
+def read_own(learner: "ShortRun", path: Path, fit: bool) -> "torch.Tensor":
+    """Read the user's own images in the model's shape; for a model of black and white pixels they are made so."""
+    import torch
+
+    from shortrun.data import read_images
+
+    description = learner.description
+    assert description is not None  # what is loaded from a folder has one
+    x = read_images(path, shape=description.image_shape, fit=fit)
+    return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 else x
+
+
+def read_split(learner: "ShortRun", run: Path, split: str) -> "ImageSet":
+    """Read the train or the test images of a run's own data set; raise InputError where it is not known."""
+    from shortrun.training.loop import read_dataset
+    from shortrun.training.run_folder import open_run
+
+    if not (run / "config.toml").is_file():
+        raise InputError(f"--images: {run} does not say which data it was trained on; add --images PATH")
+    _, config = open_run(run)
+    dataset = read_dataset(config)
+    chosen = dataset.train if split == "train" else dataset.test
+    assert learner.description is not None
+    if chosen.shape != tuple(learner.description.image_shape):
+        # the images were given in Python, and the configuration names others
+        raise InputError(
+            f"--images: {run} was not trained on {dataset.name}, which its config.toml names; add --images PATH"
+        )
+    return chosen
+
+
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """Raise InputError where a number is given and too small."""
+    if value is not None and value < least:
+        raise InputError(f"{name}: got {value}; write a whole number of at least {least}")

@@ -1,0 +1,89 @@
+"""What the commands write: a picture and an .npz beside it, each of which says which command made it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shortrun.commands.inputs import ModelArguments
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+MADE_BY = "made_by"
+"""The key, in a PNG's text and in an .npz, of the command that made it."""
+ARGUMENTS = "arguments"
+"""The key of the command's arguments, as JSON."""
+
+
+def choose_folder(arguments: ModelArguments, command: str, default: str, names: list[str]) -> Path:
+    """Return the folder to write to, before any work is done.
+
+    Raises InputError where it cannot be made, or where a file of one of the names is there that another program, or
+    another command, has made: what the same command wrote before may be overwritten, nothing else.
+    """
+    folder = arguments.out or arguments.run / default
+    for path in [folder, *folder.parents]:
+        if path.is_file():
+            raise InputError(f"--out: {path} is a file; write the path of a folder")
+    for path in (folder / name for name in names):
+        if path.exists() and _maker(path) != command:
+            raise InputError(f"--out: {path} is there and not from {command}; write another folder")
+    return folder
+
+
+def write_outputs(
+    folder: Path,
+    command: str,
+    arguments: ModelArguments,
+    pictures: Mapping[str, "Image.Image"],
+    arrays: Mapping[str, "np.ndarray"],
+    array_file: str,
+) -> None:
+    """Write pictures and one .npz, each whole or not at all, and print their paths."""
+    import numpy as np
+
+    from shortrun.figures import write_png
+    from shortrun.files import replacing
+
+    notes = {MADE_BY: command, ARGUMENTS: json.dumps(dataclasses.asdict(arguments), default=str)}
+    try:
+        for name, picture in pictures.items():
+            write_png(picture, folder / name, notes)
+        with replacing(folder / array_file) as path:
+            np.savez_compressed(path, **dict(arrays), **{key: np.array(words) for key, words in notes.items()})  # pyright: ignore[reportArgumentType]
+    except OSError as error:
+        raise InputError(
+            f"--out: {folder} cannot be written ({error.strerror or error}); write another folder"
+        ) from None
+    for name in [*pictures, array_file]:
+        print(f"wrote {folder / name}")
+
+
+def warn_of_failed(failed: "torch.Tensor") -> None:
+    """Say how many chains stayed non-finite, if any did."""
+    if count := int(failed.sum()):
+        print(
+            f"warning: {count} of {failed.numel()} chains stayed non-finite; a draw from the prior stands in for each"
+        )
+
+
+def _maker(path: Path) -> Any:
+    """Return the command that made a file, or None where it is of other making."""
+    import zipfile
+
+    import numpy as np
+    from PIL import Image
+
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as file:  # without allow_pickle: nothing in it is run
+                return str(file[MADE_BY])
+        with Image.open(path) as picture:
+            return picture.info.get(MADE_BY)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SyntaxError):
+        return None

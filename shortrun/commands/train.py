@@ -1,0 +1,78 @@
+"""shortrun train: learn a model from images, or go on with an interrupted run."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from shortrun.config import Config, load_config, recipe_names, validate
+from shortrun.errors import InputError
+
+USAGE = f"""usage: shortrun train RECIPE [OPTIONS]
+       shortrun train --resume RUN [--device DEVICE]
+
+Learn a model from images. RECIPE is one of {", ".join(recipe_names())}, or the path of a .toml
+file; each of its values can be overridden: shortrun train RECIPE --help lists them.
+Several processes: torchrun --nproc-per-node 2 -m shortrun train RECIPE
+"""
+
+
+@dataclass(frozen=True)
+class Train(Config):
+    """Learn a model from images; the defaults shown are the recipe's."""
+
+    out: Path | None = None
+    """Folder of the run; a dated one under runs/ where not given."""
+    device: str | None = None
+    """cpu or cuda; the best there is where not given."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with an interrupted run."""
+
+    resume: Path
+    """Folder of the run."""
+    device: str | None = None
+    """cpu or cuda; the best there is where not given."""
+
+
+def main(words: list[str]) -> int:
+    """Parse, train, say where the run is."""
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if any(word.split("=")[0] == "--resume" for word in words):
+        if not words[0].startswith("-"):
+            raise InputError(f"--resume: a run goes on with its own recipe; drop {words[0]!r}")
+        arguments = tyro.cli(Resume, args=words, prog="shortrun train")
+    else:
+        if words[0].startswith("-"):
+            raise InputError(
+                f"recipe: got {words[0]!r}; write a recipe's name first: shortrun train digits {words[0]} ..."
+            )
+        recipe = load_config(words[0])
+        default = Train(recipe.data, recipe.model, recipe.inference, recipe.training)
+        arguments = tyro.cli(Train, args=words[1:], default=default, prog=f"shortrun train {words[0]}")
+        validate(arguments)
+
+    from shortrun.training import Interrupted, resume, train
+
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+    try:
+        if isinstance(arguments, Resume):
+            run = resume(arguments.resume, device=arguments.device)
+        else:
+            config = Config(arguments.data, arguments.model, arguments.inference, arguments.training)
+            run = train(config, arguments.out, device=arguments.device)
+    except Interrupted as stopped:
+        if first:
+            print(f"shortrun: {stopped}", file=sys.stderr)
+        return 130
+    if first:
+        from shortrun.tasks.info import info
+
+        print(info(run))
+    return 0

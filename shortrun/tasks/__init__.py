@@ -1,0 +1,24 @@
+"""What a learned model is for."""
+
+from shortrun.tasks.encode import Encoding, encode
+from shortrun.tasks.info import info
+from shortrun.tasks.inpaint import Inpainting, inpaint
+from shortrun.tasks.interpolate import Interpolation, interpolate
+from shortrun.tasks.reconstruct import Reconstruction, reconstruct
+from shortrun.tasks.sample import sample
+from shortrun.tasks.traverse import Traversal, traverse
+
+__all__ = [
+    "Encoding",
+    "Inpainting",
+    "Interpolation",
+    "Reconstruction",
+    "Traversal",
+    "encode",
+    "info",
+    "inpaint",
+    "interpolate",
+    "reconstruct",
+    "sample",
+    "traverse",
+]

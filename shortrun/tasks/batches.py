@@ -1,0 +1,91 @@
+"""Inference and decoding of any number of images, a batch at a time, with progress on a terminal."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from shortrun.errors import InputError
+from shortrun.learners import ShortRun
+
+BATCH_SIZE = 100
+Images = Float[Tensor, "n c h w"]
+Item = TypeVar("Item")
+
+
+class Latents(NamedTuple):
+    """Latents of images, on the CPU."""
+
+    z: Float[Tensor, "n d"]
+    """(n, d), the layers (z_L, ..., z_1) side by side."""
+    failed: Bool[Tensor, "n"]
+    """True where the chain stayed non-finite: z is then a draw from the prior."""
+
+
+def infer(
+    learner: ShortRun,
+    x: Images,
+    rng: torch.Generator,
+    *,
+    mask: Float[Tensor, "n _ h w"] | None = None,
+    steps: int | None = None,
+    noise: bool | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Latents:
+    """Infer the latents of images by one short run each, `batch_size` images at a time.
+
+    x: (n, c, h, w) in [-1, 1]; mask: (n, 1 or c, h, w), 1 = observed; steps, noise: in place of the learner's.
+    Raises InputError for images of another shape than the model's.
+    """
+    check_images(learner, x)
+    check_count("batch_size", batch_size)
+    if steps is not None:
+        check_count("steps", steps)
+    device = device_of(learner)
+    parts = []
+    for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
+        part = None if mask is None else mask[rows].to(device)
+        inferred = learner.infer(x[rows].to(device), rng, mask=part, steps=steps, noise=noise)
+        parts.append((inferred.z.cpu(), inferred.failed.cpu()))
+    return Latents(torch.cat([z for z, _ in parts]), torch.cat([failed for _, failed in parts]))
+
+
+def decode(learner: ShortRun, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
+    """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
+    check_count("batch_size", batch_size)
+    device = device_of(learner)
+    return torch.cat([learner.decode(part.to(device)).cpu() for part in shown(z.split(batch_size), "decoding")])
+
+
+def device_of(learner: ShortRun) -> torch.device:
+    """Return the device that a learner is on."""
+    return learner.step_size.log_values.device
+
+
+def shown(batches: Sequence[Item], words: str) -> Iterable[Item]:
+    """Return the batches with a progress bar on a terminal; a single one needs none."""
+    return tqdm(batches, desc=words, unit="batch", leave=False, disable=None if len(batches) > 1 else True)
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise InputError where a count is less than one."""
+    if value < 1:
+        raise InputError(f"{name}: got {value}; write a whole number of at least 1")
+
+
+def check_images(learner: ShortRun, x: Tensor) -> None:
+    """Raise InputError where there are no images, or of another shape than the model's."""
+    if x.ndim != 4 or not len(x):
+        raise InputError(f"x: got an array of shape {tuple(x.shape)}; give at least one image, (n, c, h, w)")
+    wanted = None if learner.description is None else learner.description.image_shape
+    if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
+        raise InputError(
+            f"x: got images of {_by(x.shape[1:])}; the model has {_by(wanted)} (channels x height x width)"
+        )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

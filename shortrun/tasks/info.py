@@ -1,0 +1,165 @@
+"""What a run is and what it reached, in words, from its folder alone."""
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from shortrun.config import Config, InferenceConfig, LearnerConfig, ModelConfig, load_config
+from shortrun.errors import InputError
+from shortrun.mapping import from_mapping
+
+
+def info(run_path: str | Path) -> str:
+    """Say what a run is: data, model, inference, training, its state, test figures with their conditions, pictures.
+
+    run_path: the folder of a run, finished or not, or one that `save_pretrained` wrote. Reads no weights and runs
+    nothing. Raises InputError where it is neither, or where a file in it is damaged.
+    """
+    run = Path(run_path)
+    checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
+    if not (run / "config.toml").is_file() and not (run / "config.json").is_file():
+        raise InputError(
+            f"{run} is not a run (it holds no config.toml); write the folder of a run that `shortrun train` made"
+        )
+    config = load_config(str(run / "config.toml")) if (run / "config.toml").is_file() else None
+    learner = _learner(checkpoint / "config.json")
+    rows: list[tuple[str, str]] = []
+    if config is not None:
+        rows.append(("data", _data(config)))
+    if learner is not None:
+        rows += [("images", _images(learner)), ("model", _model(learner.model, checkpoint / "model.safetensors"))]
+    elif config is not None:
+        rows.append(("model", _model(config.model, checkpoint / "model.safetensors")))
+    inference = config.inference if config is not None else learner.inference if learner is not None else None
+    if inference is not None:
+        rows.append(("inference", _inference(inference)))
+    if config is not None:
+        rows.append(("training", _training(config)))
+        rows += _state(run, checkpoint)
+    rows += _pictures(run)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([str(run), *(f"  {name:<{width}}  {words}" for name, words in rows)])
+
+
+def _learner(path: Path) -> LearnerConfig | None:
+    return from_mapping(LearnerConfig, _json(path), "config.json") if path.is_file() else None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it from a copy") from None
+
+
+def _data(config: Config) -> str:
+    data = config.data
+    parts = [data.source, f"in {data.dir}" if data.dir else ""]
+    parts += [f"resized to {data.image_size}" if data.image_size else "", "black and white" if data.binarize else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _images(learner: LearnerConfig) -> str:
+    size = "x".join(map(str, learner.image_shape))
+    return f"{size} (channels x height x width), {f'{learner.levels} levels' if learner.levels else 'floats'}"
+
+
+def _model(model: ModelConfig, weights: Path) -> str:
+    sizes = " ".join(map(str, model.latents))
+    layers = f"{len(model.latents)} layers of latents, top down {sizes}, {sum(model.latents)} in all"
+    likelihood = model.likelihood
+    if likelihood == "gaussian":
+        likelihood += ", sigma learned" if model.learn_sigma else f", sigma {model.sigma:g}"
+    words = f"{model.parameterization}, {model.blocks} blocks of width {model.width}; {layers}; {likelihood}"
+    return f"{words}; {_weights(weights, model):,} weights" if weights.is_file() else words
+
+
+def _weights(path: Path, model: ModelConfig) -> int:
+    """Count what is learned, from the header of the file; buffers (step sizes, a fixed sigma) are not."""
+    learned = ("generator.decoder.",)
+    if model.likelihood == "logistic" or model.learn_sigma:
+        learned += ("generator.likelihood.",)
+    try:
+        with safe_open(path, framework="np") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if name.startswith(learned))  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
+
+
+def _inference(inference: InferenceConfig) -> str:
+    step = inference.step_size
+    size = " ".join(f"{value:g}" for value in step) if isinstance(step, tuple) else f"{step:g}"
+    decay = "" if inference.step_decay == 1 else f" falling to {inference.step_decay:g} of it"
+    return f"{inference.steps} steps of size {size}{decay}, {'with' if inference.noise else 'without'} noise"
+
+
+def _training(config: Config) -> str:
+    training = config.training
+    return (
+        f"{training.epochs} epochs, batches of {training.batch_size}, learning rate {training.learning_rate:g}, "
+        f"seed {training.seed}"
+    )
+
+
+def _state(run: Path, checkpoint: Path) -> list[tuple[str, str]]:
+    if not (run / "result.json").is_file():
+        return [
+            ("state", f"{_position(checkpoint / 'training.safetensors')}; go on with: shortrun train --resume {run}")
+        ]
+    result = _json(run / "result.json")
+    if not isinstance(result, dict):
+        raise InputError(f"{run / 'result.json'} is damaged (it is not a table); restore it from a copy")
+    trained, done = result.get("training", {}), "finished"
+    if {"seconds", "updates"} <= set(trained):
+        done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
+    return [("state", done), *_figures(result)]
+
+
+def _position(path: Path) -> str:
+    if not path.is_file():
+        return "not finished, no checkpoint yet"
+    try:
+        with safe_open(path, framework="np") as file:
+            position = json.loads(file.metadata()["position"])
+        step, total = position["step"], position.get("total")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
+    return f"not finished, checkpoint at step {step}" + (f" of {total}" if total else "")
+
+
+def _figures(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """One row for each test figure; conditions that hold for all of them are said once."""
+    figures = {name: dict(entry) for name, entry in result.items() if isinstance(entry, dict) and "value" in entry}
+    if not figures:
+        return []
+    first, *others = figures.values()
+    shared = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    shared.pop("value", None)
+    rows = []
+    for name, entry in figures.items():
+        own = {key: value for key, value in entry.items() if key != "value" and key not in shared}
+        words = _number(entry["value"])
+        rows.append((name, f"{words} ({_conditions(own)})" if own else words))
+    return [*rows, ("measured", _conditions(shared))] if shared else rows
+
+
+def _conditions(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+
+
+def _number(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    # a range such as "[0, 1]" is text in the file; a list holds a number for each layer, top down
+    return " ".join(map(_number, value)) if isinstance(value, list) else str(value)
+
+
+def _pictures(run: Path) -> list[tuple[str, str]]:
+    named = [run / "figures" / name for name in ("samples.png", "reconstructions.png")]
+    pictures = [path for path in named if path.is_file()] or sorted((run / "figures").glob("epoch_*.png"))[-1:]
+    return [("pictures", " ".join(map(str, pictures)))] if pictures else []

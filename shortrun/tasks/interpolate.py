@@ -1,0 +1,72 @@
+"""Walks from one image to another through the latents."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from shortrun.errors import InputError
+from shortrun.learners import ShortRun
+from shortrun.tasks.batches import BATCH_SIZE, decode, infer
+
+
+class Interpolation(NamedTuple):
+    """Walks between images, on the CPU."""
+
+    images: Float[Tensor, "n columns c h w"]
+    """Decoded walks in [-1, 1]; the first and the last of each are the reconstructions of its ends."""
+    z: Float[Tensor, "n columns d"]
+    """Latents of the walks."""
+    failed: Bool[Tensor, "n"]
+    """True where the chain of one of the two ends stayed non-finite: that end is then a draw from the prior."""
+
+
+def slerp(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int) -> Float[Tensor, "n columns d"]:
+    """Walk from a to b along a great circle, at t = 0, 1/(columns-1), ..., 1; both ends are exact.
+
+        z(t) = ((1-t)|a| + t|b|) (sin((1-t) w) a/|a| + sin(t w) b/|b|) / sin(w),   w the angle between a and b
+
+    The norm of z ~ N(0, I) in d dimensions is close to sqrt(d): the middle of a straight line between two draws has
+    a norm near sqrt(d/2), where there are next to no draws, and would be decoded to a washed-out image. Here the norm
+    goes evenly from |a| to |b|. Where the two point the same way, or exactly apart, the plane of the circle is not
+    defined and the straight line is taken.
+    """
+    t = torch.linspace(0, 1, columns, dtype=a.dtype, device=a.device)[:, None]
+    t[-1] = 1
+    norm_a, norm_b = a.norm(dim=1)[:, None, None], b.norm(dim=1)[:, None, None]
+    a, b = a[:, None], b[:, None]
+    cosine = (a * b).sum(2, keepdim=True) / (norm_a * norm_b)
+    angle = torch.acos(cosine.clamp(-1, 1))
+    norm = (1 - t) * norm_a + t * norm_b
+    circle = (norm / norm_a) * torch.sin((1 - t) * angle) / torch.sin(angle) * a
+    circle = circle + (norm / norm_b) * torch.sin(t * angle) / torch.sin(angle) * b
+    # nan (a zero vector) compares false and takes the line too
+    round_trip = (cosine.abs() < 1 - 1e-6) & (norm_a > 0) & (norm_b > 0)
+    return torch.where(round_trip, circle, (1 - t) * a + t * b)
+
+
+def interpolate(
+    learner: ShortRun,
+    x_from: Float[Tensor, "n c h w"],
+    x_to: Float[Tensor, "_ _ _ _"],
+    rng: torch.Generator,
+    columns: int = 10,
+    steps: int | None = None,
+    noise: bool | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Interpolation:
+    """Infer the latents of both ends by one short run each, walk between them on a great circle (`slerp`) and decode.
+
+    x_from, x_to: (n, c, h, w) in [-1, 1]; columns: images of a walk, at least 2. Raises InputError for ends that
+    differ in number, for images of another shape than the model's and for counts out of range.
+    """
+    if columns < 2:
+        raise InputError(f"columns: got {columns}; write a whole number of at least 2: the ends are two of them")
+    if len(x_from) != len(x_to):
+        raise InputError(f"x_to: got {len(x_to)} images to walk to from {len(x_from)}; give as many of both")
+    starts = infer(learner, x_from, rng, steps=steps, noise=noise, batch_size=batch_size)
+    ends = infer(learner, x_to, rng, steps=steps, noise=noise, batch_size=batch_size)
+    z = slerp(starts.z, ends.z, columns)
+    images = decode(learner, z.flatten(0, 1), batch_size).unflatten(0, (len(z), columns))
+    return Interpolation(images, z, starts.failed | ends.failed)

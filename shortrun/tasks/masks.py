@@ -1,0 +1,92 @@
+"""Masks of missing pixels, (n, 1, h, w) float32: 1 = observed, 0 = missing."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from shortrun.errors import InputError
+
+Mask = Float[Tensor, "n 1 h w"]
+Side = Literal["left", "right", "top", "bottom"]
+
+
+def random_pixels(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.5) -> Mask:
+    """Leave out round(missing h w) pixels of each image at random, at least one and not all: missing is in (0, 1)."""
+    check_share(missing)
+    count = min(max(round(missing * h * w), 1), h * w - 1)
+    order = torch.rand(n, h * w, generator=rng, device=rng.device).argsort(dim=1).cpu()
+    return torch.ones(n, h * w).scatter_(1, order[:, :count], 0.0).reshape(n, 1, h, w)
+
+
+def centre_box(n: int, h: int, w: int, size: int | None = None) -> Mask:
+    """Leave out a box in the centre, `size` x `size` pixels: half of the shorter side of the image where not given."""
+    size = max(1, min(h, w) // 2) if size is None else size
+    if not 1 <= size <= min(h, w):
+        raise InputError(f"size: got {size}; the side of the box is 1 to {min(h, w)} pixels here")
+    mask = torch.ones(n, 1, h, w)
+    top, left = (h - size) // 2, (w - size) // 2
+    mask[:, :, top : top + size, left : left + size] = 0
+    return mask
+
+
+def stripes(n: int, h: int, w: int, size: int | None = None) -> Mask:
+    """Leave out every other horizontal stripe, `size` pixels high (h / 8 where not given); the top one is observed."""
+    size = max(1, h // 8) if size is None else size
+    if not 1 <= size < h:
+        raise InputError(f"size: got {size}; stripes are 1 to {h - 1} pixels high here")
+    observed = (torch.arange(h) // size % 2 == 0).float()
+    return observed[None, None, :, None].repeat(n, 1, 1, w)
+
+
+def half(n: int, h: int, w: int, keep: Side = "left") -> Mask:
+    """Leave out one half and keep the other: left, right, top or bottom; of an odd side the middle line is kept."""
+    mask = torch.ones(n, 1, h, w)
+    if keep in ("left", "right"):
+        missing = mask[..., w - w // 2 :] if keep == "left" else mask[..., : w // 2]
+    else:
+        missing = mask[..., h - h // 2 :, :] if keep == "top" else mask[..., : h // 2, :]
+    missing.fill_(0)
+    return mask
+
+
+def brush(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.3, size: int | None = None) -> Mask:
+    """Leave out curved strokes of a brush, others for each image, until at least the share `missing` of it is gone.
+
+    size: thickness of a stroke, in pixels; an eighth of the image's shorter side where not given. missing is in (0, 1).
+    """
+    check_share(missing)
+    size = max(1, round(min(h, w) / 8)) if size is None else size
+    if not 1 <= size <= min(h, w):
+        raise InputError(f"size: got {size}; a stroke is 1 to {min(h, w)} pixels thick here")
+    # a generator for each image: how many strokes one takes does not shift the next
+    seeds = torch.randint(2**62, (n,), generator=rng, device=rng.device).tolist()
+    pictures = [_brushed(h, w, torch.Generator().manual_seed(seed), missing, size) for seed in seeds]
+    return torch.stack([torch.tensor(list(picture.tobytes())).reshape(1, h, w) for picture in pictures]).float()
+
+
+def _brushed(h: int, w: int, rng: torch.Generator, missing: float, thickness: int) -> Image.Image:
+    picture = Image.new("L", (w, h), 1)
+    draw = ImageDraw.Draw(picture)
+    while True:
+        across, down, turn = torch.rand(3, generator=rng).tolist()
+        x, y, angle = across * w, down * h, 2 * math.pi * turn
+        bend, length = 0.3 * float(torch.randn(1, generator=rng)), 1.5 * thickness
+        points = [(x, y)]
+        for _ in range(4 + int(torch.randint(8, (1,), generator=rng))):
+            angle += bend + 0.3 * float(torch.randn(1, generator=rng))  # it curves one way, with some trembling
+            x = min(max(x + length * math.cos(angle), 0), w - 1)
+            y = min(max(y + length * math.sin(angle), 0), h - 1)
+            points.append((x, y))
+            draw.line(points, fill=0, width=thickness, joint="curve")
+            if picture.tobytes().count(0) >= missing * h * w:
+                return picture
+
+
+def check_share(missing: float) -> None:
+    """Raise InputError where the share of missing pixels is not between 0 and 1."""
+    if not 0 < missing < 1:
+        raise InputError(f"missing: got {missing}; write a share of the pixels between 0 and 1, 0.5 for example")

@@ -1,0 +1,242 @@
+"""The one training loop."""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from shortrun.config import Config, absolute, load_config, validate
+from shortrun.data import Dataset, load_dataset
+from shortrun.errors import InputError
+from shortrun.learners import ShortRun
+from shortrun.learners.pretrained import write_model
+from shortrun.model import Gaussian
+from shortrun.training.checkpoint import Position, load_state, save_state
+from shortrun.training.interruption import Interrupted, stop_signals
+from shortrun.training.processes import Processes, processes
+from shortrun.training.report import draw_progress, write_report
+from shortrun.training.run_folder import RunFolder, create_run, open_run
+from shortrun.training.schedules import interpolate
+from shortrun.training.streams import CHAIN, ORDER, stream
+from shortrun.training.tracking import Metrics, Progress
+
+
+def train(
+    config: Config | str,
+    out: str | Path | None = None,
+    *,
+    device: str | None = None,
+    dataset: Dataset | None = None,
+    decoder: nn.Module | None = None,
+) -> Path:
+    """Learn a model and return its run folder.
+
+    config: a configuration, or a recipe's name or path. out: the run folder, else a dated one under runs/. device: cpu
+    or cuda, else the best there is. dataset: images in place of those that the configuration names; decoder: the
+    user's own module in place of the built-in blocks, called with the layers (z_L, ..., z_1); both have to be given
+    again to `resume`. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
+    """
+    config = absolute(load_config(config) if isinstance(config, str) else config)
+    validate(config)
+    with processes(device) as here:
+        # the data are read first: a data set that is not there must not leave a folder behind
+        dataset = dataset or read_dataset(config)
+        learner = build_learner(config, dataset, decoder, here)
+        run = create_run(config, dataset.name, Path(out) if out else None).path if here.first else None
+        return run_to_end(learner, dataset, config, RunFolder(here.agree(run)), here)
+
+
+def resume(
+    path: str | Path, *, device: str | None = None, dataset: Dataset | None = None, decoder: nn.Module | None = None
+) -> Path:
+    """Go on with an interrupted run where its last checkpoint stands, mid-epoch too, and return its folder.
+
+    The finished run equals the unbroken one bit for bit on the same machine. A finished run is left as it is.
+    """
+    run, config = open_run(Path(path))
+    if run.result.is_file():
+        return run.path
+    with processes(device) as here:
+        dataset = dataset or read_dataset(config)
+        return run_to_end(build_learner(config, dataset, decoder, here), dataset, config, run, here)
+
+
+def read_dataset(config: Config) -> Dataset:
+    """Read the images that a configuration names."""
+    data = config.data
+    return load_dataset(
+        data.source,
+        data_dir=data.dir,
+        image_size=data.image_size,
+        crop=data.crop,
+        train_limit=data.train_limit,
+        test_limit=data.test_limit,
+        test_fraction=data.test_fraction,
+        binarize=data.binarize,
+    )
+
+
+def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, here: Processes) -> ShortRun:
+    """Build the learner for a data set; raise InputError where the two, or the processes, do not fit."""
+    images, batch_size = dataset.train, config.training.batch_size
+    if config.model.likelihood == "bernoulli" and images.levels != 2:
+        raise InputError(
+            f"model.likelihood: bernoulli is for black and white pixels, {dataset.name} has grey ones; "
+            "add --data.binarize, or choose gaussian"
+        )
+    if len(images) < batch_size:
+        raise InputError(
+            f"training.batch-size: got {batch_size} for {len(images)} training images; write at most {len(images)}"
+        )
+    if batch_size % here.count:
+        raise InputError(
+            f"training.batch-size: got {batch_size} for {here.count} processes; write a multiple of {here.count}"
+        )
+    seed = config.training.seed
+    return ShortRun.build(images.shape, config.model, config.inference, images.levels, decoder, seed)
+
+
+def run_to_end(learner: ShortRun, dataset: Dataset, config: Config, run: RunFolder, here: Processes) -> Path:
+    """Train from where the run stands to its end, write its pictures and test figures, and return its path."""
+    settings = config.training
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    learner.to(here.device)
+    average = AveragedModel(learner, multi_avg_fn=moving_average(settings.ema_decay))
+    modules = {"weights": learner, "average": average}
+    optimizer = torch.optim.Adam(learner.parameters(), settings.learning_rate, fused=True)
+    resumed = run.state.is_file()
+    position = load_state(run.state, modules, optimizer) if resumed else Position()
+    here.wait()
+    wrapped = here.wrap(learner)
+
+    share = settings.batch_size // here.count
+    steps_an_epoch = len(dataset.train) // settings.batch_size
+    total = position.total = settings.epochs * steps_an_epoch
+    metrics = Metrics(run.path, position) if here.first else None
+    progress = Progress(total, position.step, settings.batch_size, shown=here.first)
+    started = saved = time.monotonic()
+    seconds_before = position.seconds
+
+    def save() -> None:
+        position.seconds = seconds_before + time.monotonic() - started
+        if metrics is not None:
+            position.metrics_bytes = metrics.length()
+            write_model(average.module, run.checkpoint)  # pyright: ignore[reportArgumentType]
+            save_state(run.state, modules, optimizer, position)
+
+    if not resumed:
+        save()  # a run that is killed early can be resumed too
+    with stop_signals() as stop, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        while position.step < total:
+            epoch, batch = divmod(position.step, steps_an_epoch)
+            first = batch * settings.batch_size + here.rank * share
+            rows = epoch_order(len(dataset.train), settings.seed, epoch)[first : first + share]
+            x = dataset.train.images(rows).to(here.device)
+            follow_schedules(learner, optimizer, config, position.step / total)
+            rng = stream(here.device, settings.seed, CHAIN, position.step)
+            with torch.autocast(
+                here.device.type, torch.bfloat16, enabled=half_precision(settings.precision, here.device)
+            ):
+                loss, statistics = wrapped(x, rng, (here.rank, here.count))
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(learner.parameters(), settings.clip_norm)
+            if torch.isfinite(norm):
+                optimizer.step()
+                average.update_parameters(learner)
+            else:
+                position.skipped += 1
+            position.step += 1
+
+            stopping = tally(position, here, {"loss": loss, "grad_norm": norm, **statistics}, stop.is_set())
+            epoch_done = position.step % steps_an_epoch == 0
+            progress.advance(position, epoch + 1)
+            if metrics is not None and (position.step % settings.log_steps == 0 or position.step == total):
+                metrics.write(position, epoch + 1, current_settings(learner, optimizer))
+            if position.step % settings.log_steps == 0:
+                position.window.clear()
+            if metrics is not None and epoch_done and (epoch + 1) % settings.picture_epochs == 0:
+                draw_progress(average.module, dataset.test, run, epoch + 1, settings.seed, metrics)  # pyright: ignore[reportArgumentType]
+            if stopping:
+                save()
+                raise Interrupted(run.path, position.step, total)
+            if time.monotonic() - saved > settings.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+    progress.close()
+    save()
+    if metrics is not None:
+        metrics.close()
+        write_report(average.module, dataset, config, run, position)  # pyright: ignore[reportArgumentType]
+    here.wait()
+    return run.path
+
+
+@functools.lru_cache(maxsize=1)
+def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of the images in an epoch; it follows from the seed and the epoch alone."""
+    return torch.randperm(images, generator=stream("cpu", seed, ORDER, epoch))
+
+
+def half_precision(precision: str, device: torch.device) -> bool:
+    """Return whether matrix products are to be in bfloat16: auto says yes where the machine has instructions for it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch has no public question for this; where the private one is gone, float32 is the safe answer
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
+def moving_average(decay: float) -> Any:
+    """Return the update average <- average + (1 - d) (weights - average), d rising to `decay` from 0.1.
+
+    Early weights are forgotten fast: d = min(decay, (1 + t) / (10 + t)) after t updates.
+    """
+
+    def update(average: list[Tensor], weights: list[Tensor], updates: Tensor | int) -> None:
+        t = int(updates)
+        share = 1 - min(decay, (1 + t) / (10 + t))
+        for old, new in zip(average, weights, strict=True):
+            old.lerp_(new, share)
+
+    return update
+
+
+def follow_schedules(learner: ShortRun, optimizer: torch.optim.Optimizer, config: Config, progress: float) -> None:
+    """Set learning rate, sigma and step size to their values at a share of the training done."""
+    settings, likelihood = config.training, learner.generator.likelihood
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * interpolate(settings.learning_rate_schedule or ((0, 1),), progress)
+    if settings.sigma_schedule and isinstance(likelihood, Gaussian):
+        likelihood.set_sigma(interpolate(settings.sigma_schedule, progress))
+    if settings.step_size_schedule:
+        learner.step_size.scale_from(config.inference.step_size, interpolate(settings.step_size_schedule, progress))
+
+
+def current_settings(learner: ShortRun, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return what the schedules, or learning, have made of the settings by now."""
+    values = {"learning_rate": optimizer.param_groups[0]["lr"], "step_size": float(np.mean(learner.step_size.values))}
+    if isinstance(learner.generator.likelihood, Gaussian):
+        values["sigma"] = learner.generator.likelihood.sigma.item()
+    return values
+
+
+def tally(position: Position, here: Processes, statistics: dict[str, Tensor], stop: bool) -> bool:
+    """Add a step's statistics, averaged over the processes, to the position; return whether any of them is to stop."""
+    mine = torch.tensor([*(value.item() for value in statistics.values()), float(stop)], device=here.device)
+    *shared, asked = here.mean(mine).tolist()
+    means = dict(zip(statistics, shared, strict=True))
+    for name, value in means.items():
+        position.window[name] = position.window.get(name, 0.0) + value
+    position.window["steps"] = position.window.get("steps", 0.0) + 1
+    position.retried += round(means["retried"] * here.count)
+    position.failed += round(means["failed"] * here.count)
+    return asked > 0

@@ -1,0 +1,86 @@
+"""A run folder: what is where in it, how one is made, and how a learner is loaded from it."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from torch import nn
+
+from shortrun.config import Config, load_config
+from shortrun.errors import InputError
+from shortrun.files import replacing
+from shortrun.learners import ShortRun
+from shortrun.mapping import to_mapping
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration: `shortrun train RUN/config.toml` repeats the run."""
+        return self.path / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The model (config.json, model.safetensors) and the state of training (training.safetensors)."""
+        return self.path / "checkpoint"
+
+    @property
+    def state(self) -> Path:
+        """The state of training."""
+        return self.checkpoint / "training.safetensors"
+
+    @property
+    def figures(self) -> Path:
+        """The pictures."""
+        return self.path / "figures"
+
+    @property
+    def result(self) -> Path:
+        """The test figures, each with its conditions; its presence says that the run is finished."""
+        return self.path / "result.json"
+
+
+def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
+    """Make a new run folder, at `out` or dated under runs/, with the resolved configuration in it.
+
+    Raises InputError where `out` holds something already.
+    """
+    if out is None:
+        stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
+        out = Path("runs") / f"{stamp}_{name}"
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"--out: {out} is not empty; write a new folder, or --resume {out} to go on with a run")
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        with replacing(out / "config.toml") as path:
+            path.write_text(tomli_w.dumps(to_mapping(config)), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written ({error.strerror}); write another folder") from None
+    return RunFolder(out)
+
+
+def open_run(path: Path) -> tuple[RunFolder, Config]:
+    """Open an existing run; raise InputError where there is none."""
+    run = RunFolder(Path(path))
+    if not run.config.is_file():
+        raise InputError(
+            f"{path} is not a run (it holds no config.toml); write the folder of a run that `shortrun train` made"
+        )
+    return run, load_config(str(run.config))
+
+
+def load(path: str | Path, decoder: nn.Module | None = None) -> ShortRun:
+    """Load a trained learner from a run folder, or from a folder that `save_pretrained` wrote.
+
+    decoder: the user's own module, where the run was trained with one. Raises InputError where nothing is there.
+    """
+    run = RunFolder(Path(path))
+    if run.path.is_dir():
+        return ShortRun.from_pretrained(run.checkpoint if run.checkpoint.is_dir() else run.path, decoder=decoder)
+    raise InputError(f"{path} is not a folder; write the folder of a run that `shortrun train` made")

@@ -174,9 +174,9 @@ def absolute(config: Config) -> Config:
         config,
         data=dataclasses.replace(
             data,
-            dir=data.dir and data.dir.expanduser().absolute(),
+            dir=data.dir and data.dir.expanduser().resolve(),
             # a name such as digits stays a name, unless it is one of a file or folder here, as for reading
-            source=str(source.absolute()) if source.exists() and len(source.parts) > 1 else data.source,
+            source=str(source.resolve()) if source.exists() and len(source.parts) > 1 else data.source,
         ),
     )
 

@@ -35,6 +35,13 @@ class Inferred(NamedTuple):
     """Chains that were started again, counted once for each time."""
 
 
+def check_steps(steps: int) -> int:
+    """Return K, or raise InputError where it is no number of steps."""
+    if steps < 1:
+        raise InputError(f"steps: got {steps}; write a whole number of at least 1")
+    return steps
+
+
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """Keep the weights out of the graph while the block runs: only latents get gradients."""
@@ -72,8 +79,7 @@ class ShortRun(
         description: LearnerConfig | None = None,
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise InputError(f"steps: got {steps}; write a whole number of at least 1")
+        check_steps(steps)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
@@ -128,7 +134,7 @@ class ShortRun(
         x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
         share: see DrawnNoise. A chain that became non-finite is started again from new noise with half the step.
         """
-        steps = steps or self.steps
+        steps = self.steps if steps is None else check_steps(steps)
         size = (len(x), self.generator.dim)
         draws = DrawnNoise(rng, steps, size, share, x.device)
         z = start = draws.draw()

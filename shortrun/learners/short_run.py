@@ -59,6 +59,7 @@ class ShortRun(
     nn.Module,
     ModelHubMixin,
     library_name="shortrun",
+    paper_url="https://arxiv.org/abs/1912.01909",
     tags=["generative-model", "latent-variable-model", "langevin"],
 ):
     """A generator whose latents are inferred by a K-step Langevin chain started from the prior.

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -167,18 +168,16 @@ def load_config(recipe: str) -> Config:
     return config
 
 
-def absolute(config: Config) -> Config:
-    """Return the configuration with its paths made absolute, so that a run can be resumed from any folder."""
+def absolute(config: Config, names: Collection[str]) -> Config:
+    """Return the configuration with its paths made absolute, so that a run can be resumed from any folder.
+
+    names: what data.source means a data set by, even where a file or folder of that name is at hand.
+    """
     data, source = config.data, Path(config.data.source).expanduser()
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(
-            data,
-            dir=data.dir and data.dir.expanduser().resolve(),
-            # a name such as digits stays a name, unless it is one of a file or folder here, as for reading
-            source=str(source.resolve()) if source.exists() and len(source.parts) > 1 else data.source,
-        ),
-    )
+    is_path = data.source not in names and source.exists()
+    folder = data.dir and data.dir.expanduser().resolve()
+    data = dataclasses.replace(data, dir=folder, source=str(source.resolve()) if is_path else data.source)
+    return dataclasses.replace(config, data=data)
 
 
 def validate(config: Config) -> None:

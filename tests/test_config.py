@@ -312,9 +312,11 @@ def test_absolute_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def made(**data: Any) -> DataConfig:
-        return absolute(Config(data=DataConfig(**data))).data
+        return absolute(Config(data=DataConfig(**data)), {"digits"}).data
 
     assert made(source="own/images.npz").source == str(tmp_path / "own" / "images.npz")
+    (tmp_path / "digits").mkdir()
+    assert made(source="own").source == str(tmp_path / "own")
     assert made(source="~/own/images.npz").source == str(tmp_path / "own" / "images.npz")
     assert made(source="digits", dir=Path("own")) == DataConfig("digits", tmp_path / "own")
     assert made(dir=Path("~/own")).dir == tmp_path / "own"

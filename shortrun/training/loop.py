@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from shortrun.config import Config, absolute, load_config, validate
-from shortrun.data import Dataset, load_dataset
+from shortrun.data import NAMES, Dataset, load_dataset
 from shortrun.errors import InputError
 from shortrun.learners import ShortRun
 from shortrun.learners.pretrained import write_model
@@ -41,7 +41,7 @@ def train(
     user's own module in place of the built-in blocks, called with the layers (z_L, ..., z_1); both have to be given
     again to `resume`. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
     """
-    config = absolute(load_config(config) if isinstance(config, str) else config)
+    config = absolute(load_config(config) if isinstance(config, str) else config, NAMES)
     validate(config)
     with processes(device) as here:
         # the data are read first: a data set that is not there must not leave a folder behind

@@ -1,4 +1,4 @@
-"""An interrupted run that is resumed equals the unbroken one bit for bit, through the command line as a user runs it."""
+"""An interrupted run that is resumed equals the unbroken one bit for bit; all through the command line."""
 
 import json
 import os
@@ -131,9 +131,9 @@ def test_two_processes_learn_the_same_model(unbroken: Path, tmp_path: Path) -> N
     one, two = tmp_path / "one", tmp_path / "two"
     words = [*SMALL, "--training.precision=float32", "--device=cpu", "--training.epochs=2"]
     assert run("train", "digits", *words, "--out", str(one)).returncode == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "shortrun"]
-        + ["train", "digits", *words, "--out", str(two)],
+        [*torchrun, "-m", "shortrun", "train", "digits", *words, "--out", str(two)],
         capture_output=True,
         text=True,
         timeout=240,

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -13,17 +12,14 @@ from shortrun.errors import InputError
 from shortrun.files import replacing
 from shortrun.mapping import from_mapping, to_mapping
 
-if TYPE_CHECKING:
-    from shortrun.learners.short_run import ShortRun
 
-
-def write_model(learner: "ShortRun", folder: Path) -> None:
+def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | None, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder, each of them whole or not at all."""
-    if learner.description is None:
+    if description is None:
         raise InputError("save_pretrained: this learner was put together by hand; make it with ShortRun.build(...)")
-    write_weights(learner.state_dict(), folder / "model.safetensors")
+    write_weights(weights, folder / "model.safetensors")
     with replacing(folder / "config.json") as path:
-        path.write_text(json.dumps(to_mapping(learner.description), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(to_mapping(description), indent=2) + "\n", encoding="utf-8")
 
 
 def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:

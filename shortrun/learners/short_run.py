@@ -211,7 +211,7 @@ class ShortRun(
         return self.decode(torch.randn(n, self.generator.dim, generator=rng, device=rng.device).to(device))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_model(self, Path(save_directory))
+        write_model(self.state_dict(), self.description, Path(save_directory))
 
     @classmethod
     def from_pretrained(

@@ -127,7 +127,7 @@ def run_to_end(learner: ShortRun, dataset: Dataset, config: Config, run: RunFold
         position.seconds = seconds_before + time.monotonic() - started
         if metrics is not None:
             position.metrics_bytes = metrics.length()
-            write_model(average.module, run.checkpoint)  # pyright: ignore[reportArgumentType]
+            write_model(average.module.state_dict(), learner.description, run.checkpoint)
             save_state(run.state, modules, optimizer, position)
 
     if not resumed:

@@ -1,0 +1,31 @@
+"""Each benchmark runs to its table on a small model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import shortrun
+from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def test_inpainting_writes_a_table_with_both_rivals(tmp_path: Path) -> None:
+    config = Config(
+        model=ModelConfig(latents=(4, 4), width=16),
+        inference=InferenceConfig(steps=2),
+        training=TrainingConfig(epochs=1, batch_size=200),
+    )
+    run = shortrun.train(config, tmp_path / "run")
+    words = [sys.executable, str(BENCHMARKS / "inpainting.py"), str(run), "--images", "6", "--steps", "2", "3"]
+    done = subprocess.run([*words, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert len(lines) == 2 + 2 * 2
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    # the Gaussian knows digits, the model has learned next to nothing and biharmonic knows no data at all
+    gaussian, biharmonic = (float(lines[2].split("|")[column].split()[0]) for column in (5, 6))
+    assert 0 < gaussian < biharmonic < 1
+    assert json.loads((tmp_path / "out" / "conditions.json").read_text())["test_images"] == 6
+    assert (tmp_path / "out" / "centre_3_steps.png").is_file()

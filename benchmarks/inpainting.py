@@ -28,7 +28,7 @@ from shortrun.training import load
 from shortrun.training.loop import read_dataset
 from shortrun.training.tracking import machine
 
-RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RIDGES = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 COMPLETIONS = 16
 
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "shortrun"
 SHARED = {"errors", "files", "mapping", "version"}
 # rooms of one line do not import one another
 ORDER = [
-    {"model", "inference", "data", "figures", "config"},
+    {"model", "inference", "data", "figures", "charts", "config"},
     {"learners"},
     {"tasks", "evaluation"},
     {"training"},

@@ -20,9 +20,8 @@ def reconstruction_figures(
     down; `failed` counts images whose chain stayed non-finite (they are in `mse` with a draw from the prior).
     """
     error, square, failed = 0.0, torch.zeros(learner.generator.dim, dtype=torch.float64), 0
-    device = learner.step_size.log_values.device
     for part in x.split(batch_size):
-        part = part.to(device)
+        part = part.to(learner.device)
         inferred = learner.infer(part, rng)
         rebuilt = learner.decode(inferred.z)
         error += float(((rebuilt - part).double() ** 2).sum()) / 4

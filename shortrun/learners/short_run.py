@@ -85,6 +85,11 @@ class ShortRun(
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
 
+    @property
+    def device(self) -> torch.device:
+        """Where the learner is, and where its images have to be."""
+        return self.step_size.log_values.device
+
     @classmethod
     def build(
         cls,
@@ -207,8 +212,8 @@ class ShortRun(
 
     def sample(self, n: int, rng: torch.Generator) -> Images:
         """Decode n draws from the prior: (n, c, h, w) in [-1, 1]."""
-        device = self.step_size.log_values.device
-        return self.decode(torch.randn(n, self.generator.dim, generator=rng, device=rng.device).to(device))
+        z = torch.randn(n, self.generator.dim, generator=rng, device=rng.device)
+        return self.decode(z.to(self.device))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(self.state_dict(), self.description, Path(save_directory))

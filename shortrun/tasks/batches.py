@@ -44,11 +44,10 @@ def infer(
     check_count("batch_size", batch_size)
     if steps is not None:
         check_count("steps", steps)
-    device = device_of(learner)
     parts = []
     for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
-        part = None if mask is None else mask[rows].to(device)
-        inferred = learner.infer(x[rows].to(device), rng, mask=part, steps=steps, noise=noise)
+        part = None if mask is None else mask[rows].to(learner.device)
+        inferred = learner.infer(x[rows].to(learner.device), rng, mask=part, steps=steps, noise=noise)
         parts.append((inferred.z.cpu(), inferred.failed.cpu()))
     return Latents(torch.cat([z for z, _ in parts]), torch.cat([failed for _, failed in parts]))
 
@@ -56,13 +55,7 @@ def infer(
 def decode(learner: ShortRun, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
     """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
     check_count("batch_size", batch_size)
-    device = device_of(learner)
-    return torch.cat([learner.decode(part.to(device)).cpu() for part in shown(z.split(batch_size), "decoding")])
-
-
-def device_of(learner: ShortRun) -> torch.device:
-    """Return the device that a learner is on."""
-    return learner.step_size.log_values.device
+    return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
 
 
 def shown(batches: Sequence[Item], words: str) -> Iterable[Item]:

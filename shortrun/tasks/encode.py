@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from shortrun.learners import ShortRun
 from shortrun.model.decoders import Decoder
-from shortrun.tasks.batches import BATCH_SIZE, device_of, infer
+from shortrun.tasks.batches import BATCH_SIZE, infer
 
 
 class Encoding(NamedTuple):
@@ -43,7 +42,7 @@ def encode(
 
 @torch.no_grad()
 def _layers(learner: ShortRun, z: Float[Tensor, "n d"]) -> list[Tensor]:
-    split = learner.generator.split(z.to(device_of(learner)))
+    split = learner.generator.split(z.to(learner.device))
     # a decoder of the user's own is called with the layers and knows no others
     decoder = learner.generator.decoder
     layers = decoder.layers(*split) if isinstance(decoder, Decoder) else split

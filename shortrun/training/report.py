@@ -4,7 +4,6 @@ import datetime
 import json
 from typing import Any
 
-import torch
 from PIL import Image
 
 from shortrun.config import Config
@@ -22,15 +21,11 @@ from shortrun.version import __version__
 COLUMNS = 12
 
 
-def _device(learner: ShortRun) -> torch.device:
-    return learner.step_size.log_values.device
-
-
 def reconstruction_rows(learner: ShortRun, test: ImageSet, seed: int, pairs: int) -> Image.Image:
     """Draw test images and their reconstructions, in pairs of rows."""
     columns = min(COLUMNS, len(test))
-    x = test.images(slice(0, columns * pairs)).to(_device(learner))
-    rebuilt = learner.reconstruct(x, stream(_device(learner), seed, PICTURE))
+    x = test.images(slice(0, columns * pairs)).to(learner.device)
+    rebuilt = learner.reconstruct(x, stream(learner.device, seed, PICTURE))
     rows = []
     for given, made in zip(x.split(columns), rebuilt.split(columns), strict=True):
         rows += [("test image", given), ("reconstruction", made)]
@@ -40,8 +35,8 @@ def reconstruction_rows(learner: ShortRun, test: ImageSet, seed: int, pairs: int
 def draw_progress(learner: ShortRun, test: ImageSet, run: RunFolder, epoch: int, seed: int, metrics: Metrics) -> None:
     """Draw reconstructions and samples as they are after an epoch: figures/epoch_0010.png, and TensorBoard."""
     columns = min(COLUMNS, len(test))
-    x = test.images(slice(0, columns)).to(_device(learner))
-    rng = stream(_device(learner), seed, PICTURE)
+    x = test.images(slice(0, columns)).to(learner.device)
+    rng = stream(learner.device, seed, PICTURE)
     rebuilt, samples = learner.reconstruct(x, rng), learner.sample(3 * columns, rng)
     rows = [("test image", x), ("reconstruction", rebuilt), *(("sample", row) for row in samples.split(columns))]
     picture = captioned_rows(rows)
@@ -52,10 +47,10 @@ def draw_progress(learner: ShortRun, test: ImageSet, run: RunFolder, epoch: int,
 def write_report(learner: ShortRun, dataset: Dataset, config: Config, run: RunFolder, position: Position) -> None:
     """Write figures/samples.png, figures/reconstructions.png and, last of all, result.json."""
     seed = config.training.seed
-    samples = learner.sample(COLUMNS * 8, stream(_device(learner), seed, PICTURE))
+    samples = learner.sample(COLUMNS * 8, stream(learner.device, seed, PICTURE))
     write_png(grid(samples, COLUMNS), run.figures / "samples.png")
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
-    measured = reconstruction_figures(learner, dataset.test.images(), stream(_device(learner), seed, TEST))
+    measured = reconstruction_figures(learner, dataset.test.images(), stream(learner.device, seed, TEST))
     conditions = {
         "split": "test",
         "images": len(dataset.test),

@@ -1,0 +1,225 @@
+"""Estimators of KL(q_s(z | x) || p(z | x)), the distance of a short run from its target, up to log p(x).
+
+    KL(q_s || p(. | x)) - log p(x) = E[log q_s(z_K) - log p(x, z_K)],   z_K the end of the chain
+
+log q_s(z_K) is an integral over all noise; the estimators differ in what they put in its place. Each returns one number for
+each image from one chain, differentiable in the step sizes; log p(x), which does not depend on them, is left out.
+`method.md`'s notation: A_k = I + diag(s_k^2 / 2) H_k, see jacobian.py.
+"""
+
+import math
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shortrun.errors import InputError, did_you_mean
+from shortrun.inference.jacobian import Flat, Linearized, Step, ladj_from_eigenvalues, steps_of
+from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes
+
+PerImage = Float[Tensor, "n"]
+
+
+class Estimate(NamedTuple):
+    """What an estimator says of each image's chain."""
+
+    z: Flat
+    """z_K, the end of the chain."""
+    log_q: PerImage
+    """The estimator's stand-in for log q_s(z_K), float64."""
+    kl: PerImage
+    """log_q - log p(x, z_K), float64: its mean estimates KL(q_s || p(. | x)) - log p(x)."""
+
+
+class Density:
+    """Follows a chain and says at its end what log q_s(z_K) is; `needs_noise`: meaningless for a chain without."""
+
+    needs_noise = False
+
+    @abstractmethod
+    def start(self, z: Flat) -> None:
+        """See z_0."""
+
+    @abstractmethod
+    def follow(self, step: Step) -> None:
+        """See a step of the chain, one after the other."""
+
+    @abstractmethod
+    def log_q(self, end: Linearized) -> PerImage:
+        """Return log q_s(z_K), given the end of the chain."""
+
+
+class Conditional(Density):
+    """log q = log N(z_0; 0, I) - sum_k log |det A_k|; see `conditional`."""
+
+    def start(self, z: Flat) -> None:
+        """See z_0."""
+        self.value = standard_normal(z)
+
+    def follow(self, step: Step) -> None:
+        """See a step of the chain."""
+        self.value = self.value - torch.linalg.slogdet(step.jacobian)[1]
+
+    def log_q(self, end: Linearized) -> PerImage:
+        """Return log q_s(z_K)."""
+        return self.value
+
+
+class ConditionalEigenvalues(Density):
+    """The same from the eigenvalues of dz_K/dz_0, as the paper computes it; see `ladj_from_eigenvalues`."""
+
+    def start(self, z: Flat) -> None:
+        """See z_0."""
+        self.value = standard_normal(z)
+        self.product = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
+
+    def follow(self, step: Step) -> None:
+        """See a step of the chain."""
+        self.product = step.jacobian @ self.product
+
+    def log_q(self, end: Linearized) -> PerImage:
+        """Return log q_s(z_K)."""
+        return self.value - ladj_from_eigenvalues(self.product)
+
+
+class Marginal(Density):
+    """log q = log N(delta_K; 0, Sigma_K); see `marginal`."""
+
+    needs_noise = True
+
+    def start(self, z: Flat) -> None:
+        """See z_0."""
+        self.delta = z.double()
+        # the rows of a square root: Sigma = root^T root. Sigma itself loses its definiteness when a step overshoots
+        self.root = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
+
+    def follow(self, step: Step) -> None:
+        """See a step of the chain."""
+        s = step.step_size.double()
+        self.delta = (step.jacobian @ self.delta[..., None])[..., 0] + s * step.noise
+        fresh = torch.diag_embed(s).expand_as(self.root)
+        stacked = torch.cat([self.root @ step.jacobian.mT, fresh], dim=1)
+        self.root = torch.linalg.qr(stacked)[1]  # mode="r" has no derivative
+
+    def log_q(self, end: Linearized) -> PerImage:
+        """Return log q_s(z_K)."""
+        log_det = 2 * self.root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        squared = self.squared_length().clamp(max=chi_square_bound(self.delta.shape[1]))
+        return -0.5 * (log_det + squared + self.delta.shape[1] * math.log(2 * math.pi))
+
+    def squared_length(self) -> PerImage:
+        """Return delta^T Sigma^-1 delta: d on average where the linearization holds."""
+        white = torch.linalg.solve_triangular(self.root.mT, self.delta[..., None], upper=False)
+        return (white**2).sum((-2, -1))
+
+
+class Path(Density):
+    """log q = log q(z_0, .., z_K) - log r(z_0, .., z_{K-1} | z_K); see `path`."""
+
+    needs_noise = True
+
+    def start(self, z: Flat) -> None:
+        """See z_0."""
+        self.value, self.last = standard_normal(z), None
+
+    def follow(self, step: Step) -> None:
+        """See a step of the chain."""
+        self._reverse(step)
+        self.value = self.value - 0.5 * (step.noise.double() ** 2).sum(1)
+        self.last = step
+
+    def log_q(self, end: Linearized) -> PerImage:
+        """Return log q_s(z_K)."""
+        self._reverse(end)
+        return self.value
+
+    def _reverse(self, at: Linearized) -> None:
+        # the constants and log s of forward and reverse kernel cancel
+        if self.last is not None:
+            s = self.last.step_size.double()
+            back = (self.last.z - at.z).double() / s - 0.5 * s * at.score.double()
+            self.value = self.value + 0.5 * (back**2).sum(1)
+
+
+ESTIMATORS: dict[str, type[Density]] = {"conditional": Conditional, "marginal": Marginal, "path": Path}
+
+
+def chi_square_bound(d: int) -> float:
+    """Return what a chi-square variable of d degrees of freedom exceeds once in 10^9 (Wilson and Hilferty, 1931)."""
+    return d * (1 - 2 / (9 * d) + 6 * math.sqrt(2 / (9 * d))) ** 3
+
+
+def standard_normal(z: Flat) -> PerImage:
+    """Return log N(z; 0, I) in float64."""
+    return -0.5 * (z.double() ** 2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+
+def follow(
+    densities: list[Density], log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise
+) -> list[Estimate]:
+    """Return what several estimators say of one and the same chain, whose Hessians they share."""
+    if not len(noise):
+        raise InputError("noise: got none; a chain takes at least one step, (K, n, d)")
+    for density in densities:
+        density.start(z)
+    for step in steps_of(log_density, z, step_size, noise):
+        for density in densities:
+            density.follow(step)
+        z = step.end
+    end = Linearized(log_density, z)
+    joint = log_density(z).double()
+    return [Estimate(z, log_q, log_q - joint) for log_q in (density.log_q(end) for density in densities)]
+
+
+def conditional(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
+    """Estimate the divergence with the noise held fixed, by the change of variables from z_0 (the paper's estimator).
+
+        log q = log N(z_0; 0, I) - sum_k log |det A_k|
+
+    Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x): KL is convex, and q_s is the average over the noise of
+    the densities that it takes. Without noise (`no_noise`) it is exact. log_density, z_0 (n, d), step_size, noise
+    (K, n, d): see `short_run`; d Hessian-vector products a step. Differentiable in step_size. At an exact zero of
+    det A_k, which has probability zero, it is infinite.
+
+    Source: Nijkamp et al., ECCV 2020, arXiv 1912.01909.
+    """
+    return follow([Conditional()], log_density, z, step_size, noise)[0]
+
+
+def marginal(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
+    """Estimate the divergence with the noise averaged out in the linearization around the path.
+
+        delta_0 = z_0,  delta_{k+1} = A_k delta_k + s_k noise_k;   Sigma_0 = I,  Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I
+        log q = log N(delta_K; 0, Sigma_K)
+
+    Exact, sample by sample, where log p(x, z) is quadratic in z; elsewhere it bounds the KL from neither side. It is
+    never above `conditional` on average where it is exact. Sigma is kept as a square root, by QR in float64, so that
+    steps that overshoot (s^2 lambda > 4) stay finite. delta^T Sigma^-1 delta, a chi-square variable where the
+    linearization holds, is cut where such a one goes once in 10^9: a chaotic chain would else look better than any. The
+    noise must be standard normal, not zero. Arguments and cost: see `conditional`, and a QR decomposition of (2d, d)
+    for each image and step.
+    """
+    return follow([Marginal()], log_density, z, step_size, noise)[0]
+
+
+def path(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
+    """Estimate the divergence of whole paths, with reversed Langevin kernels as the guess of the way back.
+
+        log q = log N(z_0; 0, I) + sum_k log N(z_{k+1}; z_k + (s_k^2/2) g_k, s_k^2) - log N(z_k; z_{k+1} + (s_k^2/2) g_{k+1}, s_k^2)
+
+    Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x), loose, as KL of paths is never below KL of their ends.
+    It takes no Hessian: one gradient a step. The noise must be standard normal, not zero. Arguments: see `conditional`.
+
+    Source: Thin et al., "Monte Carlo Variational Auto-Encoders", 2021, arXiv 2106.15921; Doucet et al., "Score-Based
+    Diffusion meets Annealed Importance Sampling", 2022, arXiv 2208.07698.
+    """
+    return follow([Path()], log_density, z, step_size, noise)[0]
+
+
+def named(estimator: str) -> type[Density]:
+    """Return the estimator of a name; raise InputError where there is none."""
+    if estimator not in ESTIMATORS:
+        raise InputError(f"estimator: got {estimator!r}; {did_you_mean(estimator, ESTIMATORS)}")
+    return ESTIMATORS[estimator]

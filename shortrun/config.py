@@ -64,19 +64,51 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TuningConfig:
+    """How a step size is tuned while the model learns, where inference.step-size is `tuned`."""
+
+    estimator: Literal["marginal", "conditional", "path"] = "marginal"
+    """Of the divergence that the step size is to minimize; conditional is the paper's."""
+    tuner: Literal["grid", "gradient", "acceptance"] = "grid"
+    """grid compares values, gradient follows their derivative, acceptance aims at 57.4% of a Metropolis step."""
+    over: Literal["one", "layers", "schedule", "both"] = "one"
+    """What is tuned: one step size, one for each layer, one and the decay r, or one for each layer and r."""
+    start: float = 0.1
+    """The step size that training begins with."""
+    images: int = 8
+    """Training images of one tuning."""
+    share: float = 0.08
+    """Share of the training's work that tuning may take; it sets how often the step size is tuned."""
+
+
+@dataclass(frozen=True)
 class InferenceConfig:
     """The short-run chain z_{k+1} = z_k + (s_k^2 / 2) d/dz log p(x, z_k) + s_k noise_k."""
 
     steps: int = 25
     """K, the number of Langevin steps."""
-    step_size: float | tuple[float, ...] = 0.1
-    """s_0: one number, or one for each layer, top down."""
+    step_size: float | tuple[float, ...] | Literal["tuned"] = 0.1
+    """s_0: one number, or one for each layer, top down; or tuned: chosen by variational optimization on the way."""
     step_decay: float = 1.0
     """r: s_k = s_0 r^(k/(K-1)); 1 keeps the step constant."""
     noise: bool = True
     """Without noise the chain is plain gradient ascent."""
     retries: int = 3
     """How often a chain that became non-finite is started again, each time with half the step."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the step size is tuned while the model learns."""
+        return self.step_size == "tuned"
+
+    def first_step_size(self, layers: int) -> tuple[float, ...]:
+        """Return s_0 at the start of training: one number, or one for each layer."""
+        if isinstance(self.step_size, tuple):
+            return self.step_size
+        if isinstance(self.step_size, float | int):
+            return (float(self.step_size),)
+        return (self.tuning.start,) * (layers if self.tuning.over in ("layers", "both") else 1)
 
 
 @dataclass(frozen=True)
@@ -183,7 +215,7 @@ def absolute(config: Config, names: Collection[str]) -> Config:
 def validate(config: Config) -> None:
     """Check the ranges that types cannot say; raise InputError for the first value out of its range."""
     data, model, inference, training = config.data, config.model, config.inference, config.training
-    step_sizes = inference.step_size if isinstance(inference.step_size, tuple) else (inference.step_size,)
+    step_sizes = inference.first_step_size(len(model.latents))
     at_least_one = [
         ("data.image-size", data.image_size),
         ("data.crop", data.crop),
@@ -204,8 +236,10 @@ def validate(config: Config) -> None:
             raise InputError(f"{name}: got {count}; write a whole number of at least 1")
     positive = [
         ("model.sigma", model.sigma),
+        ("inference.tuning.start", inference.tuning.start),  # before the step sizes, which may be it
         *(("inference.step-size", size) for size in step_sizes),
         ("inference.step-decay", inference.step_decay),
+        ("inference.tuning.share", inference.tuning.share),
         ("training.learning-rate", training.learning_rate),
         ("training.clip-norm", training.clip_norm),
         ("training.checkpoint-seconds", training.checkpoint_seconds),
@@ -215,6 +249,7 @@ def validate(config: Config) -> None:
     for name, value in positive:
         if not 0 < value < math.inf:
             raise InputError(f"{name}: got {value}; write a positive number")
+    check_tuning(inference, training)
     if not model.latents:
         raise InputError("model.latents: got none; write one size for each layer, top down, 8 16 32 for example")
     if len(step_sizes) not in (1, len(model.latents)):
@@ -245,3 +280,23 @@ def validate(config: Config) -> None:
             raise InputError(
                 f"training.{name.replace('_', '-')}: got shares {at}; write them in [0, 1] and in rising order"
             )
+
+
+def check_tuning(inference: InferenceConfig, training: TrainingConfig) -> None:
+    """Check how the step size is to be tuned; raise InputError for the first value that cannot be."""
+    tuning = inference.tuning
+    if tuning.images < 2:
+        raise InputError(f"inference.tuning.images: got {tuning.images}; write a whole number of at least 2")
+    if not tuning.share < 1:
+        raise InputError(
+            f"inference.tuning.share: got {tuning.share}; write a number between 0 and 1, 0.08 for example"
+        )
+    if tuning.tuner == "acceptance" and tuning.over != "one":
+        raise InputError(f"inference.tuning.over: got {tuning.over}; acceptance tunes one step size: write one")
+    if inference.tuned and training.step_size_schedule:
+        raise InputError("training.step-size-schedule: the step size is tuned; write one or the other")
+    if inference.tuned and not inference.noise and (tuning.estimator != "conditional" or tuning.tuner == "acceptance"):
+        raise InputError(
+            "inference.noise: without noise the chain's density is the conditional one; write "
+            "inference.tuning.estimator = conditional and a tuner of grid or gradient"
+        )

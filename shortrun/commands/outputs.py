@@ -1,8 +1,9 @@
-"""What the commands write: a picture and an .npz beside it, each of which says which command made it."""
+"""What the commands write: a picture and an .npz or .json beside it, each of which says which command made it."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MADE_BY = "made_by"
-"""The key, in a PNG's text and in an .npz, of the command that made it."""
+"""The key, in a PNG's text, an .npz and a .json, of the command that made it."""
 ARGUMENTS = "arguments"
 """The key of the command's arguments, as JSON."""
 
@@ -50,18 +51,51 @@ def write_outputs(
     from shortrun.figures import write_png
     from shortrun.files import replacing
 
-    notes = {MADE_BY: command, ARGUMENTS: json.dumps(dataclasses.asdict(arguments), default=str)}
-    try:
+    notes = _notes(command, arguments)
+    with _writing(folder):
         for name, picture in pictures.items():
             write_png(picture, folder / name, notes)
         with replacing(folder / array_file) as path:
             np.savez_compressed(path, **dict(arrays), **{key: np.array(words) for key, words in notes.items()})  # pyright: ignore[reportArgumentType]
+    for name in [*pictures, array_file]:
+        print(f"wrote {folder / name}")
+
+
+def write_numbers(
+    folder: Path,
+    command: str,
+    arguments: ModelArguments,
+    pictures: Mapping[str, "Image.Image"],
+    numbers: Mapping[str, Any],
+    number_file: str,
+) -> None:
+    """Write pictures and one .json of numbers, each whole or not at all, and print their paths."""
+    from shortrun.figures import write_png
+    from shortrun.files import replacing
+
+    notes = _notes(command, arguments)
+    text = {MADE_BY: command, ARGUMENTS: json.loads(notes[ARGUMENTS]), **numbers}
+    with _writing(folder):
+        for name, picture in pictures.items():
+            write_png(picture, folder / name, notes)
+        with replacing(folder / number_file) as path:
+            path.write_text(json.dumps(text, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    for name in [*pictures, number_file]:
+        print(f"wrote {folder / name}")
+
+
+def _notes(command: str, arguments: ModelArguments) -> dict[str, str]:
+    return {MADE_BY: command, ARGUMENTS: json.dumps(dataclasses.asdict(arguments), default=str)}
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"--out: {folder} cannot be written ({error.strerror or error}); write another folder"
         ) from None
-    for name in [*pictures, array_file]:
-        print(f"wrote {folder / name}")
 
 
 def warn_of_failed(failed: "torch.Tensor") -> None:
@@ -83,7 +117,9 @@ def _maker(path: Path) -> Any:
         if path.suffix == ".npz":
             with np.load(path) as file:  # without allow_pickle: nothing in it is run
                 return str(file[MADE_BY])
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))[MADE_BY]
         with Image.open(path) as picture:
             return picture.info.get(MADE_BY)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SyntaxError):
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, SyntaxError):
         return None

@@ -2,9 +2,9 @@
 
     KL(q_s || p(. | x)) - log p(x) = E[log q_s(z_K) - log p(x, z_K)],   z_K the end of the chain
 
-log q_s(z_K) is an integral over all noise; the estimators differ in what they put in its place. Each returns one number for
-each image from one chain, differentiable in the step sizes; log p(x), which does not depend on them, is left out.
-`method.md`'s notation: A_k = I + diag(s_k^2 / 2) H_k, see jacobian.py.
+log q_s(z_K) is an integral over all noise; the estimators differ in what they put in its place. Each returns one number
+for each image from one chain, differentiable in the step sizes; log p(x), which does not depend on them, is left out.
+A_k = I + diag(s_k^2 / 2) H_k is the Jacobian of step k, see jacobian.py.
 """
 
 import math
@@ -91,28 +91,28 @@ class Marginal(Density):
 
     def start(self, z: Flat) -> None:
         """See z_0."""
-        self.delta = z.double()
+        # delta = root^T white. Kept white, |white| never exceeds the noise's: delta's round-off, solved for, would
+        self.white = z.double()
         # the rows of a square root: Sigma = root^T root. Sigma itself loses its definiteness when a step overshoots
         self.root = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
 
     def follow(self, step: Step) -> None:
         """See a step of the chain."""
         s = step.step_size.double()
-        self.delta = (step.jacobian @ self.delta[..., None])[..., 0] + s * step.noise
         fresh = torch.diag_embed(s).expand_as(self.root)
         stacked = torch.cat([self.root @ step.jacobian.mT, fresh], dim=1)
-        self.root = torch.linalg.qr(stacked)[1]  # mode="r" has no derivative
+        rotation, self.root = torch.linalg.qr(stacked)
+        self.white = (rotation.mT @ torch.cat([self.white, step.noise.double()], dim=1)[..., None])[..., 0]
 
     def log_q(self, end: Linearized) -> PerImage:
         """Return log q_s(z_K)."""
         log_det = 2 * self.root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-        squared = self.squared_length().clamp(max=chi_square_bound(self.delta.shape[1]))
-        return -0.5 * (log_det + squared + self.delta.shape[1] * math.log(2 * math.pi))
+        squared = self.squared_length().clamp(max=chi_square_bound(self.white.shape[1]))
+        return -0.5 * (log_det + squared + self.white.shape[1] * math.log(2 * math.pi))
 
     def squared_length(self) -> PerImage:
         """Return delta^T Sigma^-1 delta: d on average where the linearization holds."""
-        white = torch.linalg.solve_triangular(self.root.mT, self.delta[..., None], upper=False)
-        return (white**2).sum((-2, -1))
+        return (self.white**2).sum(1)
 
 
 class Path(Density):
@@ -179,7 +179,9 @@ def conditional(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: C
         log q = log N(z_0; 0, I) - sum_k log |det A_k|
 
     Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x): KL is convex, and q_s is the average over the noise of
-    the densities that it takes. Without noise (`no_noise`) it is exact. log_density, z_0 (n, d), step_size, noise
+    the densities that it takes. Without noise (`no_noise`) it is exact. Both as long as no two z_0 end at the same z_K:
+    always where s^2 lambda < 2 for all curvatures lambda on the way, or where log p(x, z) is quadratic. Longer steps
+    may fold the space, and then the mean can fall below. log_density, z_0 (n, d), step_size, noise
     (K, n, d): see `short_run`; d Hessian-vector products a step. Differentiable in step_size. At an exact zero of
     det A_k, which has probability zero, it is infinite.
 
@@ -191,15 +193,17 @@ def conditional(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: C
 def marginal(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
     """Estimate the divergence with the noise averaged out in the linearization around the path.
 
-        delta_0 = z_0,  delta_{k+1} = A_k delta_k + s_k noise_k;   Sigma_0 = I,  Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I
+        delta_0 = z_0,  delta_{k+1} = A_k delta_k + s_k noise_k
+        Sigma_0 = I,    Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I
         log q = log N(delta_K; 0, Sigma_K)
 
     Exact, sample by sample, where log p(x, z) is quadratic in z; elsewhere it bounds the KL from neither side. It is
-    never above `conditional` on average where it is exact. Sigma is kept as a square root, by QR in float64, so that
-    steps that overshoot (s^2 lambda > 4) stay finite. delta^T Sigma^-1 delta, a chi-square variable where the
-    linearization holds, is cut where such a one goes once in 10^9: a chaotic chain would else look better than any. The
-    noise must be standard normal, not zero. Arguments and cost: see `conditional`, and a QR decomposition of (2d, d)
-    for each image and step.
+    never above `conditional` on average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is
+    wider than q_s, and the mean can be far below the KL; of the three, `path` alone bounds it then. Sigma is kept as a
+    square root, by QR in float64, and delta in its coordinates, so that no overshoot loses digits.
+    delta^T Sigma^-1 delta, a chi-square variable where the linearization holds, is cut where such a one goes less than
+    once in 10^9. The noise must be standard normal, not zero. Arguments and cost: see `conditional`, and a QR
+    decomposition of (2d, d) for each image and step.
     """
     return follow([Marginal()], log_density, z, step_size, noise)[0]
 
@@ -207,7 +211,8 @@ def marginal(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: Chai
 def path(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
     """Estimate the divergence of whole paths, with reversed Langevin kernels as the guess of the way back.
 
-        log q = log N(z_0; 0, I) + sum_k log N(z_{k+1}; z_k + (s_k^2/2) g_k, s_k^2) - log N(z_k; z_{k+1} + (s_k^2/2) g_{k+1}, s_k^2)
+        log q = log N(z_0; 0, I) + sum_k log N(z_{k+1}; z_k + (s_k^2 / 2) g_k, s_k^2)
+                                 - sum_k log N(z_k; z_{k+1} + (s_k^2 / 2) g_{k+1}, s_k^2)
 
     Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x), loose, as KL of paths is never below KL of their ends.
     It takes no Hessian: one gradient a step. The noise must be standard normal, not zero. Arguments: see `conditional`.

@@ -17,6 +17,8 @@ from torch import Tensor
 from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes
 
 Flat = Float[Tensor, "n d"]
+ROWS = 512
+"""Rows of latents that go through the generator at once in a Hessian: convolutions at thousands fill the memory."""
 
 
 def pulled_score(log_density: LogDensity, z: Flat) -> tuple[Flat, Callable[[Flat], Flat]]:
@@ -26,7 +28,7 @@ def pulled_score(log_density: LogDensity, z: Flat) -> tuple[Flat, Callable[[Flat
         return torch.func.grad(lambda latents: log_density(latents).sum())(at)
 
     # H is symmetric: the pull-back, which costs one backward pass, is the product
-    value, pull = torch.func.vjp(score, z)
+    value, pull = torch.func.vjp(score, z)[:2]
     return value, lambda v: pull(v)[0]
 
 
@@ -42,7 +44,7 @@ class Linearized:
         """The Hessian of each row, from d products with it."""
         n, d = self.z.shape
         basis = torch.eye(d, dtype=self.z.dtype, device=self.z.device)[:, None, :].expand(d, n, d)
-        return torch.func.vmap(self.product)(basis).transpose(0, 1)
+        return torch.func.vmap(self.product, chunk_size=max(1, ROWS // n))(basis).transpose(0, 1)
 
 
 class Step(Linearized):
@@ -67,10 +69,9 @@ class Step(Linearized):
 
 def steps_of(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Iterator[Step]:
     """Walk the chain that `short_run` runs, from z with the same step sizes and noise, and yield its K steps."""
-    steps = len(noise)
     sizes = torch.as_tensor(step_size, dtype=z.dtype, device=z.device)
     # what does not broadcast to (K, n, d) fails here, before any work is done
-    schedule = sizes.expand(steps, *((1, 1) if sizes.ndim < 2 else sizes.shape[-2:]))
+    schedule = sizes.expand(len(noise), *z.shape)
     for s, eps in zip(schedule, noise, strict=True):
         step = Step(log_density, z, s, eps)
         yield step
@@ -91,7 +92,7 @@ def chain_jacobian(
 def ladj_from_eigenvalues(jacobian: Float[Tensor, "n d d"]) -> Float[Tensor, "n"]:
     """Return log |det J| = sum_i log |lambda_i| from the eigenvalues of J, as the paper computes it, (n,).
 
-    Exact while float64 holds all eigenvalues of the product, down to about 1e-16 of the largest; the sum of log |det A_k|
-    over the steps has no such limit. Source: Nijkamp et al. 2020, arXiv 1912.01909.
+    Exact while float64 holds all eigenvalues of the product, down to about 1e-16 of the largest; the sum of
+    log |det A_k| over the steps has no such limit. Source: Nijkamp et al. 2020, arXiv 1912.01909.
     """
     return torch.linalg.eigvals(jacobian).abs().log().sum(-1)

@@ -54,7 +54,18 @@ class StepSize(nn.Module):
 
     def forward(self, steps: int) -> Float[Tensor, "k 1 d"]:
         """Return the step sizes of a chain of K steps, (K, 1, d)."""
-        sizes = torch.tensor(self.latents, device=self.log_values.device)
-        each = self.log_values.expand(len(self.latents)).repeat_interleave(sizes)
-        along = torch.linspace(0, 1, steps, dtype=each.dtype, device=each.device) if steps > 1 else each.new_zeros(1)
-        return torch.exp(each + self.log_decay * along[:, None, None])
+        return step_sizes(self.log_values, self.log_decay, self.latents, steps)
+
+
+def step_sizes(
+    log_values: Float[Tensor, "*n l"], log_decay: Float[Tensor, "*n"], latents: Sequence[int], steps: int
+) -> Float[Tensor, "k n d"]:
+    """Return s_k = s_0 r^(k / (K - 1)) for each latent, (K, 1, d), or (K, n, d) from settings for each image.
+
+    log_values: log s_0, one or one for each of the layers of sizes `latents`, (1 or L,) or (n, 1 or L); log_decay:
+    log r, () or (n,).
+    """
+    sizes = torch.tensor(latents, device=log_values.device)
+    each = log_values.expand(*log_values.shape[:-1], len(latents)).repeat_interleave(sizes, dim=-1)
+    along = torch.linspace(0, 1, steps, dtype=each.dtype, device=each.device) if steps > 1 else each.new_zeros(1)
+    return torch.exp(each + log_decay[..., None] * along[:, None, None])

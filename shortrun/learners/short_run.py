@@ -123,7 +123,8 @@ class ShortRun(
                 )
         generator = TopDown(decoder, likelihood, model.latents)
         chain = inference
-        return cls(generator, chain.steps, chain.step_size, chain.step_decay, chain.noise, chain.retries, description)
+        step_size = chain.first_step_size(len(model.latents))
+        return cls(generator, chain.steps, step_size, chain.step_decay, chain.noise, chain.retries, description)
 
     def infer(
         self,

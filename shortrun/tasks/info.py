@@ -1,7 +1,7 @@
 """What a run is and what it reached, in words, from its folder alone."""
 
 import json
-from math import prod
+from math import exp, prod
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def info(run_path: str | Path) -> str:
         rows.append(("model", _model(config.model, checkpoint / "model.safetensors")))
     inference = config.inference if config is not None else learner.inference if learner is not None else None
     if inference is not None:
-        rows.append(("inference", _inference(inference)))
+        rows.append(("inference", _inference(inference, checkpoint / "model.safetensors")))
     if config is not None:
         rows.append(("training", _training(config)))
         rows += _state(run, checkpoint)
@@ -89,11 +89,28 @@ def _weights(path: Path, model: ModelConfig) -> int:
         raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
 
 
-def _inference(inference: InferenceConfig) -> str:
-    step = inference.step_size
-    size = " ".join(f"{value:g}" for value in step) if isinstance(step, tuple) else f"{step:g}"
-    decay = "" if inference.step_decay == 1 else f" falling to {inference.step_decay:g} of it"
-    return f"{inference.steps} steps of size {size}{decay}, {'with' if inference.noise else 'without'} noise"
+def _inference(inference: InferenceConfig, weights: Path) -> str:
+    """Say how latents are inferred; a tuned step size is where training has brought it so far."""
+    step, ratio, how = inference.step_size, inference.step_decay, ""
+    if isinstance(step, str):
+        step, ratio = _step_size(weights) or (inference.tuning.start, ratio)
+        goal = "acceptance" if inference.tuning.tuner == "acceptance" else inference.tuning.estimator
+        how = f" (tuned: {goal}, {inference.tuning.over})"
+    size = " ".join(f"{value:.3g}" for value in step) if isinstance(step, tuple) else f"{step:g}"
+    decay = "" if ratio == 1 else f" falling to {ratio:.3g} of it"
+    return f"{inference.steps} steps of size {size}{decay}{how}, {'with' if inference.noise else 'without'} noise"
+
+
+def _step_size(weights: Path) -> tuple[tuple[float, ...], float] | None:
+    """Return the step sizes and the decay that lie with the weights, or None where there are no weights yet."""
+    if not weights.is_file():
+        return None
+    try:
+        with safe_open(weights, framework="np") as file:
+            values, decay = (file.get_tensor(f"step_size.{name}") for name in ("log_values", "log_decay"))
+    except SafetensorError as error:
+        raise InputError(f"{weights} is damaged ({error}); train again, or restore it from a copy") from None
+    return tuple(float(exp(value)) for value in values), float(exp(decay))
 
 
 def _training(config: Config) -> str:

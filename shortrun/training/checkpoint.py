@@ -24,6 +24,8 @@ class Position:
     retried: int = 0
     failed: int = 0
     skipped: int = 0
+    tunings: int = 0
+    tuning_seconds: float = 0.0
     window: dict[str, float] = field(default_factory=dict)
     """Sums of the statistics since the last line of metrics."""
 

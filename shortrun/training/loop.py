@@ -24,6 +24,7 @@ from shortrun.training.run_folder import RunFolder, create_run, open_run
 from shortrun.training.schedules import interpolate
 from shortrun.training.streams import CHAIN, ORDER, stream
 from shortrun.training.tracking import Metrics, Progress
+from shortrun.training.tuning import tune_step_size, tuning_steps
 
 
 def train(
@@ -118,6 +119,7 @@ def run_to_end(learner: ShortRun, dataset: Dataset, config: Config, run: RunFold
     share = settings.batch_size // here.count
     steps_an_epoch = len(dataset.train) // settings.batch_size
     total = position.total = settings.epochs * steps_an_epoch
+    tunings = tuning_steps(config, learner.generator.dim, total) if config.inference.tuned else frozenset()
     metrics = Metrics(run.path, position) if here.first else None
     progress = Progress(total, position.step, settings.batch_size, shown=here.first)
     started = saved = time.monotonic()
@@ -143,6 +145,8 @@ def run_to_end(learner: ShortRun, dataset: Dataset, config: Config, run: RunFold
             with torch.autocast(
                 here.device.type, torch.bfloat16, enabled=half_precision(settings.precision, here.device)
             ):
+                if position.step in tunings:
+                    tune_step_size(learner, dataset.train, config, position, here)
                 loss, statistics = wrapped(x, rng, (here.rank, here.count))
             optimizer.zero_grad()
             loss.backward()
@@ -218,12 +222,16 @@ def follow_schedules(learner: ShortRun, optimizer: torch.optim.Optimizer, config
     if settings.sigma_schedule and isinstance(likelihood, Gaussian):
         likelihood.set_sigma(interpolate(settings.sigma_schedule, progress))
     if settings.step_size_schedule:
-        learner.step_size.scale_from(config.inference.step_size, interpolate(settings.step_size_schedule, progress))
+        learner.step_size.scale_from(
+            config.inference.first_step_size(len(config.model.latents)),
+            interpolate(settings.step_size_schedule, progress),
+        )
 
 
 def current_settings(learner: ShortRun, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Return what the schedules, or learning, have made of the settings by now."""
     values = {"learning_rate": optimizer.param_groups[0]["lr"], "step_size": float(np.mean(learner.step_size.values))}
+    values["step_decay"] = learner.step_size.decay
     if isinstance(learner.generator.likelihood, Gaussian):
         values["sigma"] = learner.generator.likelihood.sigma.item()
     return values

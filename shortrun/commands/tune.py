@@ -1,0 +1,146 @@
+"""shortrun tune: the step size that variational optimization would choose, and the curves that it minimizes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_model
+from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from shortrun.tasks.tune import Curves
+
+COMMAND = "shortrun tune"
+IMAGES = 16
+PICTURE, NUMBERS = "step_size.png", "step_size.json"
+Estimator = Literal["conditional", "marginal", "path"]
+
+
+@dataclass(frozen=True)
+class Tune(ImageArguments):
+    """Show which step size variational optimization would choose for a learned model, by each estimator.
+
+    Draws E[log q - log p(x, z)], the divergence of the chain's ends from the posterior up to a constant, over constant
+    step sizes, and looks for its minimum by grid and by gradient; and the step at which a Metropolis-adjusted chain
+    accepts 57.4%. Without --n: the first 16 test images; time goes with n, K and the number of latents. Writes
+    step_size.png and step_size.json. The model is left as it is.
+    """
+
+    estimators: tuple[Estimator, ...] = ("conditional", "marginal", "path")
+    """conditional (the paper's), marginal, path: of the divergence."""
+    over: Literal["one", "layers", "schedule", "both"] = "one"
+    """What marginal's optimum is looked for over, besides one step size: layers, a decay along the chain, or both."""
+
+
+def main(words: list[str]) -> int:
+    """Parse, tune, print, draw, write."""
+    arguments = tyro.cli(Tune, args=words, prog=COMMAND)
+    if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
+        raise InputError(f"--estimators: got {' '.join(arguments.estimators) or 'none'}; write each one once")
+    learner = read_model(arguments)
+    folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
+    given = read_given(learner, arguments, default=IMAGES)
+
+    import torch
+
+    from shortrun.inference import Space
+    from shortrun.tasks.tune import divergence_curves, tune
+
+    learner.steps = arguments.steps or learner.steps
+    learner.noise = learner.noise and not arguments.no_noise
+    if not learner.noise and arguments.estimators != ("conditional",):
+        raise InputError("--estimators: without noise the chain's density is the conditional one; write conditional")
+    print(f"{len(given.x)} {given.name}s, {learner.steps} steps; this takes a while", flush=True)
+    curves = divergence_curves(learner, given.x, random_numbers(arguments.seed), arguments.estimators)
+    for name in arguments.estimators:
+        print("\n".join(_lines(curves, name)))
+    numbers: dict[str, Any] = {
+        "images": len(given.x),
+        "steps": learner.steps,
+        "noise": learner.noise,
+        "latents": learner.generator.dim,
+        "model_step_size": learner.step_size.values,
+        "model_step_decay": learner.step_size.decay,
+        "curves": {name: _curve(curves, name) for name in arguments.estimators},
+        "minima": {name: _minima(curves, name) for name in arguments.estimators},
+    }
+    if learner.noise:
+        found = tune(learner, given.x, random_numbers(arguments.seed), tuner="acceptance")
+        numbers["acceptance_step_size"] = float(torch.exp(found.settings[0]))
+        print(f"acceptance of 57.4% at s = {numbers['acceptance_step_size']:.3g}")
+    if arguments.over != "one":
+        found = tune(learner, given.x, random_numbers(arguments.seed), over=arguments.over)
+        space = Space(arguments.over, learner.generator.latents, learner.step_size.decay)
+        each, decay = (part.exp().tolist() for part in space.parts(found.settings))
+        numbers["over"] = {"settings": arguments.over, "step_size": each, "step_decay": decay, "value": found.value}
+        print(
+            f"marginal over {arguments.over}: s_0 = {' '.join(f'{s:.3g}' for s in each)}, r = {decay:.3g}: "
+            f"{found.value:.2f} ± {found.error:.2f}{'' if found.improved else '; nothing better than the present one'}"
+        )
+    write_numbers(folder, COMMAND, arguments, {PICTURE: draw(curves, numbers)}, numbers, NUMBERS)
+    return 0
+
+
+def _curve(curves: "Curves", name: str) -> list[dict[str, float | None]]:
+    keys = ("step_size", "value", "standard_error")
+    return [dict(zip(keys, map(_plain, point), strict=True)) for point in curves.points(name)]
+
+
+def _minima(curves: "Curves", name: str) -> dict[str, dict[str, Any]]:
+    return {
+        tuner: {
+            "step_size": float(found.settings[0].exp()),
+            "value": _plain(found.value),
+            "standard_error": _plain(found.error),
+            "better_than_present": found.improved,
+        }
+        for tuner, found in curves.minima[name].items()
+    }
+
+
+def _plain(value: float) -> float | None:
+    """Return a number as JSON knows it: one that is not finite is null."""
+    return value if abs(value) < float("inf") else None
+
+
+def _lines(curves: "Curves", name: str) -> list[str]:
+    """Say one estimator's curve and its minima."""
+    points = [point for point in curves.points(name) if _plain(point[1]) is not None]
+    lines = [f"{name}:", "       s    E[log q - log p(x, z)]"]
+    lines += [f"  {s:6.3g}    {value:.5g} ± {error:.2g}" for s, value, error in points]
+    for tuner, found in curves.minima[name].items():
+        words = "" if found.improved else "; nothing better than the present step size was found"
+        s = float(found.settings[0].exp())
+        lines.append(f"  minimum by {tuner}: s = {s:.3g} with {found.value:.2f} ± {found.error:.2f}{words}")
+    return lines
+
+
+def draw(curves: "Curves", numbers: dict[str, Any]) -> "Image.Image":
+    """Draw each estimator's curve with its standard errors, and the minima that the tuners found."""
+    from shortrun.charts import COLOURS, page
+
+    names = list(curves.values)
+    with page(1, len(names), (4.6, 3.4)) as sheet:
+        for panel, name in zip(sheet.panels, names, strict=True):
+            points = [point for point in curves.points(name) if _plain(point[1]) is not None]
+            least = min(value for _, value, _ in points)
+            # what the curve does beyond twice the draw from the prior would hide its minimum
+            ceiling = least + 1.15 * (points[0][1] - least)
+            near = [point for point in points if point[1] <= ceiling]
+            s, value, error = zip(*near, strict=True)
+            panel.errorbar(s, value, error, marker="o", markersize=3, linewidth=1, capsize=2, color=COLOURS[0])
+            for (tuner, found), mark, colour in zip(
+                curves.minima[name].items(), ("D", "+"), COLOURS[1:3], strict=False
+            ):
+                at = float(found.settings[0].exp())
+                panel.plot(at, found.value, mark, markersize=8, color=colour, label=f"{tuner}: {at:.3g}", zorder=3)
+            for size in numbers["model_step_size"]:
+                panel.axvline(size, linestyle=":", color="grey", label=f"the model's: {size:.3g}")
+            panel.set(xscale="log", xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
+            panel.set_title(f"{name}: {numbers['images']} images, K = {numbers['steps']}")
+            panel.legend()
+        return sheet.picture()

@@ -1,0 +1,63 @@
+"""The step size at which a Metropolis-adjusted chain accepts as often as users of MCMC aim at."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shortrun.inference.diagnostics import BEST_ACCEPTANCE, adjusted_step, evaluate
+from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes, short_run
+from shortrun.inference.tuning import LONGEST, SHORTEST, Settings, Tuned
+
+Rates = Callable[[Settings], Float[Tensor, "n"]]
+
+
+def acceptance_rates(
+    log_density: LogDensity,
+    z: Float[Tensor, "n d"],
+    step_size: StepSizes,
+    noise: ChainNoise,
+    adjusted: Float[Tensor, "m n d"],
+    uniforms: Float[Tensor, "m n"],
+) -> Float[Tensor, "n"]:
+    """Return how often each image's Metropolis-adjusted chain accepts where a short run ends, in [0, 1].
+
+    A short run of K = len(noise) steps from z, then m adjusted steps of the same size (the last one's, where it decays)
+    with their own noise and uniform numbers; the mean of the m acceptance probabilities. 0 where the run diverged.
+    """
+    end = short_run(log_density, z, step_size, noise)
+    last = step_size[-1] if isinstance(step_size, Tensor) and step_size.ndim == 3 else step_size
+    point, total = evaluate(log_density, end), torch.zeros_like(z[:, 0])
+    for eps, uniform in zip(adjusted, uniforms, strict=True):
+        point, accepted = adjusted_step(log_density, point, last, eps, uniform)
+        total += torch.nan_to_num(accepted)
+    return torch.where(torch.isfinite(end).all(1), total / len(adjusted), 0.0)
+
+
+def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE, halvings: int = 14) -> Tuned:
+    """Search for the step sizes whose mean acceptance over the images is the target, by bisection of their logarithm.
+
+    All settings move together by the same factor, so that the first lies between 0.001 and 10. `value` and `start` of
+    the result are distances of the mean acceptance from the target.
+
+    Source: Roberts, Rosenthal, "Optimal Scaling of Discrete Approximations to Langevin Diffusions", 1998.
+    """
+    start = start.double()
+    low, high = (torch.tensor(edge).double().log() - start[0] for edge in (SHORTEST, LONGEST))
+    best, at_start = start, rates(start)
+    best_rates = at_start
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        now = rates(start + middle)
+        if abs(now.mean() - target) < abs(best_rates.mean() - target):
+            best, best_rates = start + middle, now
+        low, high = (middle, high) if now.mean() > target else (low, middle)
+    error = float(best_rates.std() / len(best_rates) ** 0.5)
+    far, near = (abs(float(r.mean()) - target) for r in (at_start, best_rates))
+    return Tuned(best, near, error, far, halvings + 1)
+
+
+def acceptance_move(rates: Rates, start: Settings, width: float = 0.3, target: float = BEST_ACCEPTANCE) -> Settings:
+    """Move all settings by at most `width`: up where the chains accept more often than the target, else down."""
+    return start.double() + min(max(float(rates(start).mean()) - target, -width), width)

@@ -1,0 +1,143 @@
+"""How well a chain samples its density: Metropolis acceptance, adjusted steps, effective sizes and R-hat.
+
+Sources: Roberts and Tweedie, "Exponential Convergence of Langevin Distributions and Their Discrete Approximations",
+1996 (MALA, the adjusted Langevin algorithm); Roberts and Rosenthal, "Optimal Scaling of Discrete Approximations to
+Langevin Diffusions", 1998 (its best acceptance, 0.574).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shortrun.inference.langevin import LogDensity, StepSizes
+
+BEST_ACCEPTANCE = 0.574
+"""Of an adjusted Langevin chain in many dimensions: the step that mixes fastest is accepted this often."""
+
+
+class Point(NamedTuple):
+    """Rows of latents with what a Langevin step needs to know of the density there."""
+
+    z: Float[Tensor, "n d"]
+    log_density: Float[Tensor, "n"]
+    score: Float[Tensor, "n d"]
+    """d/dz log_density(z)."""
+
+
+class Adjusted(NamedTuple):
+    """Rows after a Metropolis-adjusted step."""
+
+    z: Float[Tensor, "n d"]
+    acceptance: Float[Tensor, "n"]
+    """The probability with which each row's proposal was accepted, in [0, 1]."""
+
+
+def evaluate(log_density: LogDensity, z: Float[Tensor, "n d"]) -> Point:
+    """Return z, detached, with log_density and its gradient there: one forward and one backward pass."""
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        value = log_density(at)
+        (score,) = torch.autograd.grad(value.sum(), at)
+    return Point(at.detach(), value.detach(), score)
+
+
+def log_ratio(here: Point, there: Point, step_size: StepSizes) -> Float[Tensor, "n"]:
+    """Return the log of the Metropolis ratio of a Langevin step between two points already evaluated.
+
+        log p(z') - log p(z) + log q(z | z') - log q(z' | z),   q(. | z) = N(z + (s^2 / 2) d/dz log p(z), s^2)
+
+    step_size: s, a number or a tensor that broadcasts to (n, d); a proposal with a non-finite density gives -inf.
+    """
+    # The normalization of q is the same both ways, since s does not depend on where the step starts.
+    onward = (there.z - here.z - 0.5 * step_size**2 * here.score) / step_size
+    back = (here.z - there.z - 0.5 * step_size**2 * there.score) / step_size
+    ratio = there.log_density - here.log_density + 0.5 * (onward**2 - back**2).sum(1)
+    return torch.where(torch.isfinite(ratio) | (ratio == torch.inf), ratio, torch.full_like(ratio, -torch.inf))
+
+
+def metropolis_log_ratio(
+    log_density: LogDensity, z: Float[Tensor, "n d"], proposal: Float[Tensor, "n d"], step_size: StepSizes
+) -> Float[Tensor, "n"]:
+    """Return the log of the Metropolis ratio of a Langevin proposal, row by row: `log_ratio` with both ends evaluated.
+
+    A Metropolis step accepts with probability min(1, exp(ratio)). step_size: the s that the proposal was drawn with.
+    """
+    return log_ratio(evaluate(log_density, z), evaluate(log_density, proposal), step_size)
+
+
+def propose(here: Point, step_size: StepSizes, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Return z + (s^2 / 2) score + s noise, a Langevin step from a point already evaluated."""
+    return here.z + 0.5 * step_size**2 * here.score + step_size * noise
+
+
+def adjusted_step(
+    log_density: LogDensity,
+    here: Point,
+    step_size: StepSizes,
+    noise: Float[Tensor, "n d"],
+    uniform: Float[Tensor, "n"],
+) -> tuple[Point, Float[Tensor, "n"]]:
+    """Return where an adjusted step from an evaluated point ends, evaluated, and each row's acceptance probability.
+
+    For chains: one evaluation of the density a step, where `mala_step` takes two.
+    """
+    there = evaluate(log_density, propose(here, step_size, noise))
+    acceptance = log_ratio(here, there, step_size).clamp(max=0).exp()
+    moved = uniform < acceptance
+    rows = moved[:, None]
+    point = Point(
+        torch.where(rows, there.z, here.z),
+        torch.where(moved, there.log_density, here.log_density),
+        torch.where(rows, there.score, here.score),
+    )
+    return point, acceptance
+
+
+def mala_step(
+    log_density: LogDensity,
+    z: Float[Tensor, "n d"],
+    step_size: StepSizes,
+    noise: Float[Tensor, "n d"],
+    uniform: Float[Tensor, "n"],
+) -> Adjusted:
+    """Take one Metropolis-adjusted Langevin step, each row accepted or rejected by itself; it keeps the density.
+
+        z' = z + (s^2 / 2) d/dz log_density(z) + s noise   where uniform < min(1, exp(metropolis_log_ratio)), else z
+
+    step_size: a number or a tensor that broadcasts to (n, d), one for each image or each layer for example; noise:
+    standard normal; uniform: in [0, 1). A proposal with a non-finite density is rejected.
+
+    Source: Roberts and Tweedie, "Exponential Convergence of Langevin Distributions and Their Discrete Approximations",
+    1996.
+    """
+    point, acceptance = adjusted_step(log_density, evaluate(log_density, z), step_size, noise, uniform)
+    return Adjusted(point.z, acceptance)
+
+
+def effective_sizes(draws: Float[np.ndarray, "chains draws *slots"]) -> Float[np.ndarray, "*slots"]:
+    """Return the bulk effective sample size of all chains together, for each slot by itself.
+
+    draws: (chains, draws, ...), at least 4 draws. Raises ModuleNotFoundError where arviz-stats is not installed.
+
+    Source: Vehtari et al., "Rank-normalization, folding, and localization", 2021, arXiv 1903.08008.
+    """
+    from arviz_stats.base.array import array_stats
+
+    return np.asarray(array_stats.ess(draws.astype(np.float64), chain_axis=0, draw_axis=1))
+
+
+def split_rhat(draws: Float[np.ndarray, "chains draws *slots"]) -> Float[np.ndarray, "*slots"]:
+    """Return the rank-normalized split R-hat for each slot: 1 where all halves of all chains agree.
+
+    draws: (chains, draws, ...), at least 2 chains of 4 draws. Raises ModuleNotFoundError where arviz-stats is not
+    installed.
+
+    Source: Vehtari et al., "Rank-normalization, folding, and localization", 2021, arXiv 1903.08008.
+    """
+    from arviz_stats.base.array import array_stats
+
+    with np.errstate(divide="ignore", invalid="ignore"):  # chains that never moved: inf or nan, which says so
+        return np.asarray(array_stats.rhat(draws.astype(np.float64), chain_axis=0, draw_axis=1))

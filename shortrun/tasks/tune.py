@@ -1,0 +1,177 @@
+"""Variational optimization of a learner's step size, and the curves that it minimizes."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shortrun.config import TuningConfig
+from shortrun.errors import InputError, did_you_mean
+from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
+from shortrun.inference.divergence import ESTIMATORS, follow, named
+from shortrun.inference.moves import gradient_move, grid_move
+from shortrun.inference.tuning import (
+    LOOK,
+    Known,
+    Objective,
+    Settings,
+    Space,
+    Tuned,
+    gradient,
+    grid,
+    standard_error,
+)
+from shortrun.learners import ShortRun
+from shortrun.learners.short_run import frozen
+
+Images = Float[Tensor, "n c h w"]
+TUNERS = {"grid": grid, "gradient": gradient}
+MOVES = {"grid": grid_move, "gradient": gradient_move}
+
+
+class Chains:
+    """Chains of some images, start and noise drawn once: all step sizes are compared on the same draws.
+
+    Its functions of the settings are to be called with the generator frozen.
+
+    x: (n, c, h, w) in [-1, 1], on the learner's device; steps: K, the learner's own where not given.
+    """
+
+    def __init__(self, learner: ShortRun, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
+        self.learner, self.x, self.steps = learner, x, steps or learner.steps
+        draws = [torch.randn(len(x), learner.generator.dim, generator=rng, device=rng.device).to(x.device)]
+        draws += (
+            [torch.zeros_like(draws[0]) for _ in range(self.steps)]
+            if not learner.noise
+            else [
+                torch.randn(*draws[0].shape, generator=rng, device=rng.device).to(x.device) for _ in range(self.steps)
+            ]
+        )
+        self.z, self.noise = draws[0], torch.stack(draws[1:])
+        self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
+        self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
+
+    def log_density(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+        """Return log p(x, z)."""
+        return self.learner.generator.log_joint(self.x, z)
+
+    def divergence(self, space: Space, estimator: str) -> Objective:
+        """Return the objective of the variational optimization: settings -> an estimate of KL - log p(x), per image."""
+        density = named(estimator)
+        if density.needs_noise and not self.learner.noise:
+            raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
+
+        def objective(settings: Settings) -> Float[Tensor, "n"]:
+            sizes = space.sizes(settings, self.steps).to(self.z)
+            return follow([density()], self.log_density, self.z, sizes, self.noise)[0].kl
+
+        return objective
+
+    def acceptance(self, space: Space) -> Rates:
+        """Return settings -> how often each image's adjusted chain accepts."""
+
+        def rates(settings: Settings) -> Float[Tensor, "n"]:
+            sizes = space.sizes(settings, self.steps).to(self.z)
+            with torch.no_grad():
+                return acceptance_rates(self.log_density, self.z, sizes, self.noise, self.adjusted, self.uniforms)
+
+        return rates
+
+
+def tune(
+    learner: ShortRun,
+    x: Images,
+    rng: torch.Generator,
+    *,
+    estimator: str = "marginal",
+    tuner: str = "grid",
+    over: str = "one",
+    steps: int | None = None,
+) -> Tuned:
+    """Find the step sizes of a learner's chains on some images; the learner is left as it is.
+
+    x: (n, c, h, w) in [-1, 1]; estimator: marginal, conditional or path; tuner: grid, gradient or acceptance; over:
+    one, layers, schedule or both; steps: K in place of the learner's. `Space(over, latents, decay).write(
+    learner.step_size, result.settings)`, decay the learner's, puts the result into a learner with as many step sizes.
+    Raises InputError for names that are none.
+    """
+    chains = Chains(learner, x.to(learner.device), rng, steps)
+    space = Space(over, learner.generator.latents, learner.step_size.decay)
+    start = space.read(learner.step_size)
+    if tuner not in (*TUNERS, "acceptance"):
+        raise InputError(f"tuner: got {tuner!r}; {did_you_mean(tuner, [*TUNERS, 'acceptance'])}")
+    if tuner == "acceptance" and space.has_decay:
+        raise InputError(f"over: got {over!r}; acceptance moves all step sizes by one factor: write one or layers")
+    with frozen(learner.generator):
+        if tuner == "acceptance":
+            return acceptance(chains.acceptance(space), start)
+        return TUNERS[tuner](chains.divergence(space, estimator), start, space)
+
+
+def move_step_size(learner: ShortRun, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
+    """Move a learner's step sizes a little towards the best for its present weights, as training does now and then."""
+    chains = Chains(learner, x, rng)
+    space = Space(tuning.over, learner.generator.latents, learner.step_size.decay)
+    start = space.read(learner.step_size)
+    with frozen(learner.generator):
+        if tuning.tuner == "acceptance":
+            moved = acceptance_move(chains.acceptance(space), start)
+        else:
+            moved = MOVES[tuning.tuner](chains.divergence(space, tuning.estimator), start)
+    space.write(learner.step_size, moved)
+
+
+class Curves(NamedTuple):
+    """E[log q - log p(x, z)] over constant step sizes by several estimators, on the same draws."""
+
+    values: dict[str, Known]
+    """By estimator: {(log s,): (n,)}, inf where it is not finite."""
+    minima: dict[str, dict[str, Tuned]]
+    """By estimator and tuner, grid and gradient; the settings are log s."""
+
+    def points(self, estimator: str) -> list[tuple[float, float, float]]:
+        """Return (s, mean over images, its standard error) for every step size seen, in rising order."""
+        seen = sorted(self.values[estimator].items())
+        return [(math.exp(at[0]), float(each.mean()), standard_error(each)) for at, each in seen]
+
+
+def divergence_curves(
+    learner: ShortRun,
+    x: Images,
+    rng: torch.Generator,
+    estimators: Sequence[str] = tuple(ESTIMATORS),
+    step_sizes: Sequence[float] | None = None,
+    tuners: Sequence[str] = tuple(TUNERS),
+) -> Curves:
+    """Return each estimator's curve over constant step sizes, and where the tuners find its minimum.
+
+    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians. step_sizes: those looked at before
+    the tuners look closer; 13 from 0.001 to 10 where not given. Raises InputError for names that are none.
+    """
+    kinds = {name: named(name) for name in estimators}
+    for name in tuners:
+        if name not in TUNERS:
+            raise InputError(f"tuner: got {name!r}; {did_you_mean(name, TUNERS)}")
+    chains = Chains(learner, x.to(learner.device), rng)
+    space = Space("one", learner.generator.latents)
+    values: dict[str, Known] = {name: {} for name in estimators}
+    minima: dict[str, dict[str, Tuned]] = {}
+    with frozen(learner.generator), torch.no_grad():
+        logs = LOOK.tolist() if step_sizes is None else [math.log(s) for s in step_sizes]
+        for log_s in logs:
+            sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
+            made = follow([kind() for kind in kinds.values()], chains.log_density, chains.z, sizes, chains.noise)
+            for name, estimate in zip(kinds, made, strict=True):
+                values[name][(log_s,)] = torch.where(torch.isfinite(estimate.kl), estimate.kl, torch.inf)
+        for name in estimators:
+            objective = chains.divergence(space, name)
+            # each tuner starts from what the curve shows, and the second must not see what the first has found
+            seen = {tuner: dict(values[name]) for tuner in tuners}
+            start = space.read(learner.step_size)
+            minima[name] = {tuner: TUNERS[tuner](objective, start, space, seen[tuner]) for tuner in tuners}
+            for found in seen.values():
+                values[name] |= found
+    return Curves(values, minima)

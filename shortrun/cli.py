@@ -14,6 +14,9 @@ COMMANDS = {
     "encode": "write the latents of images to a .npz file",
     "interpolate": "walk from one image to another through the latents",
     "traverse": "vary one layer of latents and hold the others",
+    "tune": "the step size that variational optimization chooses, with its curves",
+    "diagnose": "say whether the inference is good, and what to change",
+    "experiment": "repeat an experiment of the paper, or one of our own",
     "info": "say what a run is and what it reached",
 }
 

@@ -26,7 +26,8 @@ from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.streams import TEST, stream
 
-SAMPLES, LIKELIHOOD_IMAGES = 10_000, 64
+SAMPLES, LIKELIHOOD_IMAGES, TEMPERATURES = 10_000, 48, 500
+"""Prior samples of the Frechet distance; test images and temperatures of the annealing."""
 FIGURES = {
     "mse": "test MSE",
     "fid": "FID of prior samples",
@@ -123,7 +124,7 @@ def _measured(
     figures = {
         "mse": result["mse"]["value"],
         "fid": frechet_distance(features, dataset.test.images(), samples),
-        "nats": log_likelihood_figures(learner, x, rng)["nats"],
+        "nats": log_likelihood_figures(learner, x, rng, temperatures=TEMPERATURES)["nats"],
         "second_moment": result["second_moment"]["value"],
         "step_size": mean(learner.step_size.values),
         "step_decay": learner.step_size.decay,

@@ -75,6 +75,13 @@ class Space:
         each, decay = self.parts(settings)
         return step_sizes(each, decay, self.latents, steps)
 
+    def within(self, settings: Settings) -> Settings:
+        """Return the settings, or the nearest ones that a search looks at."""
+        low, high = (
+            torch.stack([self.look(index)[end] for index in range(len(settings))]).to(settings) for end in (0, -1)
+        )
+        return settings.clamp(low, high)
+
     def look(self, index: int) -> Tensor:
         """Return the values of a setting that a first look tries."""
         return DECAYS if self.has_decay and index == self.layers else LOOK

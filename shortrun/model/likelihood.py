@@ -40,6 +40,10 @@ class Likelihood(nn.Module):
     def mean(self, decoded: Images) -> Images:
         """Return the expected image, in [-1, 1] when the decoder keeps to its range."""
 
+    @abstractmethod
+    def sample(self, decoded: Images, rng: torch.Generator) -> Images:
+        """Draw x ~ p(x | decoded), detached; numbers come from the generator's device, whatever decoded's is."""
+
 
 class Gaussian(Likelihood):
     """x ~ N(decoded, sigma^2): the decoder gives the mean.
@@ -83,6 +87,12 @@ class Gaussian(Likelihood):
         """Return the decoder's output: it is the mean."""
         return decoded
 
+    @torch.no_grad()
+    def sample(self, decoded: Images, rng: torch.Generator) -> Images:
+        """Draw x = decoded + sigma noise, detached; the values may leave [-1, 1], as the density has it."""
+        noise = torch.randn(decoded.shape, generator=rng, device=rng.device, dtype=decoded.dtype)
+        return decoded + self.sigma.to(decoded.dtype) * noise.to(decoded.device)
+
 
 class Bernoulli(Likelihood):
     """Pixels are -1 or 1, with probability sigmoid(decoded) of 1: the decoder gives logits.
@@ -100,6 +110,12 @@ class Bernoulli(Likelihood):
     def mean(self, decoded: Images) -> Images:
         """Return 2 sigmoid(decoded) - 1, the expected pixel."""
         return 2 * torch.sigmoid(decoded) - 1
+
+    @torch.no_grad()
+    def sample(self, decoded: Images, rng: torch.Generator) -> Images:
+        """Draw pixels that are -1 or 1, detached."""
+        uniform = torch.rand(decoded.shape, generator=rng, device=rng.device, dtype=decoded.dtype).to(decoded.device)
+        return 2 * (uniform < torch.sigmoid(decoded)).to(decoded.dtype) - 1
 
 
 class DiscretizedLogistic(Likelihood):
@@ -137,3 +153,12 @@ class DiscretizedLogistic(Likelihood):
     def mean(self, decoded: Images) -> Images:
         """Return the location of the logistic: its mean, but for the open ends."""
         return decoded.clamp(-1, 1)
+
+    @torch.no_grad()
+    def sample(self, decoded: Images, rng: torch.Generator) -> Images:
+        """Draw one of the `levels` values for each pixel, detached: a logistic number, rounded to its bin."""
+        uniform = torch.rand(decoded.shape, generator=rng, device=rng.device, dtype=decoded.dtype).to(decoded.device)
+        # a uniform number of exactly 0 gives -inf, which belongs to the lowest bin
+        drawn = decoded + self.log_scale.to(decoded.dtype).exp() * torch.logit(uniform)
+        level = ((drawn + 1) / 2 * (self.levels - 1)).round().clamp(0, self.levels - 1)
+        return level / (self.levels - 1) * 2 - 1

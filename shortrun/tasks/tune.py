@@ -121,7 +121,8 @@ def move_step_size(learner: ShortRun, x: Images, rng: torch.Generator, tuning: T
             moved = acceptance_move(chains.acceptance(space), start)
         else:
             moved = MOVES[tuning.tuner](chains.divergence(space, tuning.estimator), start)
-    space.write(learner.step_size, moved)
+    # small moves alone let r run away where the steps are far too short: a chain of rising steps is better there
+    space.write(learner.step_size, space.within(moved))
 
 
 class Curves(NamedTuple):

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from shortrun.training.streams import CHAIN, ORDER, stream
 from shortrun.training.tracking import Metrics, Progress
 from shortrun.training.tuning import tune_step_size, tuning_steps
 
+AfterEpoch = Callable[[int, ShortRun], None]
+
 
 def train(
     config: Config | str,
@@ -34,13 +37,15 @@ def train(
     device: str | None = None,
     dataset: Dataset | None = None,
     decoder: nn.Module | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Path:
     """Learn a model and return its run folder.
 
     config: a configuration, or a recipe's name or path. out: the run folder, else a dated one under runs/. device: cpu
     or cuda, else the best there is. dataset: images in place of those that the configuration names; decoder: the
     user's own module in place of the built-in blocks, called with the layers (z_L, ..., z_1); both have to be given
-    again to `resume`. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
+    again to `resume`. after_epoch: called with the epochs done and the learner, by the first process; it must leave the
+    learner as it is. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
     """
     config = absolute(load_config(config) if isinstance(config, str) else config, NAMES)
     validate(config)
@@ -49,11 +54,16 @@ def train(
         dataset = dataset or read_dataset(config)
         learner = build_learner(config, dataset, decoder, here)
         run = create_run(config, dataset.name, Path(out) if out else None).path if here.first else None
-        return run_to_end(learner, dataset, config, RunFolder(here.agree(run)), here)
+        return run_to_end(learner, dataset, config, RunFolder(here.agree(run)), here, after_epoch)
 
 
 def resume(
-    path: str | Path, *, device: str | None = None, dataset: Dataset | None = None, decoder: nn.Module | None = None
+    path: str | Path,
+    *,
+    device: str | None = None,
+    dataset: Dataset | None = None,
+    decoder: nn.Module | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Path:
     """Go on with an interrupted run where its last checkpoint stands, mid-epoch too, and return its folder.
 
@@ -64,7 +74,7 @@ def resume(
         return run.path
     with processes(device) as here:
         dataset = dataset or read_dataset(config)
-        return run_to_end(build_learner(config, dataset, decoder, here), dataset, config, run, here)
+        return run_to_end(build_learner(config, dataset, decoder, here), dataset, config, run, here, after_epoch)
 
 
 def read_dataset(config: Config) -> Dataset:
@@ -102,7 +112,14 @@ def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, h
     return ShortRun.build(images.shape, config.model, config.inference, images.levels, decoder, seed)
 
 
-def run_to_end(learner: ShortRun, dataset: Dataset, config: Config, run: RunFolder, here: Processes) -> Path:
+def run_to_end(
+    learner: ShortRun,
+    dataset: Dataset,
+    config: Config,
+    run: RunFolder,
+    here: Processes,
+    after_epoch: AfterEpoch | None = None,
+) -> Path:
     """Train from where the run stands to its end, write its pictures and test figures, and return its path."""
     settings = config.training
     if settings.threads:
@@ -167,6 +184,8 @@ def run_to_end(learner: ShortRun, dataset: Dataset, config: Config, run: RunFold
                 position.window.clear()
             if metrics is not None and epoch_done and (epoch + 1) % settings.picture_epochs == 0:
                 draw_progress(average.module, dataset.test, run, epoch + 1, settings.seed, metrics)  # pyright: ignore[reportArgumentType]
+            if here.first and epoch_done and after_epoch is not None:
+                after_epoch(epoch + 1, learner)
             if stopping:
                 save()
                 raise Interrupted(run.path, position.step, total)

@@ -224,6 +224,49 @@ def test_mean_is_the_expected_image() -> None:
     assert DiscretizedLogistic(1).mean(3 * image).abs().max() == 1
 
 
+def moments(name: str, decoded: Tensor, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
+    """Return the mean and variance of each pixel: by sums over all values where these are discrete."""
+    if isinstance(likelihood, Gaussian):
+        return decoded, (likelihood.sigma**2).expand_as(decoded)
+    levels = 2 if name == "bernoulli" else int(name.removeprefix("logistic"))
+    values = torch.linspace(-1, 1, levels, dtype=torch.float64)
+    pixels = decoded.flatten()[:, None, None, None]
+    chance = torch.stack([likelihood.log_prob(v.expand_as(pixels), pixels).exp() for v in values], dim=1)
+    torch.testing.assert_close(chance.sum(1), torch.ones(len(chance), dtype=torch.float64))
+    mean = (chance * values).sum(1)
+    return mean.view_as(decoded), ((chance * values**2).sum(1) - mean**2).view_as(decoded)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_have_the_moments_of_the_distribution(name: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    likelihood, _, decoded, _ = case(name, (1, 1, 2, 3), rng)
+    likelihood.requires_grad_()
+    n = 40_000
+    x = likelihood.sample(decoded.detach().expand(n, -1, -1, -1), rng)
+    assert (x.dtype, x.requires_grad) == (torch.float64, False)
+    mean, variance = moments(name, decoded, likelihood)
+    mean, variance = mean.detach()[0], variance.detach()[0]
+    assert ((x.mean(0) - mean).abs() <= 4.5 * (variance / n).sqrt() + 1e-12).all()
+    fourth = ((x - mean) ** 4).mean(0)
+    assert ((x.var(0) - variance).abs() <= 4.5 * ((fourth - variance**2) / n).clamp(min=0).sqrt() + 1e-4).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_are_images_that_the_likelihood_is_for_and_repeat(name: str) -> None:
+    likelihood, x, decoded, _ = case(name, (5, 3, 4, 4), torch.Generator().manual_seed(0))
+    drawn = [likelihood.sample(decoded, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.isfinite(likelihood.log_prob(drawn[0], decoded)).all()
+    if name == "gaussian":
+        assert likelihood.sample(torch.ones_like(x), torch.Generator().manual_seed(0)).max() > 1
+    else:
+        levels = 2 if name == "bernoulli" else int(name.removeprefix("logistic"))
+        index = (drawn[0] + 1) / 2 * (levels - 1)
+        torch.testing.assert_close(index, index.round().clamp(0, levels - 1))
+
+
 @pytest.mark.parametrize("sigma", [0.0, -0.3, math.nan, math.inf])
 def test_sigma_that_is_none_is_refused(sigma: float) -> None:
     with pytest.raises(InputError, match=r"^sigma: got .*positive"):

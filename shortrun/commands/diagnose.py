@@ -1,0 +1,125 @@
+"""shortrun diagnose: is the inference good?"""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from shortrun.commands.inputs import (
+    ImageArguments,
+    check_at_least,
+    how_many,
+    random_numbers,
+    read_model,
+    read_own,
+    read_split,
+)
+from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from shortrun.learners import ShortRun
+
+COMMAND = "shortrun diagnose"
+DEFAULT, LEAST = 64, 8
+PICTURE, NUMBERS = "diagnosis.png", "diagnosis.json"
+
+
+@dataclass(frozen=True)
+class Diagnose(ImageArguments):
+    """Say whether the inference is good: are the steps right, is K enough, do the draws cover the posterior?
+
+    Without --n: the first 64 test images, at least 8; time goes with n times K. Measures acceptance, energy and error
+    along the chain and up to 10 K steps; the distance to long Metropolis-adjusted runs; R-hat and effective sample
+    sizes of these (with shortrun[diagnose]); the inferred latents against the prior, active and dead ones; and
+    calibration on images simulated from the model. Ends with a verdict and the change to make. Writes diagnosis.png and
+    diagnosis.json. With --steps, --step-size and --step-decay other chains are tried on the same model.
+    """
+
+    step_size: tuple[float, ...] | None = None
+    """s_0, one number or one for each layer, top down; the run's own where not given."""
+    step_decay: float | None = None
+    """r in s_k = s_0 r^(k/(K-1)); the run's own where not given."""
+    batch_size: int = 512
+    """Chains at a time; fewer take less memory."""
+
+
+def main(words: list[str]) -> int:
+    """Parse, measure, write, say what was found."""
+    arguments = tyro.cli(Diagnose, args=words, prog=COMMAND)
+    check_at_least("--n", arguments.n, LEAST)
+    learner = read_model(arguments)
+    set_step_size(learner, arguments)
+    folder = choose_folder(arguments, COMMAND, "diagnose", [PICTURE, NUMBERS])
+    x, more, name = read_images(learner, arguments)
+
+    from shortrun.evaluation import conclusion, diagnose, summary, verdict
+    from shortrun.evaluation.diagnosis import plain
+    from shortrun.evaluation.diagnosis_page import draw_diagnosis
+
+    found = diagnose(
+        learner,
+        x,
+        random_numbers(arguments.seed),
+        more=more,
+        steps=arguments.steps,
+        noise=arguments.noise,
+        batch_size=arguments.batch_size,
+        split=name,
+        seed=arguments.seed,
+        shown=shown,
+    )
+    findings = verdict(found)
+    numbers = {"findings": [dataclasses.asdict(each) for each in findings], **dataclasses.asdict(found)}
+    write_numbers(folder, COMMAND, arguments, {PICTURE: draw_diagnosis(found)}, plain(numbers), NUMBERS)
+    print("\n".join(["", *summary(found), "", *conclusion(findings)]))
+    return 0
+
+
+def set_step_size(learner: "ShortRun", arguments: Diagnose) -> None:
+    """Give the learner the step sizes of the command line, where there are any."""
+    if arguments.step_size is None and arguments.step_decay is None:
+        return
+
+    from shortrun.inference import StepSize
+
+    own = learner.step_size
+    values = own.values if arguments.step_size is None else arguments.step_size
+    decay = own.decay if arguments.step_decay is None else arguments.step_decay
+    try:
+        learner.step_size = StepSize(values, own.latents, decay).to(learner.device)
+    except InputError as error:
+        raise InputError(f"--{str(error).replace('_', '-', 1)}") from None
+
+
+def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor", "torch.Tensor", str]:
+    """Return the images to measure on, those of the aggregate, which are more, and what they are called."""
+    from shortrun.evaluation.diagnosis import AGGREGATE
+
+    if arguments.images is not None:
+        there = read_own(learner, arguments.images, arguments.fit)
+        if len(there) < LEAST:
+            raise InputError(f"--images: there are {len(there)}; give at least {LEAST} images")
+        count = how_many(arguments.n, len(there), DEFAULT, "image")
+        return there[:count], there[: AGGREGATE * count], "own"
+    images = read_split(learner, arguments.run, "test")
+    if len(images) < LEAST:
+        raise InputError(f"--images: the run has {len(images)} test images; give at least {LEAST} of your own")
+    count = how_many(arguments.n, len(images), DEFAULT, "test image")
+    more = images.take(min(len(images), AGGREGATE * count)).images()
+    return more[:count], more, "test"
+
+
+def shown(items: Sequence[Any], words: str) -> Iterable[Any]:
+    """Return the items with a progress bar on a terminal; elsewhere say once what is being measured."""
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        print(f"measuring: {words}", flush=True)
+        return items
+    return tqdm(items, desc=words, leave=False, dynamic_ncols=True)

@@ -1,0 +1,220 @@
+"""Simulation-based calibration: are the truth's ranks among the draws uniform, where the truth is known?
+
+Source: Talts et al., "Validating Bayesian Inference Algorithms with Simulation-Based Calibration", 2018,
+arXiv 1804.06788; log p(x, z) as a statistic: Modrak et al., "Simulation-Based Calibration Checking for Bayesian
+Computation", 2023, arXiv 2211.02383.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from shortrun.evaluation.chains import Shown, layer_names, silent, walk
+from shortrun.learners import ShortRun
+from shortrun.model import TopDown
+
+Sampler = Callable[[Tensor, torch.Generator], Tensor]
+"""(x, rng) -> z, (n, d): one draw of the inferred latents for each image."""
+PROJECTIONS = 4
+"""Random directions of each layer whose coordinate is ranked."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of one statistic of the true latents among the draws'."""
+
+    name: str
+    ranks: list[int]
+    """0 to B, one for each simulation."""
+    histogram: list[int]
+    p_value: float
+    """Of the chi-square test that the ranks are uniform."""
+
+
+@dataclass(frozen=True)
+class LayerRanks:
+    """All statistics of one layer, or log p(x, z), which is of all of them."""
+
+    name: str
+    statistics: list[Ranks]
+    histogram: list[int]
+    """Of the projections together; of the one statistic where there are none."""
+    p_value: float
+    """The smallest of the statistics', times their number (Bonferroni), at most 1."""
+    p_adjusted: float
+    """The same, times the number of layers and log p(x, z): what to judge by."""
+    spread: float
+    """Variance of the ranks over that of uniform ones: above 1 the draws are too narrow, below too wide."""
+    shift: float
+    """Mean of the ranks as a share of B, less 1/2, of the statistic that is furthest off: 0 for no bias."""
+    shifted: str
+    """The name of that statistic."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Simulation-based calibration of an inference."""
+
+    draws: int
+    """B, short runs for each simulated image; ranks go from 0 to B."""
+    simulations: int
+    bins: int
+    layers: list[LayerRanks]
+    """Top down, and log p(x, z) last; none where no simulation had finite draws."""
+
+
+def ranks_among(truth: Float[Tensor, "n"], draws: Float[Tensor, "n b"]) -> Int[Tensor, "n"]:
+    """Return how many of each row's draws are below its truth, 0 to B."""
+    return (draws < truth[:, None]).sum(1)
+
+
+def chi_square(histogram: Int[Tensor, "bins"]) -> float:
+    """Return the p-value of the chi-square test that all bins are equally likely."""
+    expected = histogram.double().mean()
+    statistic = ((histogram - expected) ** 2 / expected).sum()
+    return float(torch.special.gammaincc(torch.tensor((len(histogram) - 1) / 2).double(), statistic / 2))
+
+
+def choose_bins(simulations: int, draws: int) -> int:
+    """Return the most bins that divide the B + 1 ranks equally and hold 16 simulations each; at least 2."""
+    possible = [bins for bins in range(2, draws + 2) if (draws + 1) % bins == 0]
+    return max([bins for bins in possible if simulations >= 16 * bins] or possible[:1])
+
+
+def judge_layer(name: str, ranks: dict[str, Int[Tensor, "n"]], draws: int, bins: int, layers: int) -> LayerRanks:
+    """Reduce the ranks of the statistics of a layer: test each, and say how far they spread and lean."""
+    statistics = []
+    for each, values in ranks.items():
+        histogram = torch.bincount(values * bins // (draws + 1), minlength=bins)
+        statistics.append(Ranks(each, values.tolist(), histogram.tolist(), chi_square(histogram)))
+    shares = {each: values.double() / draws for each, values in ranks.items()}
+    pooled = [each for each in ranks if each.startswith("projection")] or list(ranks)
+    # the variance of a rank that is uniform on 0..B, as a share of B
+    uniform = (draws + 2) / (12 * draws)
+    spread = torch.stack([shares[each].var() for each in pooled]).mean() / uniform
+    leans = {each: float(share.mean()) - 0.5 for each, share in shares.items()}
+    shifted = max(leans, key=lambda each: abs(leans[each]))
+    p_value = min(1.0, len(statistics) * min(one.p_value for one in statistics))
+    together = torch.tensor([one.histogram for one in statistics if one.name in pooled]).sum(0).tolist()
+    p_adjusted = min(1.0, layers * p_value)
+    return LayerRanks(name, statistics, together, p_value, p_adjusted, float(spread), leans[shifted], shifted)
+
+
+def shape_in_words(layer: LayerRanks, simulations: int) -> str:
+    """Say what the ranks of a layer show: uniform, too narrow, too wide or biased.
+
+    Uniform is what is not clearly otherwise: an adjusted p-value of 0.01 or more.
+    """
+    if layer.p_adjusted >= 0.01:
+        return "uniform"
+    noise = math.sqrt(1 / (12 * simulations))
+    words = []
+    biased = abs(layer.shift) > max(0.1, 3 * noise)
+    if layer.spread > 1.15:
+        words.append("draws too narrow")
+    # a bias piles ranks up at one end, which narrows them too
+    elif layer.spread < 0.85 and not (biased and layer.shifted != "norm"):
+        words.append("draws too wide")
+    if biased:
+        words.append(f"biased: the true {layer.shifted} is {'above' if layer.shift > 0 else 'below'} the draws'")
+    return ", ".join(words) or "not uniform"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Energies -log p(x, z) on simulated images, where the latents that made an image are an exact posterior draw."""
+
+    images: int
+    k: list[int]
+    gap: list[float]
+    """The chain's mean energy at k less that of the true latents, in nats: 0 for chains that sample the posterior."""
+    error: list[float]
+    """Its standard error over images."""
+    finite: int
+    """Images whose chain stayed finite: the others are left out."""
+
+
+@torch.no_grad()
+def simulated_gap(
+    learner: ShortRun,
+    rng: torch.Generator,
+    simulations: int,
+    steps: int,
+    noise: bool,
+    batch_size: int = 500,
+    shown: Shown = silent,
+) -> Gap:
+    """Draw z* from the prior and x from p(x | z*), run 10 K steps on each x, compare the energies with z*'s."""
+    generator, device = learner.generator, learner.device
+    truth = torch.randn(simulations, generator.dim, generator=rng)
+    x, energy = [], []
+    for z in truth.split(batch_size):
+        z = z.to(device)
+        x.append(generator.likelihood.sample(generator.decoder(*generator.split(z)), rng))
+        energy.append(-generator.log_joint(x[-1], z).double().cpu())
+    seen = walk(learner, torch.cat(x), rng, steps, noise, 1, batch_size, "on simulated images", shown)
+    above = seen.energy[:, :, 0] - torch.cat(energy)
+    above = above[:, torch.isfinite(above).all(0)]
+    finite = above.shape[1]
+    error = above.std(1) / math.sqrt(finite) if finite > 1 else torch.full_like(above.mean(1), math.nan)
+    return Gap(simulations, seen.k, above.mean(1).tolist(), error.tolist(), finite)
+
+
+@torch.no_grad()
+def calibrate(
+    generator: TopDown,
+    sampler: Sampler,
+    rng: torch.Generator,
+    simulations: int = 256,
+    draws: int = 31,
+    batch_size: int = 500,
+    shown: Shown = silent,
+) -> Calibration:
+    """Draw z* from the prior and x from p(x | z*), infer z from x `draws` times, and rank z* among what is inferred.
+
+    Where the inference is exact, the rank of any statistic of (z, x) is uniform on 0..B. The statistics: for each layer
+    its coordinates in some random directions and its norm, and log p(x, z). sampler: (x, rng) -> z, one draw for each
+    image; simulations where any draw is non-finite are left out. Both are on the device of the generator's weights.
+    """
+    device = next(generator.parameters()).device
+    dtype = next(generator.parameters()).dtype
+    directions = [
+        torch.nn.functional.normalize(torch.randn(size, PROJECTIONS, generator=rng, dtype=dtype), dim=0)
+        for size in generator.latents
+    ]
+    found: list[Tensor] = []
+    per_batch = max(1, batch_size // draws)
+    for part in shown(torch.arange(simulations).split(per_batch), "calibration on simulated images"):
+        truth = torch.randn(len(part), generator.dim, generator=rng, dtype=dtype).to(device)
+        x = generator.likelihood.sample(generator.decoder(*generator.split(truth)), rng)
+        repeated = x.repeat_interleave(draws, 0)
+        inferred = torch.cat([sampler(rows, rng) for rows in repeated.split(batch_size)])
+        at_truth = _statistics(generator, truth, x, directions)
+        at_draws = _statistics(generator, inferred, repeated, directions).unflatten(1, (len(part), draws))
+        ranks = torch.stack([ranks_among(one, many) for one, many in zip(at_truth, at_draws, strict=True)])
+        # a rank among draws of which one is not finite is no rank
+        found.append(ranks[:, torch.isfinite(at_draws).all(2).all(0)].cpu())
+    ranks = torch.cat(found, dim=1)
+    kept = ranks.shape[1]
+    if not kept:
+        return Calibration(draws, 0, 0, [])
+    bins = choose_bins(kept, draws)
+    groups = {
+        name: dict(zip([*[f"projection {i + 1}" for i in range(PROJECTIONS)], "norm"], rows, strict=True))
+        for name, rows in zip(layer_names(len(generator.latents)), ranks[:-1].split(PROJECTIONS + 1), strict=True)
+    }
+    groups["log p(x, z)"] = {"log p(x, z)": ranks[-1]}
+    layers = [judge_layer(name, group, draws, bins, len(groups)) for name, group in groups.items()]
+    return Calibration(draws, kept, bins, layers)
+
+
+def _statistics(generator: TopDown, z: Tensor, x: Tensor, directions: list[Tensor]) -> Float[Tensor, "statistics n"]:
+    """Return the statistics of rows of latents: each layer's projections and norm, and log p(x, z)."""
+    rows: list[Tensor] = []
+    for layer, towards in zip(generator.split(z), directions, strict=True):
+        rows += [*(layer @ towards.to(layer)).T, layer.norm(dim=1)]
+    return torch.stack([*rows, generator.log_joint(x, z)])

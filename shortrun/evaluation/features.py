@@ -1,0 +1,191 @@
+"""Features of images to compare sets of them by: the last hidden layer of a small classifier of the same data set."""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from shortrun.data import Dataset, ImageSet, require_labels
+from shortrun.errors import InputError
+from shortrun.files import replacing
+
+NUM_FEATURES = 64
+CACHE = "SHORTRUN_CACHE"
+RECIPE = 1
+"""Part of the key of the cache: count it up with every change of the network or of its training."""
+
+BATCH_SIZE, EPOCHS, MOST_STEPS, LEARNING_RATE = 128, 40, 1200, 2e-3
+
+
+class Features(nn.Module):
+    """A convolutional classifier that gives the 64 activations before its logits.
+
+        images -> 3x3 convolutions, halved down to 4x4 or less -> 64 features -> logits
+
+    image_shape: (c, h, w); classes: at least 2. `own_features` trains one; `accuracy` is then the share of the test
+    images that it classifies rightly, and nan before.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        channels, h, w = image_shape
+        layers: list[nn.Module] = []
+        # the first layer of small images keeps their size: else one of 8x8 would be left with too few layers
+        strides = [2] if max(h, w) > 16 else [1]
+        while max(h, w) > 4 * 2 ** sum(stride == 2 for stride in strides):
+            strides.append(2)
+        widths = [channels, 32, *[64] * (len(strides) - 1)]
+        for (before, after), stride in zip(pairwise(widths), strides, strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.GELU()]
+            h, w = -(-h // stride), -(-w // stride)
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * h * w, NUM_FEATURES), nn.GELU())
+        self.head = nn.Linear(NUM_FEATURES, classes)
+        self.num_features = NUM_FEATURES
+        self.accuracy = math.nan
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """Return the features of images in [-1, 1], (n, 64)."""
+        return self.body(x)
+
+    def logits(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Return the scores of the classes, (n, classes)."""
+        return self.head(self(x))
+
+
+def own_features(dataset: Dataset, seed: int = 0) -> Features:
+    """Return the features of a data set: a classifier trained on its labelled train images, or the one trained before.
+
+    It depends on the images, the labels and the seed alone (and, in the last digits, on the machine). The result is
+    kept as safetensors in the folder that SHORTRUN_CACHE names, or else in the system's cache; a damaged file is
+    trained again. Figures made with different features cannot be compared: quote data set, seed and accuracy.
+    Raises InputError where the data set has no labels, fewer than two classes, or where the folder cannot be written.
+    """
+    labels = require_labels(dataset.train, dataset.name)
+    test_labels = require_labels(dataset.test, dataset.name)
+    classes = labels.unique()
+    if len(classes) < 2:
+        raise InputError(f"--data.source {dataset.name}: all train images have one label; features need two or more")
+    key = _key(dataset, seed)
+    path = _cache_folder() / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}-{key['content'][:16]}-{seed}.safetensors"
+    features = _new(dataset.train.shape, len(classes), seed)
+    if not _read(path, features, key):
+        with _writing(path):  # before the training, so that a folder that cannot be made costs no minute
+            path.parent.mkdir(parents=True, exist_ok=True)
+        features = _new(dataset.train.shape, len(classes), seed)  # a damaged file may have filled a part of it
+        _train(features, dataset.train, torch.searchsorted(classes, labels), seed)
+        features.accuracy = _accuracy(features, dataset.test, classes, test_labels)
+        _write(path, features, key)
+    return features.eval().requires_grad_(False)
+
+
+def _cache_folder() -> Path:
+    """Return the folder of the classifiers, beside the downloads."""
+    import pooch
+
+    return Path(os.environ.get(CACHE) or pooch.os_cache("shortrun")).expanduser() / "features"
+
+
+def _key(dataset: Dataset, seed: int) -> dict[str, str]:
+    """Return what a classifier was trained on, as safetensors takes it: words."""
+    content = hashlib.sha256()
+    # all of it: a fraction of a second for 60,000 images, and two subsets never share a file
+    for part in (dataset.train, dataset.test):
+        content.update(json.dumps([str(part.pixels.dtype), list(part.pixels.shape), part.levels]).encode())
+        content.update(part.pixels.contiguous().numpy().data)
+        content.update(require_labels(part, dataset.name).contiguous().numpy().data)
+    return {
+        "data": dataset.name,
+        "image_shape": json.dumps(dataset.train.shape),
+        "train_images": str(len(dataset.train)),
+        "seed": str(seed),
+        "recipe": str(RECIPE),
+        "content": content.hexdigest(),
+    }
+
+
+def _new(image_shape: tuple[int, int, int], classes: int, seed: int) -> Features:
+    # torch initializes modules from its global state alone: it is put back as it was
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Features(image_shape, classes)
+
+
+def _read(path: Path, features: Features, key: dict[str, str]) -> bool:
+    """Load the weights and the accuracy of a file of this key; return False where it is absent, damaged or another."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            accuracy = float(about.pop("accuracy"))
+            if about != key:
+                return False
+            features.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError):
+        return False
+    features.accuracy = accuracy
+    return True
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what a folder that cannot be written raises into an InputError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{CACHE}: cannot write {path} ({' '.join(str(error).split())[:200]}); name another folder in {CACHE}"
+        ) from None
+
+
+def _write(path: Path, features: Features, key: dict[str, str]) -> None:
+    about = {**key, "accuracy": repr(features.accuracy)}
+    with _writing(path):
+        try:
+            with replacing(path) as temporary:
+                save_file(features.state_dict(), temporary, metadata=about)
+        except FileNotFoundError:
+            # two processes that train the same features share the temporary name: the slower one finds it gone
+            if not path.exists():
+                raise
+
+
+def _train(features: Features, images: ImageSet, labels: Int64[Tensor, "n"], seed: int) -> None:
+    """Lower the cross-entropy by AdamW with a one-cycle learning rate, in an order drawn from the seed."""
+    rng = torch.Generator().manual_seed(seed)
+    steps = min(EPOCHS * math.ceil(len(images) / BATCH_SIZE), MOST_STEPS)
+    optimizer = torch.optim.AdamW(features.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    order = torch.empty(0, dtype=torch.int64)
+    features.train()
+    for _ in tqdm(range(steps), desc="training features", unit="step", leave=False, disable=None):
+        if not len(order):
+            order = torch.randperm(len(images), generator=rng)
+        rows, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
+        loss = F.cross_entropy(features.logits(images.images(rows)), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+@torch.no_grad()
+def _accuracy(
+    features: Features, images: ImageSet, classes: Int64[Tensor, "classes"], labels: Int64[Tensor, "n"]
+) -> float:
+    """Return the share of images that get their own label; one that was never trained on counts as wrong."""
+    right = 0
+    for rows in torch.arange(len(images)).split(500):
+        right += int((classes[features.logits(images.images(rows)).argmax(1)] == labels[rows]).sum())
+    return right / len(images)

@@ -1,0 +1,64 @@
+"""How far generated images are from real ones as a set: the Frechet distance between Gaussians fitted to features."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shortrun.errors import InputError
+
+
+class _AsMeasured(nn.Module):
+    """A feature module as torchmetrics needs it.
+
+    It calls a module without `num_features` with a random uint8 image to learn it, and returns the distance in the
+    features' own precision, where float32 loses the small ones: here are float64 features, on the CPU.
+    """
+
+    def __init__(self, features: nn.Module, num_features: int, device: torch.device) -> None:
+        super().__init__()
+        self.features, self.num_features, self.device = features, num_features, device
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return self.features(x.to(self.device)).double().cpu()
+
+
+@torch.no_grad()
+def frechet_distance(
+    features: nn.Module, real: Float[Tensor, "n c h w"], made: Float[Tensor, "m _ _ _"], batch_size: int = 500
+) -> float:
+    """Return the Frechet distance between two sets of images, 0 for equal means and covariances of their features.
+
+        |m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^(1/2))
+
+    features: a module in evaluation mode, (n, c, h, w) -> (n, d) row by row: `own_features(dataset)`, or the user's
+    own. real: (n, c, h, w) in [-1, 1], test images as a rule; made: the same for generated ones. Finite sets
+    bias it upwards, so quote both n, and compare only equal n and the same features. Needs the extra
+    shortrun[metrics]. Raises InputError without it, for fewer than two images, for images of unlike shapes, and where
+    features are not finite.
+
+    Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
+    arXiv 1706.08500.
+    """
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError:
+        raise InputError("frechet_distance: torchmetrics is not installed; pip install 'shortrun[metrics]'") from None
+    for name, images in (("real", real), ("made", made)):
+        if len(images) < 2:
+            raise InputError(f"{name}: got {len(images)} images; a covariance needs at least two")
+    if real.shape[1:] != made.shape[1:]:
+        raise InputError(f"made: images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}")
+    if batch_size < 1:
+        raise InputError(f"batch_size: got {batch_size}; write a whole number of at least 1")
+    device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
+    size = features(real[:1].to(device)).shape[-1]
+    # Each process of several measures its own images: without the argument the sums of all would be added up.
+    measure = FrechetInceptionDistance(_AsMeasured(features, size, device), sync_on_compute=False)
+    for images, is_real in ((real, True), (made, False)):
+        for part in images.split(batch_size):
+            measure.update(part, real=is_real)
+    for name, total in (("real", measure.real_features_sum), ("made", measure.fake_features_sum)):
+        if not torch.isfinite(total).all():
+            raise InputError(f"{name}: some features are not finite; leave out images that are not")
+    # The eigenvalues of a product of covariances are found up to rounding: equal sets can give -1e-14.
+    return max(float(measure.compute()), 0.0)

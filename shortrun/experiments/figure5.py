@@ -1,0 +1,156 @@
+"""Figure 5 of the paper: the best step size as the model learns, by grid and by gradient, and the curves behind it.
+
+Source: Nijkamp et al., "Learning Multi-layer Latent Variable Model via Variational Optimization of Short Run MCMC for
+Approximate Inference", ECCV 2020, arXiv 1912.01909.
+"""
+
+import dataclasses
+import datetime
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from shortrun.charts import COLOURS, page
+from shortrun.config import Config
+from shortrun.data import Dataset
+from shortrun.errors import InputError
+from shortrun.figures import write_png
+from shortrun.files import replacing
+from shortrun.learners import ShortRun
+from shortrun.tasks.tune import divergence_curves
+from shortrun.training import resume, train
+from shortrun.training.loop import read_dataset
+from shortrun.training.run_folder import RunFolder
+from shortrun.training.streams import TEST, stream
+from shortrun.training.tracking import machine
+from shortrun.version import __version__
+
+ESTIMATORS = ("conditional", "marginal")
+PUBLISHED = (0.03, 0.06)
+"""Between these the optima of the paper lie on its own sizes of model, read off its figure."""
+
+
+def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, device: str | None = None) -> str:
+    """Train for seeds 0..seeds-1 with a tuned step size and return the best step sizes on the way, in Markdown.
+
+    After epochs 1, 2, 4, ... and the last, E[log q - log p(x, z)] is measured over step sizes on the first test images
+    with the weights of the moment, by the conditional estimator, the paper's, and the marginal one, and minimized by
+    grid and by gradient. Writes out/seed_N (runs, each with curves/epoch_NNNN.json), out/figure5.json, figure5.png and
+    figure5.md. A second call goes on where a kill has left the first.
+    """
+    for name, count in (("--seeds", seeds), ("--images", images - 1)):
+        if count < 1:
+            raise InputError(f"{name}: got {seeds if name == '--seeds' else images}; write a larger whole number")
+    config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
+    dataset = read_dataset(config)
+    epochs = measured_epochs(config.training.epochs)
+    records = []
+    for seed in range(seeds):
+        changed = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+        records += _one_seed(changed, dataset, out / f"seed_{seed}", epochs, images, device)
+    numbers = {
+        "records": records,
+        "data": dataset.name,
+        "images": images,
+        "steps": config.inference.steps,
+        "latents": config.model.latents,
+        "sigma": config.model.sigma,
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "shortrun": __version__,
+    }
+    with replacing(out / "figure5.json") as path:
+        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_png(draw(records, epochs, numbers), out / "figure5.png")
+    words = table(records, epochs)
+    with replacing(out / "figure5.md") as path:
+        path.write_text(words, encoding="utf-8")
+    return words
+
+
+def measured_epochs(total: int) -> list[int]:
+    """Return 1, 2, 4, ... and the last epoch."""
+    return sorted({2**power for power in range(int(math.log2(total)) + 1)} | {total})
+
+
+def _one_seed(
+    config: Config, dataset: Dataset, folder: Path, epochs: Sequence[int], images: int, device: str | None
+) -> list[dict[str, Any]]:
+    """Train one model, measuring on the way what is not measured yet, and return what was found after each epoch."""
+    run, seed = RunFolder(folder), config.training.seed
+    kept = {epoch: folder / "curves" / f"epoch_{epoch:04d}.json" for epoch in epochs}
+    x = dataset.test.images(slice(0, min(images, len(dataset.test))))
+
+    def measure(epoch: int, learner: ShortRun) -> None:
+        if epoch not in kept or kept[epoch].is_file():
+            return
+        print(f"seed {seed}, epoch {epoch}: looking for the best step size", flush=True)
+        # the same draws after every epoch: what moves is the model
+        curves = divergence_curves(learner, x, stream("cpu", seed, TEST, 2), ESTIMATORS)
+        found = {
+            "seed": seed,
+            "epoch": epoch,
+            "in_training": learner.step_size.values[0],
+            "best": {
+                name: {tuner: float(best.settings[0].exp()) for tuner, best in each.items()}
+                for name, each in curves.minima.items()
+            },
+            "curves": {
+                name: [point for point in curves.points(name) if math.isfinite(point[1])] for name in ESTIMATORS
+            },
+        }
+        with replacing(kept[epoch]) as path:
+            path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+    if run.config.is_file():
+        resume(folder, device=device, dataset=dataset, after_epoch=measure)
+    else:
+        train(config, folder, device=device, dataset=dataset, after_epoch=measure)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in kept.values()]
+
+
+def table(records: Sequence[dict[str, Any]], epochs: Sequence[int]) -> str:
+    """Return the best step sizes of all seeds after each epoch, in Markdown."""
+    columns = [(name, tuner) for name in ESTIMATORS for tuner in ("grid", "gradient")]
+    lines = [
+        f"| epoch | {' | '.join(f'{name}, {tuner}' for name, tuner in columns)} | in training |",
+        "| --- " * (len(columns) + 2) + "|",
+    ]
+    for epoch in epochs:
+        here = [record for record in records if record["epoch"] == epoch]
+        cells = [", ".join(f"{record['best'][name][tuner]:.3f}" for record in here) for name, tuner in columns]
+        cells.append(", ".join(f"{record['in_training']:.3f}" for record in here))
+        lines.append(f"| {epoch} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], numbers: dict[str, Any]) -> Image.Image:
+    """Draw the best step sizes over the epochs, a line a seed, and the first seed's curves at four epochs."""
+    shown = [epochs[round(part * (len(epochs) - 1) / 3)] for part in range(4)]
+    with page(2, len(ESTIMATORS), (5.0, 3.2)) as sheet:
+        for name, over_epochs, over_sizes in zip(ESTIMATORS, sheet.panels[:2], sheet.panels[2:], strict=True):
+            for tuner, style, colour in (("grid", "o-", COLOURS[0]), ("gradient", "x--", COLOURS[1])):
+                for seed in sorted({record["seed"] for record in records}):
+                    best = [record["best"][name][tuner] for record in records if record["seed"] == seed]
+                    label = tuner if seed == 0 else None
+                    over_epochs.plot(epochs, best, style, color=colour, markersize=4, linewidth=1, label=label)
+            over_epochs.axhspan(*PUBLISHED, color="grey", alpha=0.15, label="published, its own models")
+            over_epochs.set(xscale="log", yscale="log", xlabel="epoch", ylabel="best step size s")
+            over_epochs.set_title(f"{name}: minimum, one line a seed")
+            over_epochs.legend()
+            for epoch, colour in zip(dict.fromkeys(shown), COLOURS, strict=False):
+                record = next(each for each in records if each["epoch"] == epoch and each["seed"] == records[0]["seed"])
+                points = record["curves"][name]
+                least = min(value for _, value, _ in points)
+                ceiling = least + 1.15 * (points[0][1] - least)
+                near = [(s, value, error) for s, value, error in points if value <= ceiling]
+                s, value, error = zip(*near, strict=True)
+                over_sizes.errorbar(s, value, error, marker=".", linewidth=1, color=colour, label=f"epoch {epoch}")
+            over_sizes.set(xscale="log", xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
+            over_sizes.set_title(f"{name}: {numbers['images']} images, K = {numbers['steps']}, seed 0")
+            over_sizes.legend()
+        return sheet.picture()

@@ -130,6 +130,7 @@ def table(records: Sequence[dict[str, Any]], epochs: Sequence[int]) -> str:
 
 def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], numbers: dict[str, Any]) -> Image.Image:
     """Draw the best step sizes over the epochs, a line a seed, and the first seed's curves at four epochs."""
+    top = 1.1 * max(s for record in records for best in record["best"].values() for s in best.values())
     shown = [epochs[round(part * (len(epochs) - 1) / 3)] for part in range(4)]
     with page(2, len(ESTIMATORS), (5.0, 3.2)) as sheet:
         for name, over_epochs, over_sizes in zip(ESTIMATORS, sheet.panels[:2], sheet.panels[2:], strict=True):
@@ -138,8 +139,10 @@ def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], numbers: dict
                     best = [record["best"][name][tuner] for record in records if record["seed"] == seed]
                     label = tuner if seed == 0 else None
                     over_epochs.plot(epochs, best, style, color=colour, markersize=4, linewidth=1, label=label)
-            over_epochs.axhspan(*PUBLISHED, color="grey", alpha=0.15, label="published, its own models")
-            over_epochs.set(xscale="log", yscale="log", xlabel="epoch", ylabel="best step size s")
+            over_epochs.axhspan(*PUBLISHED, color="grey", alpha=0.15, label="published, other models")
+            over_epochs.set_xscale("log", base=2)
+            over_epochs.set_xticks(epochs, [str(epoch) for epoch in epochs])
+            over_epochs.set(ylim=(0, top), xlabel="epoch", ylabel="best step size s")
             over_epochs.set_title(f"{name}: minimum, one line a seed")
             over_epochs.legend()
             for epoch, colour in zip(dict.fromkeys(shown), COLOURS, strict=False):

@@ -44,7 +44,7 @@ class Linearized:
         """The Hessian of each row, from d products with it."""
         n, d = self.z.shape
         basis = torch.eye(d, dtype=self.z.dtype, device=self.z.device)[:, None, :].expand(d, n, d)
-        return torch.func.vmap(self.product, chunk_size=max(1, ROWS // n))(basis).transpose(0, 1)
+        return torch.func.vmap(self.product, chunk_size=max(1, ROWS // max(n, 1)))(basis).transpose(0, 1)
 
 
 class Step(Linearized):

@@ -63,6 +63,10 @@ class ModelConfig:
     """Learn sigma along with the weights."""
 
 
+DENSE = 256
+"""Up to so many latents the estimators of the divergence take whole Hessians; beyond, they are stochastic."""
+
+
 @dataclass(frozen=True)
 class TuningConfig:
     """How a step size is tuned while the model learns, where inference.step-size is `tuned`."""
@@ -249,7 +253,7 @@ def validate(config: Config) -> None:
     for name, value in positive:
         if not 0 < value < math.inf:
             raise InputError(f"{name}: got {value}; write a positive number")
-    check_tuning(inference, training)
+    check_tuning(inference, training, sum(model.latents))
     if not model.latents:
         raise InputError("model.latents: got none; write one size for each layer, top down, 8 16 32 for example")
     if len(step_sizes) not in (1, len(model.latents)):
@@ -282,7 +286,7 @@ def validate(config: Config) -> None:
             )
 
 
-def check_tuning(inference: InferenceConfig, training: TrainingConfig) -> None:
+def check_tuning(inference: InferenceConfig, training: TrainingConfig, latents: int) -> None:
     """Check how the step size is to be tuned; raise InputError for the first value that cannot be."""
     tuning = inference.tuning
     if tuning.images < 2:
@@ -293,6 +297,11 @@ def check_tuning(inference: InferenceConfig, training: TrainingConfig) -> None:
         )
     if tuning.tuner == "acceptance" and tuning.over != "one":
         raise InputError(f"inference.tuning.over: got {tuning.over}; acceptance tunes one step size: write one")
+    if latents > DENSE and (tuning.tuner, tuning.estimator) == ("gradient", "conditional"):
+        raise InputError(
+            f"inference.tuning.tuner: got gradient for the conditional estimator of {latents} latents, which has no "
+            f"reliable derivative beyond {DENSE}; write grid, or take marginal"
+        )
     if inference.tuned and training.step_size_schedule:
         raise InputError("training.step-size-schedule: the step size is tuned; write one or the other")
     if inference.tuned and not inference.noise and (tuning.estimator != "conditional" or tuning.tuner == "acceptance"):

@@ -48,6 +48,8 @@ class StepSizes(Experiment):
 
     variants: tuple[str, ...] = ()
     """fixed_0.05, marginal_grid, ...: those to compare; all where not given."""
+    likelihood_images: int = 48
+    """Test images that log p(x) is estimated of."""
 
 
 def main(words: list[str]) -> int:
@@ -74,6 +76,9 @@ def main(words: list[str]) -> int:
         from shortrun.experiments.step_sizes import VARIANTS, step_sizes
 
         chosen = arguments.variants or tuple(VARIANTS)
-        made = step_sizes(config, out, variants=chosen, seeds=arguments.seeds, device=arguments.device)
+        images = arguments.likelihood_images
+        made = step_sizes(
+            config, out, variants=chosen, seeds=arguments.seeds, likelihood_images=images, device=arguments.device
+        )
     print(f"{made}wrote {out}")
     return 0

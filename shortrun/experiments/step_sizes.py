@@ -8,7 +8,6 @@ sampling, time. What is finished is kept: a second call goes on where a kill has
 import csv
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,8 +25,8 @@ from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.streams import TEST, stream
 
-SAMPLES, LIKELIHOOD_IMAGES, TEMPERATURES = 10_000, 48, 500
-"""Prior samples of the Frechet distance; test images and temperatures of the annealing."""
+SAMPLES, TEMPERATURES = 10_000, 500
+"""Prior samples of the Frechet distance; temperatures of the annealing."""
 FIGURES = {
     "mse": "test MSE",
     "fid": "FID of prior samples",
@@ -45,10 +44,13 @@ def _fixed(step_size: float) -> Callable[[Config], Config]:
     return lambda config: _inference(config, step_size=step_size)
 
 
-def _tuned(estimator: str, tuner: str, over: str = "one", steps: int | None = None) -> Callable[[Config], Config]:
+def _tuned(estimator: str, tuner: str, over: str = "one", **changes: Any) -> Callable[[Config], Config]:
     def change(config: Config) -> Config:
-        tuning = dataclasses.replace(config.inference.tuning, estimator=estimator, tuner=tuner, over=over)
-        return _inference(config, step_size="tuned", tuning=tuning, steps=steps or config.inference.steps)
+        # steps that fall start longer; what they fall to is tuned from one half
+        falling = {"start": 0.2} if over == "schedule" else {}
+        tuning = dataclasses.replace(config.inference.tuning, estimator=estimator, tuner=tuner, over=over, **falling)
+        decay = {"step_decay": 0.5} if over == "schedule" else {}
+        return _inference(config, step_size="tuned", tuning=tuning, **decay, **changes)
 
     return change
 
@@ -76,18 +78,26 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
 
 
 def step_sizes(
-    config: Config, out: Path, *, variants: Sequence[str] = tuple(VARIANTS), seeds: int = 3, device: str | None = None
+    config: Config,
+    out: Path,
+    *,
+    variants: Sequence[str] = tuple(VARIANTS),
+    seeds: int = 3,
+    likelihood_images: int = 48,
+    device: str | None = None,
 ) -> str:
     """Train and measure the variants for seeds 0..seeds-1 and return the table in Markdown.
 
+    likelihood_images: test images that log p(x) is estimated of.
     Writes out/VARIANT/seed_N (runs, each with evaluation.json), out/table.md and out/table.csv after every run. Raises
     InputError for a variant that is none.
     """
     for variant in variants:
         if variant not in VARIANTS:
             raise InputError(f"--variants: got {variant!r}; {did_you_mean(variant, VARIANTS)}")
-    if seeds < 1:
-        raise InputError(f"--seeds: got {seeds}; write a whole number of at least 1")
+    for name, count in (("--seeds", seeds), ("--likelihood-images", likelihood_images)):
+        if count < 1:
+            raise InputError(f"{name}: got {count}; write a whole number of at least 1")
     dataset = read_dataset(config)
     features = own_features(dataset)
     results: dict[str, list[dict[str, float]]] = {}
@@ -97,29 +107,28 @@ def step_sizes(
             changed = VARIANTS[variant](config)
             changed = dataclasses.replace(changed, training=dataclasses.replace(config.training, seed=seed))
             print(f"{variant}, seed {seed}", flush=True)
-            figures = _measured(changed, out / variant / f"seed_{seed}", dataset, features, device)
+            figures = _measured(changed, out / variant / f"seed_{seed}", dataset, features, likelihood_images, device)
             results.setdefault(variant, []).append(figures)
             words = _write_table(results, out)
     return words
 
 
 def _measured(
-    config: Config, folder: Path, dataset: Dataset, features: Features, device: str | None
+    config: Config, folder: Path, dataset: Dataset, features: Features, likelihood_images: int, device: str | None
 ) -> dict[str, float]:
     """Train or go on, evaluate, and keep the figures beside the run."""
     kept = folder / "evaluation.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
-    started, run = time.process_time(), RunFolder(folder)
+    run = RunFolder(folder)
     if run.config.is_file():
         resume(folder, device=device)
     else:
         train(config, folder, device=device)
-    seconds = time.process_time() - started
     result = json.loads(run.result.read_text(encoding="utf-8"))
     learner = load(folder)
     rng = stream("cpu", config.training.seed, TEST, 1)
-    x = dataset.test.images(slice(0, min(LIKELIHOOD_IMAGES, len(dataset.test))))
+    x = dataset.test.images(slice(0, min(likelihood_images, len(dataset.test))))
     samples = torch.cat([learner.sample(1000, rng) for _ in range(SAMPLES // 1000)])
     figures = {
         "mse": result["mse"]["value"],
@@ -129,7 +138,7 @@ def _measured(
         "step_size": mean(learner.step_size.values),
         "step_decay": learner.step_size.decay,
         "tuning_share": result["training"]["tuning_seconds"] / result["training"]["seconds"],
-        "seconds": seconds,
+        "seconds": result["training"]["cpu_seconds"],
     }
     with replacing(kept) as path:
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

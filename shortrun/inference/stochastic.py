@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -15,31 +16,33 @@ from shortrun.inference.jacobian import Flat, Linearized, Step
 
 Columns = Float[Tensor, "n d r"]
 Square = Float[Tensor, "n r r"]
+Inside = Float[Tensor, "n r"]
 
 CONVERGED = 0.1
-"""A Ritz value this close, as a share of its distance from the prior's curvature, is an eigenvalue; chosen by trial."""
+"""A Ritz value counts as an eigenvalue where its residual is below this share of its distance from the prior's value.
+Chosen by trial on trained generators, whose stiff eigenvalues fall off geometrically."""
 
 
 class LanczosConditional(Density):
     """log q = log N(z_0; 0, I) - sum_k log |det A_k|, the log-determinants by stochastic Lanczos quadrature.
 
-        log |det A_k| = tr log |I + S H_k S|,  S = diag(s_k / sqrt 2);   tr f(M) ~= d sum_j tau_j^2 f(theta_j)
+        log |det A_k| = tr log |I + S H_k S|,  S = diag(s_k / sqrt 2);   tr f(M) ~= (d / b) sum_j |tau_j|^2 f(theta_j)
 
-    with theta_j, tau_j the Ritz values and first components of one random probe. Ritz values that have converged to
-    eigenvalues count as one each in place of d tau_j^2, whose expectation that is, and the rest share the other
-    directions in proportion to tau_j^2: most of the variance came from the few stiff ones. Eigenvalues apart from the prior's are
-    taken to be simple. iterations: products for each log-determinant. every: of so many steps one, drawn at random, speaks
-    for all; `first` steps speak for themselves, as they change most. rng: of probes and draws, on the latents' device;
-    from the same state and at nearby step sizes estimates are comparable. Values only: Ritz pairs that all but coincide
-    make derivatives unreliable.
+    with theta_j the Ritz values of the block Krylov space of b random probes, tau_j (b,) their vectors' shares of the
+    probes. A Ritz value that has converged to an eigenvalue counts as one in place of its (d / b) |tau_j|^2, and the
+    others share what is left in proportion to theirs: most of the variance came from the few stiff ones. Eigenvalues
+    apart from the prior's are taken to be simple. probes: b; depth: blocks of products for each log-determinant, exact
+    where probes * depth reaches d. every: of so many steps one, drawn at random, speaks for all; the `first` steps,
+    which change most, speak for themselves. rng: of probes and draws; from the same state, estimates at nearby step
+    sizes share them. Values only: Ritz pairs that all but coincide make derivatives unreliable.
 
     Source: Ubaru, Chen, Saad, "Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature", 2017, SIAM J. Matrix
-    Anal. Appl. 38(4).
+    Anal. Appl. 38(4), there with one probe a time and no count of converged values.
     """
 
-    def __init__(self, rng: torch.Generator, iterations: int = 40, every: int = 2, first: int = 2) -> None:
-        at_least_one(iterations=iterations, every=every)
-        self.rng, self.iterations, self.every, self.first = rng, iterations, every, first
+    def __init__(self, rng: torch.Generator, probes: int = 8, depth: int = 6, every: int = 2, first: int = 1) -> None:
+        at_least_one(probes=probes, depth=depth, every=every)
+        self.rng, self.probes, self.depth, self.every, self.first = rng, probes, depth, every, first
 
     def start(self, z: Flat) -> None:
         """See z_0."""
@@ -59,75 +62,77 @@ class LanczosConditional(Density):
             self._speak()
         return self.value
 
+    def products_per_step(self, steps: int) -> float:
+        """Return the Hessian-vector products that a chain of K steps takes, over K."""
+        alone = min(self.first, steps)
+        return self.probes * self.depth * (alone + math.ceil((steps - alone) / self.every)) / steps
+
     def _speak(self) -> None:
         size = len(self.block)
         one = 0 if size == 1 else int(torch.randint(size, (), generator=self.rng, device=self.rng.device))
-        self.value = self.value - size * log_det(self.block[one], self.iterations, self.rng)
+        self.value = self.value - size * log_det(self.block[one], self.probes, self.depth, self.rng)
         self.block = []
 
 
-def log_det(step: Step, iterations: int, rng: torch.Generator) -> PerImage:
-    """Estimate log |det A| of a step, float64, from as many products with its Hessian."""
-    d = step.z.shape[1]
-    root = step.step_size.double() / math.sqrt(2)
-    prior = -(root**2).mean(1, keepdim=True)
-    theta, first, residual = lanczos(
-        lambda v: root * products(step, (root * v)[None])[0], signs(step.z, rng), min(iterations, d), prior
+def log_det(step: Step, probes: int, depth: int, rng: torch.Generator) -> PerImage:
+    """Estimate log |det A| of a step, float64, from probes * depth products with its Hessian."""
+    n, d = step.z.shape
+    root = step.step_size / math.sqrt(2)
+    if probes * depth >= d:
+        depth, start = 1, torch.eye(d, dtype=root.dtype, device=root.device).expand(n, d, d)
+    else:
+        drawn = torch.randn(n, d, probes, generator=rng, device=rng.device, dtype=torch.float64)
+        start = torch.linalg.qr(drawn.to(root))[0]
+    theta, share, residual = ritz(
+        lambda v: root[..., None] * images(step, root[..., None] * v).to(root.dtype), start, depth
     )
+    prior = -(root.double() ** 2).mean(1, keepdim=True)
     distance = (theta - prior).abs()
-    # the prior's own curvature has many directions, never one: it stays with the rest
-    found = ((residual < CONVERGED * distance) & (distance > 0.1 * prior.abs())).double()
-    values = (1 + theta).abs().clamp(min=1e-6).log()
-    rest = first**2 * (1 - found)
+    found = (residual < CONVERGED * distance) & (distance > 0.1 * prior.abs())  # the prior's has many directions
+    # a share too large for one direction is a cluster's, not told apart yet
+    found = (found & (d * share < start.shape[2] * (1 + 5 * (2 / start.shape[2]) ** 0.5))).double()
+    values = (1 + theta).abs().clamp(min=1e-12).log()
+    rest = share * (1 - found)
     mean_of_rest = (rest * values).sum(1) / rest.sum(1).clamp(min=1e-300)
     return (found * values).sum(1) + (d - found.sum(1)) * mean_of_rest
 
 
-def lanczos(
-    product, start: Float[Tensor, "n d"], iterations: int, idle: Float[Tensor, "#n 1"]
+def ritz(
+    product: Callable[[Columns], Columns], start: Columns, depth: int
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Float[Tensor, "n m"]]:
-    """Return Ritz values of a symmetric matrix for each row, first components of their vectors, and residual norms.
+    """Return Ritz values of a symmetric matrix M, squared shares of their vectors in the start, and residual norms.
 
-    product: (n, d) -> (n, d). All vectors are orthogonalized against all, twice. Where a Krylov space ends early the
-    values left over are `idle`, (n or 1, 1), with first component zero.
+    The space is that of start, M start, .., M^(depth - 1) start; start, (n, d, b), has orthonormal columns.
     """
-    basis = (start / start.norm(dim=1, keepdim=True))[..., None]
-    diagonal, below = [], []
-    alive = torch.ones_like(start[:, :1])
-    for _ in range(iterations):
-        last = basis[..., -1]
-        new = product(last)
-        diagonal.append(torch.where(alive > 0, (new * last).sum(1, keepdim=True), idle))
-        size = new.norm(dim=1, keepdim=True)
-        for _ in range(2):
-            new = new - (basis @ (basis.mT @ new[..., None]))[..., 0]
-        norm = new.norm(dim=1, keepdim=True)
-        alive = alive * (norm > 1e-6 * size)  # what is left of float32 products
-        below.append(norm * alive)
-        basis = torch.cat([basis, (new * alive / norm.clamp(min=1e-300))[..., None]], dim=2)
-    off = torch.cat(below[:-1], dim=1) if iterations > 1 else start[:, :0]
-    tridiagonal = torch.diag_embed(torch.cat(diagonal, dim=1))
-    tridiagonal = tridiagonal + torch.diag_embed(off, offset=1) + torch.diag_embed(off, offset=-1)
-    theta, vectors = torch.linalg.eigh(tridiagonal)
-    return theta, vectors[:, 0], below[-1] * vectors[:, -1].abs()
+    basis, curved = start, product(start)
+    for _ in range(depth - 1):
+        new = curved[..., -start.shape[2] :]
+        for _ in range(2):  # once is not enough in float32, nor where the space ends early
+            new = torch.linalg.qr(new - basis @ (basis.mT @ new))[0]
+        basis, curved = torch.cat([basis, new], dim=2), torch.cat([curved, product(new)], dim=2)
+    small = (basis.mT @ curved).double()
+    theta, turn = torch.linalg.eigh(0.5 * (small + small.mT))
+    turned = turn.to(basis.dtype)
+    residual = (curved @ turned - (basis @ turned) * theta[:, None].to(basis.dtype)).norm(dim=1).double()
+    return theta, (turn[:, : start.shape[2]] ** 2).sum(1), residual
 
 
 class SubspaceMarginal(Density):
-    """log q = log N(delta_K; 0, Sigma_K), as `Marginal`, in a subspace of the stiffest directions and a scalar beside it.
+    """log q = log N(delta_K; 0, Sigma_K), as `Marginal`, in a subspace of stiff directions and one number beside it.
 
         P (d, r): the leading left singular vectors of (I + H_k) delta_k and g_{k+1} - g_k + z_{k+1} - z_k, k = 0..K-1
         inside: Sigma' = B_k Sigma B_k^T + s_k^2 I + C_k C_k^T;  B_k = P^T A_k P,  C_k = P^T A_k (I - P P^T)
-        outside: Sigma = c I, c the mean of w^T Sigma_K w over the outside, w one random probe sent back through the chain
+        outside: Sigma = c I, c the mean of w^T Sigma_K w over the outside, by one random w sent back along the chain
 
-    C_k C_k^T is what the outside, at its prior variance, adds to the inside. The last `late` steps know all of B_k; before
-    them only its `stiff` stiffest rows and columns are taken at each step, the rest from the mean of the late ones: stiff
-    directions forget, the others average. delta^T Sigma^-1 delta belongs to the two blocks uncoupled, as delta does,
-    and is cut as in `Marginal`. rank: r. Products a step: 3 + stiff + (rank - stiff) late / K. rng: of the probe, and
-    of further probes for P where r exceeds 2 K - 1, on the latents' device. Exact where the outside is at the prior's
-    curvature and log p(x, z) is quadratic. Differentiable in the step size, with P held fixed.
+    C_k C_k^T is what the outside, at its prior variance, adds to the inside. The last `late` steps know all of B_k;
+    before them only the rows and columns of its `stiff` stiffest directions are taken at each step, the rest from the
+    mean of the late ones: stiff directions forget, the others average. delta^T Sigma^-1 delta is that of the two
+    blocks uncoupled, as is delta itself there, and is cut as in `Marginal`. rank: r. Products: see
+    `products_per_step`. rng: of w, and of probes for P where r exceeds 2 K - 1. Exact where log p(x, z) is
+    quadratic and the outside is at the prior's curvature. Differentiable in the step size, with P held fixed.
 
-    Source: none known; the subspace is that of Halko, Martinsson, Tropp, "Finding structure with randomness", 2011,
-    arXiv 0909.4061.
+    Source: none known; the subspace is in the manner of Halko, Martinsson, Tropp, "Finding structure with randomness",
+    2011, arXiv 0909.4061.
     """
 
     needs_noise = True
@@ -166,14 +171,19 @@ class SubspaceMarginal(Density):
             squared = squared + (outside**2).sum(1) / variance
         return -0.5 * (log_det + squared.clamp(max=chi_square_bound(d)) + d * math.log(2 * math.pi))
 
+    def products_per_step(self, steps: int) -> float:
+        """Return the Hessian-vector products that a chain of K steps takes, over K."""
+        late = min(self.late, steps)
+        completing = max(0, self.rank - (2 * steps - 1))
+        return 3 + (self.rank * late + self.stiff * (steps - late) + completing) / steps
+
     def _subspace(self) -> Columns:
         d = self.delta.shape[1]
         rank = min(self.rank, d)
         missing = rank - len(self.sketch)
-        for step in self.steps[::-1] if missing > 0 else []:
-            for _ in range(-(-missing // len(self.steps))):
-                probe = signs(step.z, self.rng)
-                self.sketch.append(unit(probe, probe + products(step, probe[None])[0]))
+        for number in range(missing):
+            step, probe = self.steps[-1 - number % len(self.steps)], signs(self.delta, self.rng)
+            self.sketch.append(unit(probe, probe + products(step, probe[None])[0]))
         # the derivative of a truncated decomposition is unbounded, and the estimate does not depend on P to first order
         return torch.linalg.svd(torch.stack(self.sketch, dim=2).detach(), full_matrices=False)[0][..., :rank]
 
@@ -187,7 +197,7 @@ class SubspaceMarginal(Density):
         turn = torch.linalg.eigh(square)[1].flip(-1)
         return basis @ turn, {k: curved @ turn for k, curved in known.items()}
 
-    def _walk(self, basis: Columns, known: dict[int, Columns]) -> tuple[Square, Square, Flat, Flat]:
+    def _walk(self, basis: Columns, known: dict[int, Columns]) -> tuple[Square, Square, Inside, Flat]:
         """Return roots of Sigma_K inside, with and without what the outside adds, and delta_K inside and outside."""
         identity, first = eye_like(basis), min(known)
         scale = {k: half_square(self.steps[k]).mean((1, 2), keepdim=True) for k in known}
@@ -251,7 +261,7 @@ def next_root(root: Square, block: Square, added: Square) -> Square:
     return torch.linalg.qr(torch.cat([root @ block.mT, fresh], dim=1))[1]
 
 
-def project(basis: Columns, v: Flat) -> Float[Tensor, "n r"]:
+def project(basis: Columns, v: Flat) -> Inside:
     """Return P^T v."""
     return (basis.mT @ v.double()[..., None])[..., 0]
 

@@ -75,6 +75,10 @@ class Space:
         each, decay = self.parts(settings)
         return step_sizes(each, decay, self.latents, steps)
 
+    def widths(self) -> Settings:
+        """Return how far a small move goes at most: log r matters less than a log step size and may go further."""
+        return torch.tensor([0.3] * self.layers + [0.6] * self.has_decay, dtype=torch.float64)
+
     def within(self, settings: Settings) -> Settings:
         """Return the settings, or the nearest ones that a search looks at."""
         low, high = (
@@ -131,7 +135,8 @@ class Search:
         return self.known[key]
 
     def try_(self, settings: Settings) -> float:
-        """Return the mean of the objective, and remember the best."""
+        """Return the mean of the objective at the settings cut to 0.001 .. 10, and remember the best."""
+        settings = settings.clamp(LOOK[0], LOOK[-1])
         values = self.values(settings)
         if mean(values) < mean(self.best_values):
             self.best, self.best_values = settings, values
@@ -157,7 +162,7 @@ def derivatives(objective: Objective, at: Settings, index: int) -> Tensor:
     """Return the derivative in one setting for each image where it is finite, by forward mode."""
     direction = torch.zeros_like(at)
     direction[index] = 1
-    _, slopes = torch.func.jvp(lambda settings: objective(settings).double(), (at,), (direction,))
+    slopes = torch.func.jvp(lambda settings: objective(settings).double(), (at,), (direction,))[1]
     return slopes.detach()[torch.isfinite(slopes)]
 
 
@@ -172,7 +177,9 @@ def standard_error(values: Tensor) -> float:
 
 
 def robust(values: Tensor, deviations: float = 5.0) -> Tensor:
-    """Return the values cut to so many median absolute deviations from their median."""
+    """Return the values cut to so many median absolute deviations from their median; fewer than three as they are."""
+    if len(values) < 3:
+        return values  # of two, torch's median is the lower one, and the median deviation from it is 0
     middle = values.median()
     spread = deviations * (values - middle).abs().median()
     return values.clamp(middle - spread, middle + spread)

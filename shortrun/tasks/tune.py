@@ -1,18 +1,19 @@
 """Variational optimization of a learner's step size, and the curves that it minimizes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.config import TuningConfig
+from shortrun.config import DENSE, TuningConfig
 from shortrun.errors import InputError, did_you_mean
 from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
-from shortrun.inference.divergence import ESTIMATORS, follow, named
+from shortrun.inference.divergence import ESTIMATORS, Density, follow, named
 from shortrun.inference.moves import gradient_move, grid_move
+from shortrun.inference.stochastic import LanczosConditional, SubspaceMarginal
 from shortrun.inference.tuning import (
     LOOK,
     Known,
@@ -28,6 +29,11 @@ from shortrun.learners import ShortRun
 from shortrun.learners.short_run import frozen
 
 Images = Float[Tensor, "n c h w"]
+STOCHASTIC: dict[str, Callable[[torch.Generator], Density]] = {
+    "conditional": LanczosConditional,
+    "marginal": SubspaceMarginal,
+}
+"""What stands in for an estimator where there are more than DENSE latents."""
 TUNERS = {"grid": grid, "gradient": gradient}
 MOVES = {"grid": grid_move, "gradient": gradient_move}
 
@@ -53,20 +59,36 @@ class Chains:
         self.z, self.noise = draws[0], torch.stack(draws[1:])
         self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
         self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
+        # the probes of stochastic estimators too are the same for all step sizes
+        self.probes = int(torch.randint(2**62, (), generator=rng, device=rng.device))
 
     def log_density(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
         """Return log p(x, z)."""
         return self.learner.generator.log_joint(self.x, z)
 
+    def density(self, estimator: str) -> Density:
+        """Return an estimator of log q_s(z_K), dense or stochastic by the number of latents.
+
+        Raises InputError for a name that is none, and for one that needs noise where the learner has none.
+        """
+        kind = named(estimator)
+        if kind.needs_noise and not self.learner.noise:
+            raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
+        if self.z.shape[1] <= DENSE or estimator not in STOCHASTIC:
+            return kind()
+        return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes))
+
+    def has_derivative(self, estimator: str) -> bool:
+        """Return whether the estimator's derivative in the step size can be followed; Lanczos quadrature's cannot."""
+        return not isinstance(self.density(estimator), LanczosConditional)
+
     def divergence(self, space: Space, estimator: str) -> Objective:
         """Return the objective of the variational optimization: settings -> an estimate of KL - log p(x), per image."""
-        density = named(estimator)
-        if density.needs_noise and not self.learner.noise:
-            raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
+        self.density(estimator)
 
         def objective(settings: Settings) -> Float[Tensor, "n"]:
             sizes = space.sizes(settings, self.steps).to(self.z)
-            return follow([density()], self.log_density, self.z, sizes, self.noise)[0].kl
+            return follow([self.density(estimator)], self.log_density, self.z, sizes, self.noise)[0].kl
 
         return objective
 
@@ -105,6 +127,8 @@ def tune(
         raise InputError(f"tuner: got {tuner!r}; {did_you_mean(tuner, [*TUNERS, 'acceptance'])}")
     if tuner == "acceptance" and space.has_decay:
         raise InputError(f"over: got {over!r}; acceptance moves all step sizes by one factor: write one or layers")
+    if tuner == "gradient" and not chains.has_derivative(estimator):
+        raise InputError(f"tuner: got gradient for {estimator} of more than {DENSE} latents; write grid")
     with frozen(learner.generator):
         if tuner == "acceptance":
             return acceptance(chains.acceptance(space), start)
@@ -120,7 +144,7 @@ def move_step_size(learner: ShortRun, x: Images, rng: torch.Generator, tuning: T
         if tuning.tuner == "acceptance":
             moved = acceptance_move(chains.acceptance(space), start)
         else:
-            moved = MOVES[tuning.tuner](chains.divergence(space, tuning.estimator), start)
+            moved = MOVES[tuning.tuner](chains.divergence(space, tuning.estimator), start, space.widths())
     # small moves alone let r run away where the steps are far too short: a chain of rising steps is better there
     space.write(learner.step_size, space.within(moved))
 
@@ -149,14 +173,16 @@ def divergence_curves(
 ) -> Curves:
     """Return each estimator's curve over constant step sizes, and where the tuners find its minimum.
 
-    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians. step_sizes: those looked at before
+    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians; beyond 256 latents
+    they are stochastic, and the conditional one goes without gradient. step_sizes: those looked at before
     the tuners look closer; 13 from 0.001 to 10 where not given. Raises InputError for names that are none.
     """
-    kinds = {name: named(name) for name in estimators}
     for name in tuners:
         if name not in TUNERS:
             raise InputError(f"tuner: got {name!r}; {did_you_mean(name, TUNERS)}")
     chains = Chains(learner, x.to(learner.device), rng)
+    for name in estimators:
+        chains.density(name)
     space = Space("one", learner.generator.latents)
     values: dict[str, Known] = {name: {} for name in estimators}
     minima: dict[str, dict[str, Tuned]] = {}
@@ -164,15 +190,17 @@ def divergence_curves(
         logs = LOOK.tolist() if step_sizes is None else [math.log(s) for s in step_sizes]
         for log_s in logs:
             sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
-            made = follow([kind() for kind in kinds.values()], chains.log_density, chains.z, sizes, chains.noise)
-            for name, estimate in zip(kinds, made, strict=True):
+            densities = [chains.density(name) for name in estimators]
+            made = follow(densities, chains.log_density, chains.z, sizes, chains.noise)
+            for name, estimate in zip(estimators, made, strict=True):
                 values[name][(log_s,)] = torch.where(torch.isfinite(estimate.kl), estimate.kl, torch.inf)
         for name in estimators:
             objective = chains.divergence(space, name)
             # each tuner starts from what the curve shows, and the second must not see what the first has found
-            seen = {tuner: dict(values[name]) for tuner in tuners}
+            able = [tuner for tuner in tuners if tuner != "gradient" or chains.has_derivative(name)]
+            seen = {tuner: dict(values[name]) for tuner in able}
             start = space.read(learner.step_size)
-            minima[name] = {tuner: TUNERS[tuner](objective, start, space, seen[tuner]) for tuner in tuners}
+            minima[name] = {tuner: TUNERS[tuner](objective, start, space, seen[tuner]) for tuner in able}
             for found in seen.values():
                 values[name] |= found
     return Curves(values, minima)

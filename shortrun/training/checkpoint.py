@@ -20,6 +20,7 @@ class Position:
     step: int = 0
     total: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     metrics_bytes: int = 0
     retried: int = 0
     failed: int = 0

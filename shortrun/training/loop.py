@@ -140,10 +140,11 @@ def run_to_end(
     metrics = Metrics(run.path, position) if here.first else None
     progress = Progress(total, position.step, settings.batch_size, shown=here.first)
     started = saved = time.monotonic()
-    seconds_before = position.seconds
+    seconds_before, cpu_before = position.seconds, position.cpu_seconds - time.process_time()
 
     def save() -> None:
         position.seconds = seconds_before + time.monotonic() - started
+        position.cpu_seconds = cpu_before + time.process_time()
         if metrics is not None:
             position.metrics_bytes = metrics.length()
             write_model(average.module.state_dict(), learner.description, run.checkpoint)

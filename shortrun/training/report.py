@@ -68,6 +68,7 @@ def write_report(learner: ShortRun, dataset: Dataset, config: Config, run: RunFo
         "failed_test_chains": {"value": measured["failed"], **conditions},
         "training": {
             "seconds": round(position.seconds, 1),
+            "cpu_seconds": round(position.cpu_seconds, 1),
             "epochs": config.training.epochs,
             "images": len(dataset.train),
             "updates": position.step,

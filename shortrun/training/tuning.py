@@ -4,13 +4,16 @@ import time
 
 import torch
 
-from shortrun.config import Config
+from shortrun.config import DENSE, Config
 from shortrun.data import ImageSet
 from shortrun.learners import ShortRun
 from shortrun.tasks.tune import move_step_size
 from shortrun.training.checkpoint import Position
 from shortrun.training.processes import Processes
 from shortrun.training.streams import TUNE, stream
+
+STOCHASTIC = 25
+"""Products of a stochastic estimator at a step, about."""
 
 
 def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
@@ -23,10 +26,11 @@ def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
     """
     tuning = config.inference.tuning
     settings = {"one": 1, "layers": len(config.model.latents), "schedule": 2, "both": len(config.model.latents) + 1}
-    evaluations = {"grid": 1 + 2 * settings[tuning.over], "gradient": 4 * settings[tuning.over], "acceptance": 1}
-    # acceptance runs its chain on for as many adjusted steps; path has no Hessian
-    price = 2.0 if tuning.tuner == "acceptance" or tuning.estimator == "path" else 1.5 * dim
-    once = evaluations[tuning.tuner] * tuning.images * price
+    evaluations = {"grid": 1 + 2 * settings[tuning.over], "gradient": 4 * settings[tuning.over], "acceptance": 2}
+    # a derivative by forward mode costs three to four evaluations; acceptance runs its chain on for as many adjusted
+    # steps; path has no Hessian, but a chain of few images costs as much time as an update's
+    products = 0 if tuning.tuner == "acceptance" or tuning.estimator == "path" else dim if dim <= DENSE else STOCHASTIC
+    once = evaluations[tuning.tuner] * max(1.5 * products * tuning.images, 1.5 * config.training.batch_size)
     count = min(max(1, int(tuning.share * total * config.training.batch_size / once)), total, 100)
     return frozenset(int(total * (j / (count + 1)) ** 2) for j in range(1, count + 1))
 

@@ -64,7 +64,7 @@ def test_from_any_start_the_target_is_met() -> None:
     assert stationary(np.full(D, 1.2 * math.exp(found[0]))) < BEST_ACCEPTANCE - 0.05
 
 
-@pytest.mark.parametrize("target", [0.3, 0.8])
+@pytest.mark.parametrize("target", [0.7, 0.9])
 def test_other_targets(target: float) -> None:
     tuned = acceptance(rates_of(Space("one", LATENTS)), logs(0.1), target)
     assert stationary(np.full(D, float(tuned.settings[0].exp()))) == pytest.approx(target, abs=0.03)
@@ -100,11 +100,12 @@ def test_rates_are_shares_of_each_image(s: float) -> None:
 
 
 def test_a_chain_that_diverged_counts_nothing() -> None:
-    """Of images whose density is no number beyond a wall, and of those that are sound."""
+    """Every second image has a density that is no number, or one so steep that the run leaves all bounds."""
     bad = torch.arange(8) % 2 == 0
+    weight = torch.where(bad, torch.tensor([math.nan, 0, 1e30, 0, math.nan, 0, 1e30, 0]), 1.0).double()
 
     def walled(z: Tensor) -> Tensor:
-        return torch.where(bad & (z.abs().amax(1) > 0), z[:, 0] * math.nan, -0.5 * (z**2).sum(1))
+        return -0.5 * weight * (z**2).sum(1)
 
     z, noise = normal(8, D, seed=0), normal(STEPS, 8, D, seed=1)
     uniforms = torch.rand(STEPS, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

@@ -65,6 +65,8 @@ def test_a_run_folder_holds_what_the_readme_says(stripes: Dataset, tmp_path: Pat
         "split": "test",
         "images": 24,
         "steps": 3,
+        "step_size": [pytest.approx(0.1)],
+        "step_decay": 1.0,
         "noise": True,
         "weights": "moving average",
         "precision": "float32",

@@ -1,0 +1,181 @@
+"""Estimators from few Hessian-vector products against the dense ones, on problems where those are exact or cheap."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shortrun.errors import InputError
+from shortrun.inference import stochastic
+from shortrun.inference.divergence import Conditional, Density, Estimate, Marginal, follow
+from shortrun.inference.jacobian import Linearized, Step
+from shortrun.inference.stochastic import LanczosConditional, SubspaceMarginal, log_det
+
+IMAGES, STEPS = 3, 12
+SIZES: dict[str, float | Tensor] = {
+    "one for all": 0.3,
+    "one for each step": torch.linspace(0.4, 0.2, STEPS, dtype=torch.float64)[:, None, None],
+    "one for each latent": torch.linspace(0.2, 0.4, 9, dtype=torch.float64),
+}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def quadratic(eigenvalues: Tensor, seed: int = 1):
+    """Return -1/2 z' P z + h' z for P of these eigenvalues in random directions, the same for all rows."""
+    d, rng = len(eigenvalues), seeded(seed)
+    turn = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64))[0]
+    precision = turn @ torch.diag(eigenvalues.double()) @ turn.T
+    pull = torch.randn(d, generator=rng, dtype=torch.float64)
+    return lambda z: -0.5 * ((z @ precision) * z).sum(1) + z @ pull
+
+
+def chain(d: int, steps: int = STEPS, rows: int = IMAGES, seed: int = 2) -> tuple[Tensor, Tensor]:
+    rng = seeded(seed)
+    z = torch.randn(rows, d, generator=rng, dtype=torch.float64)
+    return z, torch.randn(steps, rows, d, generator=rng, dtype=torch.float64)
+
+
+def estimate(density: Density, log_density, step_size, z: Tensor, noise: Tensor) -> Estimate:
+    return follow([density], log_density, z, step_size, noise)[0]
+
+
+class Decoder(nn.Module):
+    """Much curved in few directions, as a trained one: a layer whose weights decay from one latent to the next."""
+
+    def __init__(self, d: int, pixels: int = 80, hidden: int = 60) -> None:
+        super().__init__()
+        rng = seeded(5)
+        decay = 0.9 ** torch.arange(d, dtype=torch.float64)
+        turn = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64))[0]
+        self.inner = 0.6 * torch.randn(hidden, d, generator=rng, dtype=torch.float64) * decay @ turn
+        self.outer = torch.randn(pixels, hidden, generator=rng, dtype=torch.float64) / hidden**0.5
+        self.image = torch.tanh(
+            self.outer @ torch.tanh(self.inner @ torch.randn(d, generator=rng, dtype=torch.float64))
+        )
+
+    def log_density(self, z: Tensor) -> Tensor:
+        residual = self.image - torch.tanh(torch.tanh(z @ self.inner.T) @ self.outer.T)
+        return -0.5 * (residual**2).sum(1) / 0.3**2 - 0.5 * (z**2).sum(1)
+
+
+@pytest.mark.parametrize("step_size", SIZES.values(), ids=SIZES.keys())
+def test_with_as_many_products_as_latents_both_are_the_dense_ones(step_size: float | Tensor) -> None:
+    log_density, (z, noise) = quadratic(torch.linspace(1.5, 30, 9)), chain(9)
+    lanczos = LanczosConditional(seeded(), probes=3, depth=3, every=1)
+    assert torch.allclose(
+        estimate(lanczos, log_density, step_size, z, noise).kl,
+        estimate(Conditional(), log_density, step_size, z, noise).kl,
+        rtol=1e-9,
+    )
+    subspace = SubspaceMarginal(seeded(), rank=9, stiff=9, late=STEPS)
+    assert torch.allclose(
+        estimate(subspace, log_density, step_size, z, noise).kl,
+        estimate(Marginal(), log_density, step_size, z, noise).kl,
+        rtol=1e-7,
+    )
+
+
+def test_few_stiff_directions_and_the_rest_at_the_prior_need_a_small_rank() -> None:
+    d = 60
+    eigenvalues = torch.cat([torch.tensor([80.0, 40.0, 25.0, 9.0, 4.0]), torch.ones(d - 5)])
+    log_density, (z, noise) = quadratic(eigenvalues), chain(d)
+    for late, stiff in ((STEPS, 5), (3, 2)):
+        found = estimate(SubspaceMarginal(seeded(), 5, stiff, late), log_density, 0.15, z, noise)
+        assert torch.allclose(found.kl, estimate(Marginal(), log_density, 0.15, z, noise).kl, rtol=1e-6)
+    found = estimate(LanczosConditional(seeded(), 3, 4, every=3), log_density, 0.15, z, noise)
+    assert torch.allclose(found.kl, estimate(Conditional(), log_density, 0.15, z, noise).kl, rtol=1e-6)
+
+
+def test_the_subspace_is_completed_from_probes_where_the_chain_is_short() -> None:
+    d = 40
+    eigenvalues = torch.cat([torch.linspace(60, 5, 10), torch.ones(d - 10)])
+    log_density, (z, noise) = quadratic(eigenvalues), chain(d, steps=3)
+    found = estimate(SubspaceMarginal(seeded(), rank=12), log_density, 0.15, z, noise)
+    assert torch.allclose(found.kl, estimate(Marginal(), log_density, 0.15, z, noise).kl, rtol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_quadrature_is_unbiased_on_a_known_spectrum(depth: int) -> None:
+    d, rows = 50, 4000
+    eigenvalues = torch.linspace(
+        0.2, 3.0, d
+    )  # no stiff ones: nothing converges, the plain quadrature is what is tested
+    log_density, (z, noise) = quadratic(eigenvalues), chain(d, 1, rows)
+    step = Step(log_density, z, torch.full((1, 1), 0.5, dtype=torch.float64), noise[0])
+    found = log_det(step, 2, depth, seeded())
+    exact = torch.log1p(-0.125 * eigenvalues).sum()
+    assert (found.mean() - exact).abs() < 4 * found.std() / rows**0.5 + 2e-3 * exact.abs()  # the quadrature's own error
+    assert found.std() > 0
+
+
+def test_steps_that_overshoot_stay_finite() -> None:
+    d = 30
+    log_density, (z, noise) = quadratic(torch.linspace(1, 400, d)), chain(d, 40)
+    for density in (LanczosConditional(seeded(), 4, 3), SubspaceMarginal(seeded(), 12, 4, 5)):
+        found = estimate(density, log_density, 0.6, z, noise)
+        assert torch.isfinite(found.kl).all()
+        alike = follow([density], lambda v: log_density(v.double()).float(), z.float(), 0.15, noise.float())[0]
+        assert torch.isfinite(alike.log_q).all()
+
+
+def test_the_same_generator_gives_the_same_numbers() -> None:
+    log_density, (z, noise) = Decoder(40).log_density, chain(40)
+    for make in (lambda g: LanczosConditional(g, 3, 2), lambda g: SubspaceMarginal(g, 10)):
+        first, again, other = (estimate(make(seeded(seed)), log_density, 0.1, z, noise).kl for seed in (0, 0, 1))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("step_size", [0.05, 0.1, 0.15])
+def test_a_curved_generator_is_measured_within_a_few_nats(step_size: float) -> None:
+    d, steps = 80, 25
+    log_density, (z, noise) = Decoder(d).log_density, chain(d, steps, rows=6)
+    conditional, marginal = follow([Conditional(), Marginal()], log_density, z, step_size, noise)
+    lanczos, subspace = follow(
+        [LanczosConditional(seeded(), 6, 4), SubspaceMarginal(seeded(), 24, 8, 8)], log_density, z, step_size, noise
+    )
+    assert torch.equal(lanczos.z, marginal.z)
+    assert (lanczos.kl - conditional.kl).mean().abs() < 2
+    assert (subspace.kl - marginal.kl).mean().abs() < 2.5
+
+
+def test_the_subspace_estimator_is_differentiable_in_the_step_size() -> None:
+    s = torch.tensor(0.1, dtype=torch.float64)
+
+    def slope(log_density, density: Density, z: Tensor, noise: Tensor) -> Tensor:
+        def value(at: Tensor) -> Tensor:
+            return estimate(density, log_density, at.expand(len(noise), 1, 1), z, noise).kl
+
+        return torch.func.jvp(value, (s,), (torch.ones_like(s),))[1]
+
+    log_density, (z, noise) = quadratic(torch.linspace(1.5, 30, 9)), chain(9)
+    found = slope(log_density, SubspaceMarginal(seeded(), 9, 4, 5), z, noise)
+    assert torch.allclose(found, slope(log_density, Marginal(), z, noise), rtol=1e-6)
+    log_density, (z, noise) = Decoder(30).log_density, chain(30)
+    found = slope(log_density, SubspaceMarginal(seeded(), 20, 6, 6), z, noise)
+    assert torch.allclose(found, slope(log_density, Marginal(), z, noise), rtol=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 12])
+def test_products_are_as_many_as_said(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, inner = [], stochastic.products
+
+    def counting(step: Linearized, v: Tensor) -> Tensor:
+        counted.append(len(v))
+        return inner(step, v)
+
+    monkeypatch.setattr(stochastic, "products", counting)
+    log_density, (z, noise) = Decoder(40).log_density, chain(40, steps)
+    for density in (LanczosConditional(seeded(), 3, 2), SubspaceMarginal(seeded(), 10, 4, 3)):
+        counted.clear()
+        estimate(density, log_density, 0.1, z, noise)
+        assert sum(counted) == pytest.approx(density.products_per_step(steps) * steps)
+
+
+def test_counts_below_one_are_refused() -> None:
+    with pytest.raises(InputError, match="rank: got 0"):
+        SubspaceMarginal(seeded(), rank=0)
+    with pytest.raises(InputError, match="every: got 0"):
+        LanczosConditional(seeded(), every=0)

@@ -1,5 +1,8 @@
 """shortrun tune: the step size that variational optimization would choose, and the curves that it minimizes."""
 
+import math
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +35,10 @@ class Tune(ImageArguments):
 
     estimators: tuple[Estimator, ...] = ("conditional", "marginal", "path")
     """conditional (the paper's), marginal, path: of the divergence."""
+    step_sizes: tuple[float, ...] = ()
+    """Step sizes to look at before the tuners look closer; 13 from 0.001 to 10 where not given."""
+    tuners: tuple[Literal["grid", "gradient"], ...] = ("grid", "gradient")
+    """What looks for the minimum; write --tuners with nothing for the curves alone."""
     over: Literal["one", "layers", "schedule", "both"] = "one"
     """What marginal's optimum is looked for over, besides one step size: layers, a decay along the chain, or both."""
 
@@ -41,6 +48,9 @@ def main(words: list[str]) -> int:
     arguments = tyro.cli(Tune, args=words, prog=COMMAND)
     if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
         raise InputError(f"--estimators: got {' '.join(arguments.estimators) or 'none'}; write each one once")
+    for s in arguments.step_sizes:
+        if not 0 < s < math.inf:
+            raise InputError(f"--step-sizes: got {s}; write positive numbers, 0.05 0.1 0.2 for example")
     learner = read_model(arguments)
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
@@ -54,8 +64,16 @@ def main(words: list[str]) -> int:
     learner.noise = learner.noise and not arguments.no_noise
     if not learner.noise and arguments.estimators != ("conditional",):
         raise InputError("--estimators: without noise the chain's density is the conditional one; write conditional")
-    print(f"{len(given.x)} {given.name}s, {learner.steps} steps; this takes a while", flush=True)
-    curves = divergence_curves(learner, given.x, random_numbers(arguments.seed), arguments.estimators)
+    print(f"{len(given.x)} {given.name}s, {learner.steps} steps", flush=True)
+    curves = divergence_curves(
+        learner,
+        given.x,
+        random_numbers(arguments.seed),
+        arguments.estimators,
+        arguments.step_sizes or None,
+        arguments.tuners,
+        shown=shown,
+    )
     for name in arguments.estimators:
         print("\n".join(_lines(curves, name)))
     numbers: dict[str, Any] = {
@@ -83,6 +101,16 @@ def main(words: list[str]) -> int:
         )
     write_numbers(folder, COMMAND, arguments, {PICTURE: draw(curves, numbers)}, numbers, NUMBERS)
     return 0
+
+
+def shown(items: Sequence[Any], words: str) -> Iterable[Any]:
+    """Return the items with a bar of rate and time left on a terminal; elsewhere say once what is being done."""
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        print(f"{words}: {len(items)}", flush=True)
+        return items
+    return tqdm(items, desc=words, leave=False, dynamic_ncols=True)
 
 
 def _curve(curves: "Curves", name: str) -> list[dict[str, float | None]]:

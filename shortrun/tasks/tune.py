@@ -1,8 +1,8 @@
 """Variational optimization of a learner's step size, and the curves that it minimizes."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -170,12 +170,14 @@ def divergence_curves(
     estimators: Sequence[str] = tuple(ESTIMATORS),
     step_sizes: Sequence[float] | None = None,
     tuners: Sequence[str] = tuple(TUNERS),
+    shown: Callable[[Sequence[Any], str], Iterable[Any]] = lambda items, words: items,
 ) -> Curves:
     """Return each estimator's curve over constant step sizes, and where the tuners find its minimum.
 
-    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians; beyond 256 latents
-    they are stochastic, and the conditional one goes without gradient. step_sizes: those looked at before
-    the tuners look closer; 13 from 0.001 to 10 where not given. Raises InputError for names that are none.
+    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians; beyond 256 latents they are
+    stochastic, and the conditional one goes without gradient. step_sizes: those looked at before the tuners look
+    closer; 13 from 0.001 to 10 where not given. shown: called with a sequence of work and words for it, returns it, to
+    show progress. Raises InputError for names that are none.
     """
     for name in tuners:
         if name not in TUNERS:
@@ -185,22 +187,25 @@ def divergence_curves(
         chains.density(name)
     space = Space("one", learner.generator.latents)
     values: dict[str, Known] = {name: {} for name in estimators}
-    minima: dict[str, dict[str, Tuned]] = {}
     with frozen(learner.generator), torch.no_grad():
         logs = LOOK.tolist() if step_sizes is None else [math.log(s) for s in step_sizes]
-        for log_s in logs:
+        for log_s in shown(logs, "step sizes looked at"):
             sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
             densities = [chains.density(name) for name in estimators]
             made = follow(densities, chains.log_density, chains.z, sizes, chains.noise)
             for name, estimate in zip(estimators, made, strict=True):
                 values[name][(log_s,)] = torch.where(torch.isfinite(estimate.kl), estimate.kl, torch.inf)
-        for name in estimators:
-            objective = chains.divergence(space, name)
-            # each tuner starts from what the curve shows, and the second must not see what the first has found
-            able = [tuner for tuner in tuners if tuner != "gradient" or chains.has_derivative(name)]
-            seen = {tuner: dict(values[name]) for tuner in able}
-            start = space.read(learner.step_size)
-            minima[name] = {tuner: TUNERS[tuner](objective, start, space, seen[tuner]) for tuner in able}
-            for found in seen.values():
-                values[name] |= found
+        able = [
+            (name, tuner)
+            for name in estimators
+            for tuner in tuners
+            if tuner != "gradient" or chains.has_derivative(name)
+        ]
+        minima: dict[str, dict[str, Tuned]] = {name: {} for name in estimators}
+        # each search starts from what the curve shows, and must not see what another has found
+        seen = {search: dict(values[search[0]]) for search in able}
+        for name, tuner in shown(able, "searches by the tuners"):
+            start, known = space.read(learner.step_size), seen[name, tuner]
+            minima[name][tuner] = TUNERS[tuner](chains.divergence(space, name), start, space, known)
+            values[name] |= known
     return Curves(values, minima)

@@ -91,6 +91,16 @@ def test_without_noise_only_the_conditional_density_is_there(run: Path, call: Ca
     assert "acceptance" not in said
 
 
+def test_curves_alone_at_the_step_sizes_given(run: Path, call: Call) -> None:
+    code, said, _ = call("tune", run, "--n", 3, "--step-sizes", 0.05, 0.2, "--tuners")
+    assert code == 0
+    assert "minimum by" not in said
+    found = json.loads((run / "tune" / "step_size.json").read_text())
+    for curve in found["curves"].values():
+        assert [point["step_size"] for point in curve] == pytest.approx([0.05, 0.2])
+    assert found["minima"] == {"conditional": {}, "marginal": {}, "path": {}}
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -98,6 +108,7 @@ def test_without_noise_only_the_conditional_density_is_there(run: Path, call: Ca
         (["--n", "0"], "--n: got 0"),
         (["--n", "61"], "--n: got 61; there are 60 test images"),
         (["--steps", "0"], "--steps: got 0"),
+        (["--step-sizes", "0.1", "-0.2"], "--step-sizes: got -0.2"),
     ],
 )
 def test_refusals_leave_nothing_behind(run: Path, call: Call, words: list[str], complaint: str) -> None:

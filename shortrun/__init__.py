@@ -10,21 +10,39 @@ from shortrun.errors import InputError
 from shortrun.version import __version__
 
 if TYPE_CHECKING:
-    from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig, load_config
+    from shortrun.config import (
+        Config,
+        DataConfig,
+        InferenceConfig,
+        ModelConfig,
+        TrainingConfig,
+        TuningConfig,
+        load_config,
+    )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
+    from shortrun.evaluation import diagnose
     from shortrun.inference import no_noise, short_run
     from shortrun.learners import ShortRun
     from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown, conv_decoder, dense_decoder
-    from shortrun.tasks import encode, info, inpaint, interpolate, reconstruct, sample, traverse
+    from shortrun.tasks import encode, info, inpaint, interpolate, reconstruct, sample, traverse, tune
     from shortrun.training import load, resume, train
 
 _HOMES = {
-    "shortrun.config": ("Config", "DataConfig", "InferenceConfig", "ModelConfig", "TrainingConfig", "load_config"),
+    "shortrun.config": (
+        "Config",
+        "DataConfig",
+        "InferenceConfig",
+        "ModelConfig",
+        "TrainingConfig",
+        "TuningConfig",
+        "load_config",
+    ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
+    "shortrun.evaluation": ("diagnose",),
     "shortrun.inference": ("no_noise", "short_run"),
     "shortrun.learners": ("ShortRun",),
     "shortrun.model": ("Bernoulli", "DiscretizedLogistic", "Gaussian", "TopDown", "conv_decoder", "dense_decoder"),
-    "shortrun.tasks": ("encode", "info", "inpaint", "interpolate", "reconstruct", "sample", "traverse"),
+    "shortrun.tasks": ("encode", "info", "inpaint", "interpolate", "reconstruct", "sample", "traverse", "tune"),
     "shortrun.training": ("load", "resume", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -43,9 +61,11 @@ __all__ = [
     "ShortRun",
     "TopDown",
     "TrainingConfig",
+    "TuningConfig",
     "__version__",
     "conv_decoder",
     "dense_decoder",
+    "diagnose",
     "encode",
     "info",
     "inpaint",
@@ -62,6 +82,7 @@ __all__ = [
     "short_run",
     "train",
     "traverse",
+    "tune",
 ]
 
 

@@ -1,10 +1,8 @@
 """shortrun diagnose: is the inference good?"""
 
 import dataclasses
-import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -17,7 +15,7 @@ from shortrun.commands.inputs import (
     read_own,
     read_split,
 )
-from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.commands.outputs import choose_folder, shown, write_numbers
 from shortrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,13 +111,3 @@ def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor
     count = how_many(arguments.n, len(images), DEFAULT, "test image")
     more = images.take(min(len(images), AGGREGATE * count)).images()
     return more[:count], more, "test"
-
-
-def shown(items: Sequence[Any], words: str) -> Iterable[Any]:
-    """Return the items with a progress bar on a terminal; elsewhere say once what is being measured."""
-    from tqdm import tqdm
-
-    if not sys.stderr.isatty():
-        print(f"measuring: {words}", flush=True)
-        return items
-    return tqdm(items, desc=words, leave=False, dynamic_ncols=True)

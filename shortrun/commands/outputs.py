@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,16 @@ def _writing(folder: Path) -> Iterator[None]:
         raise InputError(
             f"--out: {folder} cannot be written ({error.strerror or error}); write another folder"
         ) from None
+
+
+def shown(items: Sequence[Any], words: str) -> Iterable[Any]:
+    """Return the items with a bar of rate and time left on a terminal; elsewhere say once what is being measured."""
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        print(f"measuring: {words}", flush=True)
+        return items
+    return tqdm(items, desc=words, leave=False, dynamic_ncols=True)
 
 
 def warn_of_failed(failed: "torch.Tensor") -> None:

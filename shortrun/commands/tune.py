@@ -1,15 +1,13 @@
 """shortrun tune: the step size that variational optimization would choose, and the curves that it minimizes."""
 
 import math
-import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_model
-from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.commands.outputs import choose_folder, shown, write_numbers
 from shortrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,16 +99,6 @@ def main(words: list[str]) -> int:
         )
     write_numbers(folder, COMMAND, arguments, {PICTURE: draw(curves, numbers)}, numbers, NUMBERS)
     return 0
-
-
-def shown(items: Sequence[Any], words: str) -> Iterable[Any]:
-    """Return the items with a bar of rate and time left on a terminal; elsewhere say once what is being done."""
-    from tqdm import tqdm
-
-    if not sys.stderr.isatty():
-        print(f"{words}: {len(items)}", flush=True)
-        return items
-    return tqdm(items, desc=words, leave=False, dynamic_ncols=True)
 
 
 def _curve(curves: "Curves", name: str) -> list[dict[str, float | None]]:

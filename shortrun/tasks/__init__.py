@@ -7,13 +7,16 @@ from shortrun.tasks.interpolate import Interpolation, interpolate
 from shortrun.tasks.reconstruct import Reconstruction, reconstruct
 from shortrun.tasks.sample import sample
 from shortrun.tasks.traverse import Traversal, traverse
+from shortrun.tasks.tune import Curves, divergence_curves, tune
 
 __all__ = [
+    "Curves",
     "Encoding",
     "Inpainting",
     "Interpolation",
     "Reconstruction",
     "Traversal",
+    "divergence_curves",
     "encode",
     "info",
     "inpaint",
@@ -21,4 +24,5 @@ __all__ = [
     "reconstruct",
     "sample",
     "traverse",
+    "tune",
 ]

@@ -189,7 +189,7 @@ def divergence_curves(
     values: dict[str, Known] = {name: {} for name in estimators}
     with frozen(learner.generator), torch.no_grad():
         logs = LOOK.tolist() if step_sizes is None else [math.log(s) for s in step_sizes]
-        for log_s in shown(logs, "step sizes looked at"):
+        for log_s in shown(logs, "divergence at each step size"):
             sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
             densities = [chains.density(name) for name in estimators]
             made = follow(densities, chains.log_density, chains.z, sizes, chains.noise)
@@ -204,7 +204,7 @@ def divergence_curves(
         minima: dict[str, dict[str, Tuned]] = {name: {} for name in estimators}
         # each search starts from what the curve shows, and must not see what another has found
         seen = {search: dict(values[search[0]]) for search in able}
-        for name, tuner in shown(able, "searches by the tuners"):
+        for name, tuner in shown(able, "where it is least, by each tuner"):
             start, known = space.read(learner.step_size), seen[name, tuner]
             minima[name][tuner] = TUNERS[tuner](chains.divergence(space, name), start, space, known)
             values[name] |= known

@@ -11,6 +11,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -39,6 +40,14 @@ class Page:
         file = BytesIO()
         FigureCanvasAgg(self.figure).print_png(file)
         return Image.open(file).convert("RGB")
+
+
+def log_sizes(panel: Axes) -> None:
+    """Give a panel a logarithmic axis of sizes with plain numbers, 0.01, 0.02, 0.05 and so on."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

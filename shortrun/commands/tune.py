@@ -137,7 +137,7 @@ def _lines(curves: "Curves", name: str) -> list[str]:
 
 def draw(curves: "Curves", numbers: dict[str, Any]) -> "Image.Image":
     """Draw each estimator's curve with its standard errors, and the minima that the tuners found."""
-    from shortrun.charts import COLOURS, page
+    from shortrun.charts import COLOURS, log_sizes, page
 
     names = list(curves.values)
     with page(1, len(names), (4.6, 3.4)) as sheet:
@@ -156,7 +156,8 @@ def draw(curves: "Curves", numbers: dict[str, Any]) -> "Image.Image":
                 panel.plot(at, found.value, mark, markersize=8, color=colour, label=f"{tuner}: {at:.3g}", zorder=3)
             for size in numbers["model_step_size"]:
                 panel.axvline(size, linestyle=":", color="grey", label=f"the model's: {size:.3g}")
-            panel.set(xscale="log", xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
+            log_sizes(panel)
+            panel.set(xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
             panel.set_title(f"{name}: {numbers['images']} images, K = {numbers['steps']}")
             panel.legend()
         return sheet.picture()

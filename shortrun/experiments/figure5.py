@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from shortrun.charts import COLOURS, page
+from shortrun.charts import COLOURS, log_sizes, page
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
@@ -153,7 +153,8 @@ def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], numbers: dict
                 near = [(s, value, error) for s, value, error in points if value <= ceiling]
                 s, value, error = zip(*near, strict=True)
                 over_sizes.errorbar(s, value, error, marker=".", linewidth=1, color=colour, label=f"epoch {epoch}")
-            over_sizes.set(xscale="log", xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
+            log_sizes(over_sizes)
+            over_sizes.set(xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
             over_sizes.set_title(f"{name}: {numbers['images']} images, K = {numbers['steps']}, seed 0")
             over_sizes.legend()
         return sheet.picture()

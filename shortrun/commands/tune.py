@@ -56,7 +56,7 @@ def main(words: list[str]) -> int:
     import torch
 
     from shortrun.inference import Space
-    from shortrun.tasks.tune import divergence_curves, tune
+    from shortrun.tasks.tune import divergence_curves, image_acceptance, tune
 
     learner.steps = arguments.steps or learner.steps
     learner.noise = learner.noise and not arguments.no_noise
@@ -87,7 +87,12 @@ def main(words: list[str]) -> int:
     if learner.noise:
         found = tune(learner, given.x, random_numbers(arguments.seed), tuner="acceptance")
         numbers["acceptance_step_size"] = float(torch.exp(found.settings[0]))
-        print(f"acceptance of 57.4% at s = {numbers['acceptance_step_size']:.3g}")
+        rates = image_acceptance(learner, given.x, random_numbers(arguments.seed), found.settings)
+        numbers["acceptance_per_image"] = rates.tolist()
+        print(
+            f"acceptance of 57.4% at s = {numbers['acceptance_step_size']:.3g}: {float(rates.mean()):.1%} on average, "
+            f"{float(rates.min()):.0%} to {float(rates.max()):.0%} over the images"
+        )
     if arguments.over != "one":
         found = tune(learner, given.x, random_numbers(arguments.seed), over=arguments.over)
         space = Space(arguments.over, learner.generator.latents, learner.step_size.decay)

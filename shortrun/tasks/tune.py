@@ -135,6 +135,18 @@ def tune(
         return TUNERS[tuner](chains.divergence(space, estimator), start, space)
 
 
+def image_acceptance(
+    learner: ShortRun, x: Images, rng: torch.Generator, settings: Settings, steps: int | None = None
+) -> Float[Tensor, "n"]:
+    """Return how often each image's Metropolis-adjusted chain accepts with the settings that `tune` found, (n,).
+
+    x, rng in the state that `tune` was given, steps: as there, for the same draws; settings: of one step size.
+    """
+    chains = Chains(learner, x.to(learner.device), rng, steps)
+    with frozen(learner.generator):
+        return chains.acceptance(Space("one", learner.generator.latents, learner.step_size.decay))(settings)
+
+
 def move_step_size(learner: ShortRun, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
     """Move a learner's step sizes a little towards the best for its present weights, as training does now and then."""
     chains = Chains(learner, x, rng)

@@ -58,6 +58,10 @@ def test_more_settings_are_never_worse_than_one(numbers: tuple[dict, str, Path])
     assert found["over"]["step_decay"] > 0
     assert found["over"]["value"] <= found["minima"]["marginal"]["grid"]["value"] + 0.5
     assert 0.001 < found["acceptance_step_size"] < 10
+    rates = found["acceptance_per_image"]
+    assert len(rates) == 6
+    assert sum(rates) / 6 == pytest.approx(0.574, abs=0.03)
+    assert 0 <= min(rates) < max(rates) <= 1
 
 
 def test_what_was_measured_and_how_stands_in_the_file(numbers: tuple[dict, str, Path]) -> None:

@@ -53,8 +53,6 @@ def main(words: list[str]) -> int:
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
 
-    import torch
-
     from shortrun.inference import Space
     from shortrun.tasks.tune import divergence_curves, image_acceptance, tune
 
@@ -84,18 +82,24 @@ def main(words: list[str]) -> int:
         "curves": {name: _curve(curves, name) for name in arguments.estimators},
         "minima": {name: _minima(curves, name) for name in arguments.estimators},
     }
+    own_decay = learner.step_size.decay
     if learner.noise:
         found = tune(learner, given.x, random_numbers(arguments.seed), tuner="acceptance")
-        numbers["acceptance_step_size"] = float(torch.exp(found.settings[0]))
+        # the chain falls as the model's does: the setting is its geometric mean, what a user types is s_0
+        s, decay = (
+            float(part.exp()) for part in Space("one", learner.generator.latents, own_decay).parts(found.settings)
+        )
+        numbers["acceptance_step_size"] = s
         rates = image_acceptance(learner, given.x, random_numbers(arguments.seed), found.settings)
         numbers["acceptance_per_image"] = rates.tolist()
         print(
-            f"acceptance of 57.4% at s = {numbers['acceptance_step_size']:.3g}: {float(rates.mean()):.1%} on average, "
+            f"acceptance of 57.4% at s = {s:.3g}{'' if decay == 1 else f' falling to {decay:.3g} of it'}: "
+            f"{float(rates.mean()):.1%} on average, "
             f"{float(rates.min()):.0%} to {float(rates.max()):.0%} over the images"
         )
     if arguments.over != "one":
         found = tune(learner, given.x, random_numbers(arguments.seed), over=arguments.over)
-        space = Space(arguments.over, learner.generator.latents, learner.step_size.decay)
+        space = Space(arguments.over, learner.generator.latents, own_decay)
         each, decay = (part.exp().tolist() for part in space.parts(found.settings))
         numbers["over"] = {"settings": arguments.over, "step_size": each, "step_decay": decay, "value": found.value}
         print(
@@ -117,7 +121,7 @@ def _minima(curves: "Curves", name: str) -> dict[str, dict[str, Any]]:
             "step_size": float(found.settings[0].exp()),
             "value": _plain(found.value),
             "standard_error": _plain(found.error),
-            "better_than_present": found.improved,
+            "better_than_start": found.improved,
         }
         for tuner, found in curves.minima[name].items()
     }
@@ -134,7 +138,7 @@ def _lines(curves: "Curves", name: str) -> list[str]:
     lines = [f"{name}:", "       s    E[log q - log p(x, z)]"]
     lines += [f"  {s:6.3g}    {value:.5g} ± {error:.2g}" for s, value, error in points]
     for tuner, found in curves.minima[name].items():
-        words = "" if found.improved else "; nothing better than the present step size was found"
+        words = "" if found.improved else "; nothing better was found than where it began, the model's mean step size"
         s = float(found.settings[0].exp())
         lines.append(f"  minimum by {tuner}: s = {s:.3g} with {found.value:.2f} ± {found.error:.2f}{words}")
     return lines

@@ -1,12 +1,14 @@
 """shortrun tune, as a user calls it."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import shortrun
 from shortrun.commands.outputs import MADE_BY
 
 Call = Callable[..., tuple[int, str, str]]
@@ -83,6 +85,21 @@ def test_the_same_seed_gives_the_same_numbers_and_the_model_stays(run: Path, cal
         written.append({key: found[key] for key in ("curves", "minima", "acceptance_step_size")})
     assert written[0] == written[1]
     assert (run / "checkpoint" / "model.safetensors").read_bytes() == weights
+
+
+def test_of_a_model_whose_steps_fall_it_says_the_first(run: Path, call: Call) -> None:
+    said = {}
+    for decay in (1.0, 0.25):
+        learner = shortrun.load(run)
+        learner.step_size.log_decay.fill_(math.log(decay))
+        learner.save_pretrained(run / "checkpoint")
+        words = ("tune", run, "--n", 3, "--step-sizes", 0.1, "--estimators", "path", "--tuners")
+        code, out, _ = call(*words)
+        assert code == 0
+        assert ("falling to 0.25 of it" in out) == (decay < 1)
+        said[decay] = json.loads((run / "tune" / "step_size.json").read_text())["acceptance_step_size"]
+    # the adjusted steps are as long as the last one: the first is then about four times that
+    assert said[0.25] > 2 * said[1.0]
 
 
 def test_without_noise_only_the_conditional_density_is_there(run: Path, call: Call) -> None:

@@ -154,8 +154,51 @@ def test_none_is_left_out() -> None:
     assert mapping["data"]["crop"] == 3
     assert "dir" not in mapping["data"]
     assert "threads" not in mapping["training"]
-    assert None not in [value for table in mapping.values() for value in table.values()]
+    assert "width" not in mapping["encoder"]
+    tables = [table for table in mapping.values() if isinstance(table, dict)]
+    assert None not in [value for table in [mapping, *tables] for value in table.values()]
     assert to_mapping(Config(data=DataConfig(dir=Path("a") / "b")))["data"]["dir"] == "a/b"
+
+
+def test_a_recipe_holds_other_values_for_other_learners(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        "[model]\nsigma = 0.2\nwidth = 30\n[learners.vae.model]\nsigma = 0.4\n[learners.glow.glow]\nwidth = 8\n"
+    )
+    own, vae, glow = (load_config(str(path), learner) for learner in (None, "vae", "glow"))
+    assert (own.learner, own.model.sigma, own.model.width, own.glow.width) == ("short_run", 0.2, 30, 128)
+    assert (vae.learner, vae.model.sigma, vae.model.width, vae.glow.width) == ("vae", 0.4, 30, 128)
+    assert (glow.learner, glow.model.sigma, glow.glow.width) == ("glow", 0.2, 8)
+    path.write_text('learner = "vae"\n' + path.read_text())
+    assert load_config(str(path)) == vae
+    assert load_config(str(path), "glow") == glow
+
+
+@pytest.mark.parametrize(
+    ("text", "learner", "words"),
+    [
+        ("", "vea", "learner: got 'vea'; did you mean 'vae'"),
+        ('learner = "gan"', None, "learner: got 'gan'; choose one of"),
+        ("[learners.vea.model]\nsigma = 1", None, "learners: got 'vea'; did you mean"),
+        ("[learners.vae.model]\nsgima = 1", None, "learners.vae.model.sgima: unknown key"),
+        ("", "ladder_vae", "add --model.parameterization conditional"),
+        ('[model]\nparameterization = "conditional"', "vlae", "add --model.parameterization ladder"),
+        ('[model]\nprior = "mixture"', "vae", "model.prior: vae has the divergence"),
+        ('[model]\nprior = "mixture"\n[inference]\nstep_size = "tuned"', None, "inference.step-size: the estimators"),
+        ('[inference]\nstep_size = "tuned"', "persistent", "inference.step-size: only short_run"),
+        ("[training]\nkl_schedule = [[0, 0], [1, 1]]", None, "training.kl-schedule: short_run has no encoder"),
+        ("[training]\nkl_schedule = [[0, -1], [1, 1]]", "vae", "training.kl-schedule: got a negative"),
+        ("[training]\nstep_size_schedule = [[0, 1], [1, 1]]", "vae", "training.step-size-schedule: vae takes no"),
+        ("[training]\nupdates = 0", None, "training.updates: got 0"),
+        ("[glow]\nscales = 0", None, "glow.scales: got 0"),
+    ],
+)
+def test_what_a_learner_does_not_have_is_refused(text: str, learner: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="^[^\n]*$") as error:
+        load_config(str(path), learner)
+    assert words in str(error.value)
 
 
 def test_whole_numbers_become_floats_where_a_float_is_wanted() -> None:
@@ -172,7 +215,7 @@ REFUSED = {
     "modle.width = 3": "modle: unknown key; did you mean 'model'?",
     "model.widht = 3": "model.widht: unknown key; did you mean 'width'?",
     "inference.stepsize = 0.1": "inference.stepsize: unknown key; did you mean 'step_size'?",
-    "model.qqqq = 3": "model.qqqq: unknown key; choose one of blocks, depth, ",
+    "model.qqqq = 3": "model.qqqq: unknown key; choose one of blocks, components, depth, ",
     "model = 3": "model: got 3; write a table of ModelConfig",
     "data = 'mnist'": "data: got 'mnist'; write a table",
     "model.width = '64'": "model.width: got '64'; write a whole number",

@@ -11,8 +11,8 @@ from shortrun.commands.inputs import (
     check_at_least,
     how_many,
     random_numbers,
-    read_model,
     read_own,
+    read_short_run,
     read_split,
 )
 from shortrun.commands.outputs import choose_folder, shown, write_numbers
@@ -51,7 +51,7 @@ def main(words: list[str]) -> int:
     """Parse, measure, write, say what was found."""
     arguments = tyro.cli(Diagnose, args=words, prog=COMMAND)
     check_at_least("--n", arguments.n, LEAST)
-    learner = read_model(arguments)
+    learner = read_short_run(arguments)
     set_step_size(learner, arguments)
     folder = choose_folder(arguments, COMMAND, "diagnose", [PICTURE, NUMBERS])
     x, more, name = read_images(learner, arguments)

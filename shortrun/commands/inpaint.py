@@ -79,12 +79,10 @@ def main(words: list[str]) -> int:
     picture = draw(given.x, mask, filled, given.name)
     write_outputs(folder, COMMAND, arguments, {names[0]: picture}, arrays, names[1])
     single, mean = errors(given.x, mask, filled)
-    noisy = learner.noise if arguments.noise is None else arguments.noise
     print(
         f"MSE on the missing pixels, {1 - float(mask.mean()):.1%} of all: {single:.5f} single completions, "
         f"{mean:.5f} mean of {arguments.completions} (pixels in [0, 1], {len(given.x)} {given.name}s, "
-        f"mask {arguments.mask}, {arguments.steps or learner.steps} steps, {'with' if noisy else 'without'} noise, "
-        f"seed {arguments.seed})"
+        f"mask {arguments.mask}, {learner.describe_inference(arguments.steps, arguments.noise)}, seed {arguments.seed})"
     )
     warn_of_failed(filled.failed)
     return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from shortrun.data import ImageSet
-    from shortrun.learners import ShortRun
+    from shortrun.learners import Learner, ShortRun
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -69,7 +69,7 @@ class Given(NamedTuple):
     """What one of them is called in captions and messages."""
 
 
-def read_model(arguments: ModelArguments) -> "ShortRun":
+def read_model(arguments: ModelArguments) -> "Learner":
     """Load the model onto its device; raise InputError where there is none, or for counts out of range."""
     check_at_least("--batch-size", arguments.batch_size, 1)
     check_at_least("--seed", arguments.seed, 0)
@@ -86,6 +86,17 @@ def read_model(arguments: ModelArguments) -> "ShortRun":
     return load(arguments.run).to(device).eval()
 
 
+def read_short_run(arguments: ModelArguments) -> "ShortRun":
+    """Load a model as `read_model` does; raise InputError where it is another learner, which has no short run."""
+    from shortrun.learners import ShortRun
+
+    learner = read_model(arguments)
+    if not isinstance(learner, ShortRun):
+        kind = "another learner" if learner.description is None else learner.description.learner
+        raise InputError(f"{arguments.run}: is a model of {kind}; this command is for those of short_run")
+    return learner
+
+
 def random_numbers(seed: int) -> "torch.Generator":
     """Return the generator of a seed, on the CPU whatever the device, so that the draws do not depend on it."""
     import torch
@@ -93,9 +104,7 @@ def random_numbers(seed: int) -> "torch.Generator":
     return torch.Generator().manual_seed(seed)
 
 
-def read_given(
-    learner: "ShortRun", arguments: ImageArguments, default: int | None = None, split: str = "test"
-) -> Given:
+def read_given(learner: "Learner", arguments: ImageArguments, default: int | None = None, split: str = "test") -> Given:
     """Read the user's own images, or those that the run was trained on or tested with.
 
     default: how many where --n is not given; None, and images of the user's own: all of them. Raises InputError for
@@ -117,7 +126,7 @@ def how_many(asked: int | None, there: int, default: int | None, name: str) -> i
     return asked or min(default or there, there)
 
 
-def read_own(learner: "ShortRun", path: Path, fit: bool) -> "torch.Tensor":
+def read_own(learner: "Learner", path: Path, fit: bool) -> "torch.Tensor":
     """Read the user's own images in the model's shape; for a model of black and white pixels they are made so."""
     import torch
 
@@ -129,7 +138,7 @@ def read_own(learner: "ShortRun", path: Path, fit: bool) -> "torch.Tensor":
     return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 else x
 
 
-def read_split(learner: "ShortRun", run: Path, split: str) -> "ImageSet":
+def read_split(learner: "Learner", run: Path, split: str) -> "ImageSet":
     """Read the train or the test images of a run's own data set; raise InputError where it is not known."""
     from shortrun.training.loop import read_dataset
     from shortrun.training.run_folder import open_run

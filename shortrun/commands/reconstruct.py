@@ -42,10 +42,9 @@ def main(words: list[str]) -> int:
         "failed": made.failed.numpy(),
     }
     write_outputs(folder, COMMAND, arguments, {names[0]: captioned_rows(rows)}, arrays, names[1])
-    noisy = learner.noise if arguments.noise is None else arguments.noise
     print(
         f"MSE {float(made.mse.mean()):.5f} (pixels in [0, 1], {len(given.x)} {given.name}s, "
-        f"{arguments.steps or learner.steps} steps, {'with' if noisy else 'without'} noise, seed {arguments.seed})"
+        f"{learner.describe_inference(arguments.steps, arguments.noise)}, seed {arguments.seed})"
     )
     warn_of_failed(made.failed)
     return 0

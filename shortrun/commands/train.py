@@ -39,6 +39,14 @@ class Resume:
     """cpu or cuda; the best there is where not given."""
 
 
+def chosen_learner(words: list[str]) -> str | None:
+    """Return the learner that the words ask for: what a recipe holds for it are the defaults of all other options."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.split("=")[0] == "--learner":
+            return word.split("=", 1)[1] if "=" in word else following
+    return None
+
+
 def main(words: list[str]) -> int:
     """Parse, train, say where the run is."""
     if not words or words[0] in ("-h", "--help"):
@@ -53,8 +61,8 @@ def main(words: list[str]) -> int:
             raise InputError(
                 f"recipe: got {words[0]!r}; write a recipe's name first: shortrun train digits {words[0]} ..."
             )
-        recipe = load_config(words[0])
-        default = Train(recipe.data, recipe.model, recipe.inference, recipe.training)
+        recipe = load_config(words[0], chosen_learner(words))
+        default = Train(**vars(recipe))
         arguments = tyro.cli(Train, args=words[1:], default=default, prog=f"shortrun train {words[0]}")
         validate(arguments)
 
@@ -65,7 +73,7 @@ def main(words: list[str]) -> int:
         if isinstance(arguments, Resume):
             run = resume(arguments.resume, device=arguments.device)
         else:
-            config = Config(arguments.data, arguments.model, arguments.inference, arguments.training)
+            config = Config(**{name: value for name, value in vars(arguments).items() if name not in ("out", "device")})
             run = train(config, arguments.out, device=arguments.device)
     except Interrupted as stopped:
         if first:

@@ -12,7 +12,7 @@ from shortrun.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from shortrun.learners import ShortRun
+    from shortrun.learners import Learner
 
 COMMAND = "shortrun traverse"
 
@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
     if arguments.prior and (arguments.images is not None or arguments.steps is not None or arguments.no_noise):
         raise InputError("--prior: starts from draws; drop --images, --steps and --no-noise, which are for images")
     learner = read_model(arguments)
-    top = len(learner.generator.latents)
+    top = len(learner.latents)
     layers = list(range(top, 0, -1)) if arguments.layer is None else [arguments.layer]
     check_place(learner, arguments)
     names = ["traversal.png", "traversal.npz"]
@@ -75,7 +75,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def check_place(learner: "ShortRun", arguments: Traverse) -> None:
+def check_place(learner: "Learner", arguments: Traverse) -> None:
     """Raise InputError where the layer or the coordinate is not there."""
     from shortrun.tasks.traverse import varied_range
 
@@ -87,7 +87,7 @@ def check_place(learner: "ShortRun", arguments: Traverse) -> None:
 
 
 def find_starts(
-    learner: "ShortRun", arguments: Traverse, rng: "torch.Generator"
+    learner: "Learner", arguments: Traverse, rng: "torch.Generator"
 ) -> "tuple[torch.Tensor, list[tuple[str, torch.Tensor]]]":
     """Return the latents (n, d) to start from, and a captioned row of pictures for each."""
     import torch
@@ -96,7 +96,7 @@ def find_starts(
     from shortrun.tasks.batches import decode
 
     if arguments.prior:
-        z = torch.randn(arguments.n or 2, learner.generator.dim, generator=rng)
+        z = torch.randn(arguments.n or 2, learner.dim, generator=rng)
         return z, [(f"draw {i + 1}", image[None]) for i, image in enumerate(decode(learner, z, arguments.batch_size))]
     given = read_given(learner, arguments, default=2)
     found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)

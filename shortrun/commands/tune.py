@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_model
+from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_short_run
 from shortrun.commands.outputs import choose_folder, shown, write_numbers
 from shortrun.errors import InputError
 
@@ -49,7 +49,7 @@ def main(words: list[str]) -> int:
     for s in arguments.step_sizes:
         if not 0 < s < math.inf:
             raise InputError(f"--step-sizes: got {s}; write positive numbers, 0.05 0.1 0.2 for example")
-    learner = read_model(arguments)
+    learner = read_short_run(arguments)
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from shortrun.inference import DrawnNoise
 from shortrun.inference.diagnostics import BEST_ACCEPTANCE, adjusted_step, evaluate, log_ratio, propose
-from shortrun.learners import ShortRun
-from shortrun.learners.short_run import frozen
+from shortrun.learners import ShortRun, frozen
 
 Images = Float[Tensor, "n c h w"]
 Shown = Callable[[Sequence[Any], str], Iterable[Any]]

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from shortrun.errors import InputError
 from shortrun.evaluation.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
-from shortrun.learners import ShortRun
-from shortrun.learners.short_run import frozen
+from shortrun.learners import LatentLearner, frozen
 from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown
 from shortrun.model.likelihood import Images
 
 
 def log_likelihood_figures(
-    learner: ShortRun,
+    learner: LatentLearner,
     x: Images,
     rng: torch.Generator,
     *,
@@ -55,7 +54,7 @@ def log_likelihood_figures(
 
 
 def annealing_gap(
-    learner: ShortRun,
+    learner: LatentLearner,
     n: int,
     rng: torch.Generator,
     *,
@@ -103,8 +102,8 @@ def simulate(
 ) -> tuple[Images, Float[Tensor, "n d"]]:
     """Draw z ~ N(0, I) and x ~ p(x | z), n of each: z is then an exact sample of the posterior of x.
 
-    x has the noise of the likelihood, unlike `ShortRun.sample`, which gives its mean. Raises InputError for n below 1
-    and for a likelihood that is not of this package.
+    x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n
+    below 1 and for a likelihood that is not of this package.
     """
     if n < 1:
         raise InputError(f"n: got {n}; write a whole number of at least 1")
@@ -126,7 +125,7 @@ def simulate(
 
 
 def _anneal(
-    learner: ShortRun,
+    learner: LatentLearner,
     x: Images,
     rng: torch.Generator,
     temperatures: int,

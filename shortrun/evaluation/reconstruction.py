@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 
 
 @torch.no_grad()
 def reconstruction_figures(
-    learner: ShortRun, x: Float[Tensor, "n c h w"], rng: torch.Generator, batch_size: int = 500
+    learner: Learner, x: Float[Tensor, "n c h w"], rng: torch.Generator, batch_size: int = 500
 ) -> dict[str, Any]:
     """Return mean squared error and second moment of one short run for each image.
 
@@ -19,7 +19,7 @@ def reconstruction_figures(
     latents per dimension, 1 for latents that follow the prior; `second_moment_layers` the same for each layer, top
     down; `failed` counts images whose chain stayed non-finite (they are in `mse` with a draw from the prior).
     """
-    error, square, failed = 0.0, torch.zeros(learner.generator.dim, dtype=torch.float64), 0
+    error, square, failed = 0.0, torch.zeros(learner.dim, dtype=torch.float64), 0
     for part in x.split(batch_size):
         part = part.to(learner.device)
         inferred = learner.infer(part, rng)
@@ -28,7 +28,7 @@ def reconstruction_figures(
         square += (inferred.z.double() ** 2).sum(0).cpu()
         failed += int(inferred.failed.sum())
     square /= len(x)
-    layers = square.split(learner.generator.latents)
+    layers = square.split(learner.latents)
     return {
         "mse": error / x.numel(),
         "second_moment": float(square.mean()),

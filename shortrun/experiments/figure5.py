@@ -18,6 +18,7 @@ from shortrun.charts import COLOURS, log_sizes, page
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
+from shortrun.experiments.checks import check_short_run
 from shortrun.figures import write_png
 from shortrun.files import replacing
 from shortrun.learners import ShortRun
@@ -27,6 +28,7 @@ from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.streams import TEST, stream
 from shortrun.training.tracking import machine
+from shortrun.training.watching import Moment
 from shortrun.version import __version__
 
 ESTIMATORS = ("conditional", "marginal")
@@ -46,6 +48,7 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
         if count < 1:
             raise InputError(f"{name}: got {seeds if name == '--seeds' else images}; write a larger whole number")
     config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
+    check_short_run(config)
     dataset = read_dataset(config)
     epochs = measured_epochs(config.training.epochs)
     records = []
@@ -85,9 +88,11 @@ def _one_seed(
     kept = {epoch: folder / "curves" / f"epoch_{epoch:04d}.json" for epoch in epochs}
     x = dataset.test.images(slice(0, min(images, len(dataset.test))))
 
-    def measure(epoch: int, learner: ShortRun) -> None:
+    def measure(moment: Moment) -> None:
+        epoch, learner = moment.epoch, moment.learner
         if epoch not in kept or kept[epoch].is_file():
             return
+        assert isinstance(learner, ShortRun)  # the configuration was checked
         print(f"seed {seed}, epoch {epoch}: looking for the best step size", flush=True)
         # the same draws after every epoch: what moves is the model
         curves = divergence_curves(learner, x, stream("cpu", seed, TEST, 2), ESTIMATORS)
@@ -107,9 +112,9 @@ def _one_seed(
             path.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
     if run.config.is_file():
-        resume(folder, device=device, dataset=dataset, after_epoch=measure)
+        resume(folder, device=device, dataset=dataset, watch=measure)
     else:
-        train(config, folder, device=device, dataset=dataset, after_epoch=measure)
+        train(config, folder, device=device, dataset=dataset, watch=measure)
     return [json.loads(path.read_text(encoding="utf-8")) for path in kept.values()]
 
 

@@ -19,7 +19,9 @@ from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError, did_you_mean
 from shortrun.evaluation import Features, frechet_distance, log_likelihood_figures, own_features
+from shortrun.experiments.checks import check_short_run
 from shortrun.files import replacing
+from shortrun.learners import ShortRun
 from shortrun.training import load, resume, train
 from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
@@ -98,6 +100,7 @@ def step_sizes(
     for name, count in (("--seeds", seeds), ("--likelihood-images", likelihood_images)):
         if count < 1:
             raise InputError(f"{name}: got {count}; write a whole number of at least 1")
+    check_short_run(config)
     dataset = read_dataset(config)
     features = own_features(dataset)
     results: dict[str, list[dict[str, float]]] = {}
@@ -127,6 +130,7 @@ def _measured(
         train(config, folder, device=device)
     result = json.loads(run.result.read_text(encoding="utf-8"))
     learner = load(folder)
+    assert isinstance(learner, ShortRun)  # the configuration was checked
     rng = stream("cpu", config.training.seed, TEST, 1)
     x = dataset.test.images(slice(0, min(likelihood_images, len(dataset.test))))
     samples = torch.cat([learner.sample(1000, rng) for _ in range(SAMPLES // 1000)])

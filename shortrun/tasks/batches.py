@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 
 BATCH_SIZE = 100
 Images = Float[Tensor, "n c h w"]
@@ -26,7 +26,7 @@ class Latents(NamedTuple):
 
 
 def infer(
-    learner: ShortRun,
+    learner: Learner,
     x: Images,
     rng: torch.Generator,
     *,
@@ -52,7 +52,7 @@ def infer(
     return Latents(torch.cat([z for z, _ in parts]), torch.cat([failed for _, failed in parts]))
 
 
-def decode(learner: ShortRun, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
+def decode(learner: Learner, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
     """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
     check_count("batch_size", batch_size)
     return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
@@ -69,7 +69,7 @@ def check_count(name: str, value: int) -> None:
         raise InputError(f"{name}: got {value}; write a whole number of at least 1")
 
 
-def check_images(learner: ShortRun, x: Tensor) -> None:
+def check_images(learner: Learner, x: Tensor) -> None:
     """Raise InputError where there are no images, or of another shape than the model's."""
     if x.ndim != 4 or not len(x):
         raise InputError(f"x: got an array of shape {tuple(x.shape)}; give at least one image, (n, c, h, w)")

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from shortrun.learners import ShortRun
-from shortrun.model.decoders import Decoder
+from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, infer
 
 
@@ -23,7 +22,7 @@ class Encoding(NamedTuple):
 
 
 def encode(
-    learner: ShortRun,
+    learner: Learner,
     x: Float[Tensor, "n c h w"],
     rng: torch.Generator,
     steps: int | None = None,
@@ -37,14 +36,5 @@ def encode(
     state of the layer above. Raises InputError for images of another shape than the model's and for counts below 1.
     """
     z, failed = infer(learner, x, rng, steps=steps, noise=noise, batch_size=batch_size)
-    parts = [_layers(learner, part) for part in z.split(batch_size)]
+    parts = [[layer.float().cpu() for layer in learner.layers(part.to(learner.device))] for part in z.split(batch_size)]
     return Encoding(z, [torch.cat(layer) for layer in zip(*parts, strict=True)], failed)
-
-
-@torch.no_grad()
-def _layers(learner: ShortRun, z: Float[Tensor, "n d"]) -> list[Tensor]:
-    split = learner.generator.split(z.to(learner.device))
-    # a decoder of the user's own is called with the layers and knows no others
-    decoder = learner.generator.decoder
-    layers = decoder.layers(*split) if isinstance(decoder, Decoder) else split
-    return [layer.float().cpu() for layer in layers]

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, check_count, check_images, decode, infer
 
 
@@ -25,7 +25,7 @@ class Inpainting(NamedTuple):
 
 
 def inpaint(
-    learner: ShortRun,
+    learner: Learner,
     x: Float[Tensor, "n c h w"],
     mask: Float[Tensor, "_ _ _ _"],
     rng: torch.Generator,

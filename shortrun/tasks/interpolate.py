@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, decode, infer
 
 
@@ -47,7 +47,7 @@ def slerp(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int) -> Flo
 
 
 def interpolate(
-    learner: ShortRun,
+    learner: Learner,
     x_from: Float[Tensor, "n c h w"],
     x_to: Float[Tensor, "_ _ _ _"],
     rng: torch.Generator,

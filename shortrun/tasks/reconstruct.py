@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, decode, infer
 
 
@@ -24,7 +24,7 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(
-    learner: ShortRun,
+    learner: Learner,
     x: Float[Tensor, "n c h w"],
     rng: torch.Generator,
     steps: int | None = None,

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, check_count, shown
 
 
-def sample(learner: ShortRun, n: int, rng: torch.Generator, batch_size: int = BATCH_SIZE) -> Float[Tensor, "n c h w"]:
+def sample(learner: Learner, n: int, rng: torch.Generator, batch_size: int = BATCH_SIZE) -> Float[Tensor, "n c h w"]:
     """Draw n images x = E[x | z], z ~ N(0, I), as (n, c, h, w) in [-1, 1], on the CPU.
 
     The numbers are drawn batch by batch, so they depend on `batch_size` too. Raises InputError for n < 1.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, check_count, decode
 
 
@@ -21,7 +21,7 @@ class Traversal(NamedTuple):
 
 
 def traverse(
-    learner: ShortRun,
+    learner: Learner,
     z: Float[Tensor, "n d"],
     layer: int,
     rng: torch.Generator,
@@ -50,12 +50,12 @@ def traverse(
     return Traversal(images, varied)
 
 
-def varied_range(learner: ShortRun, layer: int, coordinate: int | None = None) -> tuple[int, int]:
+def varied_range(learner: Learner, layer: int, coordinate: int | None = None) -> tuple[int, int]:
     """Return the columns [first, last) of the flat z that a layer, or one coordinate of it, has.
 
     layer: L is the top, 1 the lowest; coordinate: 0 is its first. Raises InputError where there is none such.
     """
-    latents = learner.generator.latents
+    latents = learner.latents
     if not 1 <= layer <= len(latents):
         raise InputError(f"layer: got {layer}; write 1 (the lowest) to {len(latents)} (the top)")
     above = len(latents) - layer

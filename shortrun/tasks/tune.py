@@ -25,8 +25,7 @@ from shortrun.inference.tuning import (
     grid,
     standard_error,
 )
-from shortrun.learners import ShortRun
-from shortrun.learners.short_run import frozen
+from shortrun.learners import ShortRun, frozen
 
 Images = Float[Tensor, "n c h w"]
 STOCHASTIC: dict[str, Callable[[torch.Generator], Density]] = {

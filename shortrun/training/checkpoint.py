@@ -11,6 +11,7 @@ from torch import nn
 
 from shortrun.errors import InputError
 from shortrun.files import replacing
+from shortrun.learners import Learner
 
 
 @dataclass
@@ -31,11 +32,18 @@ class Position:
     """Sums of the statistics since the last line of metrics."""
 
 
-def save_state(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the weights of the modules, the optimizer's moments and the position, whole or not at all."""
+def save_state(
+    path: Path,
+    learner: Learner,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+) -> None:
+    """Write weights, what the learner keeps for training, the optimizer's moments and the position, in one file."""
     tensors = {
         f"{part}/{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
     }
+    tensors |= {f"kept/{name}": value for name, value in learner.training_state().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
     with replacing(path) as temporary:
@@ -46,7 +54,9 @@ def save_state(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim
         )
 
 
-def load_state(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> Position:
+def load_state(
+    path: Path, learner: Learner, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> Position:
     """Put back what `save_state` wrote; raise InputError where the file is damaged or of another model."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -55,6 +65,7 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: torch.optim
         for part, module in modules.items():
             prefix = f"{part}/"
             module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        learner.load_training_state({n.removeprefix("kept/"): t for n, t in tensors.items() if n.startswith("kept/")})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())[:200]
         raise InputError(f"--resume: {path} cannot be used ({words}); train again, or restore it from a copy") from None

@@ -2,32 +2,28 @@
 
 import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from shortrun.config import Config, absolute, load_config, validate
+from shortrun.config import Config, LearnerConfig, absolute, load_config, validate
 from shortrun.data import NAMES, Dataset, load_dataset
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner, ShortRun, learner_class
 from shortrun.learners.pretrained import write_model
-from shortrun.model import Gaussian
 from shortrun.training.checkpoint import Position, load_state, save_state
 from shortrun.training.interruption import Interrupted, stop_signals
 from shortrun.training.processes import Processes, processes
 from shortrun.training.report import draw_progress, write_report
 from shortrun.training.run_folder import RunFolder, create_run, open_run
-from shortrun.training.schedules import interpolate
+from shortrun.training.schedules import current_settings, follow_schedules
 from shortrun.training.streams import CHAIN, ORDER, stream
 from shortrun.training.tracking import Metrics, Progress
 from shortrun.training.tuning import tune_step_size, tuning_steps
-
-AfterEpoch = Callable[[int, ShortRun], None]
+from shortrun.training.watching import Clock, Moment, Watch
 
 
 def train(
@@ -37,15 +33,15 @@ def train(
     device: str | None = None,
     dataset: Dataset | None = None,
     decoder: nn.Module | None = None,
-    after_epoch: AfterEpoch | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Learn a model and return its run folder.
 
     config: a configuration, or a recipe's name or path. out: the run folder, else a dated one under runs/. device: cpu
     or cuda, else the best there is. dataset: images in place of those that the configuration names; decoder: the
     user's own module in place of the built-in blocks, called with the layers (z_L, ..., z_1); both have to be given
-    again to `resume`. after_epoch: called with the epochs done and the learner, by the first process; it must leave the
-    learner as it is. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
+    again to `resume`. watch: called after every update, by the first process; it must leave the learners as they are,
+    and its time is not counted. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
     """
     config = absolute(load_config(config) if isinstance(config, str) else config, NAMES)
     validate(config)
@@ -54,7 +50,7 @@ def train(
         dataset = dataset or read_dataset(config)
         learner = build_learner(config, dataset, decoder, here)
         run = create_run(config, dataset.name, Path(out) if out else None).path if here.first else None
-        return run_to_end(learner, dataset, config, RunFolder(here.agree(run)), here, after_epoch)
+        return run_to_end(learner, dataset, config, RunFolder(here.agree(run)), here, watch)
 
 
 def resume(
@@ -63,7 +59,7 @@ def resume(
     device: str | None = None,
     dataset: Dataset | None = None,
     decoder: nn.Module | None = None,
-    after_epoch: AfterEpoch | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Go on with an interrupted run where its last checkpoint stands, mid-epoch too, and return its folder.
 
@@ -74,7 +70,7 @@ def resume(
         return run.path
     with processes(device) as here:
         dataset = dataset or read_dataset(config)
-        return run_to_end(build_learner(config, dataset, decoder, here), dataset, config, run, here, after_epoch)
+        return run_to_end(build_learner(config, dataset, decoder, here), dataset, config, run, here, watch)
 
 
 def read_dataset(config: Config) -> Dataset:
@@ -92,7 +88,7 @@ def read_dataset(config: Config) -> Dataset:
     )
 
 
-def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, here: Processes) -> ShortRun:
+def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, here: Processes) -> Learner:
     """Build the learner for a data set; raise InputError where the two, or the processes, do not fit."""
     images, batch_size = dataset.train, config.training.batch_size
     if config.model.likelihood == "bernoulli" and images.levels != 2:
@@ -109,16 +105,27 @@ def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, h
             f"training.batch-size: got {batch_size} for {here.count} processes; write a multiple of {here.count}"
         )
     seed = config.training.seed
-    return ShortRun.build(images.shape, config.model, config.inference, images.levels, decoder, seed)
+    description = LearnerConfig(
+        images.shape,
+        images.levels,
+        decoder is not None,
+        config.model,
+        config.inference,
+        config.learner,
+        config.encoder,
+        config.persistent,
+        config.glow,
+    )
+    return learner_class(config.learner).from_description(description, decoder, seed)
 
 
 def run_to_end(
-    learner: ShortRun,
+    learner: Learner,
     dataset: Dataset,
     config: Config,
     run: RunFolder,
     here: Processes,
-    after_epoch: AfterEpoch | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Train from where the run stands to its end, write its pictures and test figures, and return its path."""
     settings = config.training
@@ -128,27 +135,27 @@ def run_to_end(
     average = AveragedModel(learner, multi_avg_fn=moving_average(settings.ema_decay))
     modules = {"weights": learner, "average": average}
     optimizer = torch.optim.Adam(learner.parameters(), settings.learning_rate, fused=True)
+    learner.start_training(len(dataset.train), settings.seed, run.path)
     resumed = run.state.is_file()
-    position = load_state(run.state, modules, optimizer) if resumed else Position()
+    position = load_state(run.state, learner, modules, optimizer) if resumed else Position()
     here.wait()
     wrapped = here.wrap(learner)
 
     share = settings.batch_size // here.count
     steps_an_epoch = len(dataset.train) // settings.batch_size
-    total = position.total = settings.epochs * steps_an_epoch
-    tunings = tuning_steps(config, learner.generator.dim, total) if config.inference.tuned else frozenset()
+    total = position.total = settings.updates or settings.epochs * steps_an_epoch
+    tunings = tuning_steps(config, learner.dim, total) if config.inference.tuned else frozenset()
     metrics = Metrics(run.path, position) if here.first else None
     progress = Progress(total, position.step, settings.batch_size, shown=here.first)
-    started = saved = time.monotonic()
-    seconds_before, cpu_before = position.seconds, position.cpu_seconds - time.process_time()
+    saved = time.monotonic()
+    clock = Clock(position)
 
     def save() -> None:
-        position.seconds = seconds_before + time.monotonic() - started
-        position.cpu_seconds = cpu_before + time.process_time()
+        clock.stop()
         if metrics is not None:
             position.metrics_bytes = metrics.length()
             write_model(average.module.state_dict(), learner.description, run.checkpoint)
-            save_state(run.state, modules, optimizer, position)
+            save_state(run.state, learner, modules, optimizer, position)
 
     if not resumed:
         save()  # a run that is killed early can be resumed too
@@ -164,8 +171,9 @@ def run_to_end(
                 here.device.type, torch.bfloat16, enabled=half_precision(settings.precision, here.device)
             ):
                 if position.step in tunings:
+                    assert isinstance(learner, ShortRun)  # no other has a step size to tune
                     tune_step_size(learner, dataset.train, config, position, here)
-                loss, statistics = wrapped(x, rng, (here.rank, here.count))
+                loss, statistics = wrapped(x, rng, (here.rank, here.count), rows)
             optimizer.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(learner.parameters(), settings.clip_norm)
@@ -185,8 +193,11 @@ def run_to_end(
                 position.window.clear()
             if metrics is not None and epoch_done and (epoch + 1) % settings.picture_epochs == 0:
                 draw_progress(average.module, dataset.test, run, epoch + 1, settings.seed, metrics)  # pyright: ignore[reportArgumentType]
-            if here.first and epoch_done and after_epoch is not None:
-                after_epoch(epoch + 1, learner)
+            if here.first and watch is not None:
+                clock.stop()
+                done = epoch + 1 if epoch_done else None
+                watch(Moment(position.step, done, learner, average.module, position.seconds))  # pyright: ignore[reportArgumentType]
+                clock.start()
             if stopping:
                 save()
                 raise Interrupted(run.path, position.step, total)
@@ -234,29 +245,6 @@ def moving_average(decay: float) -> Any:
     return update
 
 
-def follow_schedules(learner: ShortRun, optimizer: torch.optim.Optimizer, config: Config, progress: float) -> None:
-    """Set learning rate, sigma and step size to their values at a share of the training done."""
-    settings, likelihood = config.training, learner.generator.likelihood
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * interpolate(settings.learning_rate_schedule or ((0, 1),), progress)
-    if settings.sigma_schedule and isinstance(likelihood, Gaussian):
-        likelihood.set_sigma(interpolate(settings.sigma_schedule, progress))
-    if settings.step_size_schedule:
-        learner.step_size.scale_from(
-            config.inference.first_step_size(len(config.model.latents)),
-            interpolate(settings.step_size_schedule, progress),
-        )
-
-
-def current_settings(learner: ShortRun, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Return what the schedules, or learning, have made of the settings by now."""
-    values = {"learning_rate": optimizer.param_groups[0]["lr"], "step_size": float(np.mean(learner.step_size.values))}
-    values["step_decay"] = learner.step_size.decay
-    if isinstance(learner.generator.likelihood, Gaussian):
-        values["sigma"] = learner.generator.likelihood.sigma.item()
-    return values
-
-
 def tally(position: Position, here: Processes, statistics: dict[str, Tensor], stop: bool) -> bool:
     """Add a step's statistics, averaged over the processes, to the position; return whether any of them is to stop."""
     mine = torch.tensor([*(value.item() for value in statistics.values()), float(stop)], device=here.device)
@@ -265,6 +253,7 @@ def tally(position: Position, here: Processes, statistics: dict[str, Tensor], st
     for name, value in means.items():
         position.window[name] = position.window.get(name, 0.0) + value
     position.window["steps"] = position.window.get("steps", 0.0) + 1
-    position.retried += round(means["retried"] * here.count)
-    position.failed += round(means["failed"] * here.count)
+    # only chains can fail
+    position.retried += round(means.get("retried", 0.0) * here.count)
+    position.failed += round(means.get("failed", 0.0) * here.count)
     return asked > 0

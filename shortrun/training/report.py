@@ -11,7 +11,7 @@ from shortrun.data import Dataset, ImageSet
 from shortrun.evaluation import reconstruction_figures
 from shortrun.figures import captioned_rows, grid, write_png
 from shortrun.files import replacing
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.training.checkpoint import Position
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.streams import PICTURE, TEST, stream
@@ -21,7 +21,7 @@ from shortrun.version import __version__
 COLUMNS = 12
 
 
-def reconstruction_rows(learner: ShortRun, test: ImageSet, seed: int, pairs: int) -> Image.Image:
+def reconstruction_rows(learner: Learner, test: ImageSet, seed: int, pairs: int) -> Image.Image:
     """Draw test images and their reconstructions, in pairs of rows."""
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns * pairs)).to(learner.device)
@@ -32,7 +32,7 @@ def reconstruction_rows(learner: ShortRun, test: ImageSet, seed: int, pairs: int
     return captioned_rows(rows)
 
 
-def draw_progress(learner: ShortRun, test: ImageSet, run: RunFolder, epoch: int, seed: int, metrics: Metrics) -> None:
+def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, seed: int, metrics: Metrics) -> None:
     """Draw reconstructions and samples as they are after an epoch: figures/epoch_0010.png, and TensorBoard."""
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns)).to(learner.device)
@@ -44,7 +44,7 @@ def draw_progress(learner: ShortRun, test: ImageSet, run: RunFolder, epoch: int,
     metrics.picture(picture, "reconstructions_and_samples", epoch)
 
 
-def write_report(learner: ShortRun, dataset: Dataset, config: Config, run: RunFolder, position: Position) -> None:
+def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFolder, position: Position) -> None:
     """Write figures/samples.png, figures/reconstructions.png and, last of all, result.json."""
     seed = config.training.seed
     samples = learner.sample(COLUMNS * 8, stream(learner.device, seed, PICTURE))
@@ -54,10 +54,8 @@ def write_report(learner: ShortRun, dataset: Dataset, config: Config, run: RunFo
     conditions = {
         "split": "test",
         "images": len(dataset.test),
-        "steps": learner.steps,
-        "step_size": learner.step_size.values,
-        "step_decay": learner.step_size.decay,
-        "noise": learner.noise,
+        "learner": config.learner,
+        **learner.conditions(),
         "weights": "moving average",
         "precision": "float32",
         "seed": seed,

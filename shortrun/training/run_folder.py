@@ -10,7 +10,7 @@ from torch import nn
 from shortrun.config import Config, load_config
 from shortrun.errors import InputError
 from shortrun.files import replacing
-from shortrun.learners import ShortRun
+from shortrun.learners import Learner
 from shortrun.mapping import to_mapping
 
 
@@ -75,12 +75,12 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     return run, load_config(str(run.config))
 
 
-def load(path: str | Path, decoder: nn.Module | None = None) -> ShortRun:
+def load(path: str | Path, decoder: nn.Module | None = None) -> Learner:
     """Load a trained learner from a run folder, or from a folder that `save_pretrained` wrote.
 
     decoder: the user's own module, where the run was trained with one. Raises InputError where nothing is there.
     """
     run = RunFolder(Path(path))
     if run.path.is_dir():
-        return ShortRun.from_pretrained(run.checkpoint if run.checkpoint.is_dir() else run.path, decoder=decoder)
+        return Learner.from_pretrained(run.checkpoint if run.checkpoint.is_dir() else run.path, decoder=decoder)
     raise InputError(f"{path} is not a folder; write the folder of a run that `shortrun train` made")

@@ -13,8 +13,7 @@ from shortrun.config import TuningConfig
 from shortrun.errors import InputError
 from shortrun.inference.divergence import ESTIMATORS, named
 from shortrun.inference.tuning import LOOK, Space
-from shortrun.learners import ShortRun
-from shortrun.learners.short_run import frozen
+from shortrun.learners import ShortRun, frozen
 from shortrun.tasks.tune import TUNERS, Chains, divergence_curves, move_step_size, tune
 
 N = 5

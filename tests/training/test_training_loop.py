@@ -64,6 +64,7 @@ def test_a_run_folder_holds_what_the_readme_says(stripes: Dataset, tmp_path: Pat
         "pixels": "[0, 1]",
         "split": "test",
         "images": 24,
+        "learner": "short_run",
         "steps": 3,
         "step_size": [pytest.approx(0.1)],
         "step_decay": 1.0,

@@ -1,0 +1,80 @@
+"""Recipes: TOML files in the package, or the user's own, read into a configuration."""
+
+import dataclasses
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from shortrun.config.checks import validate
+from shortrun.config.settings import Config, LearnerName
+from shortrun.errors import InputError, did_you_mean
+from shortrun.mapping import from_mapping
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes in the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_config(recipe: str, learner: str | None = None) -> Config:
+    """Read a recipe: the name of one in the package, or the path of a TOML file.
+
+    learner: in place of the recipe's. What the recipe's table `learners.NAME` holds for the learner takes the place of
+    the values that all learners share. Raises InputError for an unknown name, an unknown key, a wrong type, and a file
+    that is not TOML.
+    """
+    path = RECIPES / f"{recipe}.toml"
+    if not path.is_file():
+        path = Path(recipe)
+        if path.suffix != ".toml":
+            raise InputError(
+                f"recipe: got {recipe!r}; {did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
+            )
+        if not path.is_file():
+            raise InputError(f"recipe: {recipe} does not exist; write the path of a .toml file or a recipe's name")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"recipe: {path} is not TOML ({error}); see the recipes that `shortrun train --help` names"
+        ) from None
+    config = from_mapping(Config, _for_learner(values, learner), "")
+    validate(config)
+    return config
+
+
+def _for_learner(values: dict[str, Any], learner: str | None) -> dict[str, Any]:
+    """Return the values of a recipe as the chosen learner has them, without the tables of the others."""
+    tables = values.pop("learners", {})
+    chosen = values.get("learner", "short_run") if learner is None else learner
+    for name, where in [(chosen, "learner"), *((table, "learners") for table in tables)]:
+        if name not in get_args(LearnerName):
+            raise InputError(f"{where}: got {name!r}; {did_you_mean(str(name), get_args(LearnerName))}")
+    for name, table in tables.items():
+        # each table is read once, so that a wrong word in it is found whichever learner is chosen
+        from_mapping(Config, table, f"learners.{name}")
+    return {**_merged(values, tables.get(chosen, {})), "learner": chosen}
+
+
+def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with those of another mapping in place of their own."""
+    merged = dict(values)
+    for key, value in over.items():
+        own = merged.get(key)
+        merged[key] = _merged(own, value) if isinstance(value, Mapping) and isinstance(own, Mapping) else value
+    return merged
+
+
+def absolute(config: Config, names: Collection[str]) -> Config:
+    """Return the configuration with its paths made absolute, so that a run can be resumed from any folder.
+
+    names: what data.source means a data set by, even where a file or folder of that name is at hand.
+    """
+    data, source = config.data, Path(config.data.source).expanduser()
+    is_path = data.source not in names and source.exists()
+    folder = data.dir and data.dir.expanduser().resolve()
+    data = dataclasses.replace(data, dir=folder, source=str(source.resolve()) if is_path else data.source)
+    return dataclasses.replace(config, data=data)

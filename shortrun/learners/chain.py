@@ -1,0 +1,147 @@
+"""What learners that infer by a Langevin chain have in common."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shortrun.config import LearnerConfig
+from shortrun.errors import InputError
+from shortrun.inference import DrawnNoise, StepSize, no_noise, short_run
+from shortrun.learners.learner import Flat, Inferred, LatentLearner, Statistics, frozen
+from shortrun.model import TopDown
+from shortrun.model.likelihood import Images, Mask
+
+
+def check_steps(steps: int) -> int:
+    """Return K, or raise InputError where it is no number of steps."""
+    if steps < 1:
+        raise InputError(f"steps: got {steps}; write a whole number of at least 1")
+    return steps
+
+
+class ChainLearner(LatentLearner):
+    """A generator whose latents are inferred by a K-step Langevin chain started from the prior.
+
+    generator: p(x, z). steps: K. step_size: s_0, one number or one for each layer, top down; step_decay: r in
+    s_k = s_0 r^(k/(K-1)). noise: False for plain gradient ascent. retries: how often a chain that became non-finite is
+    started again, each time with half the step. description: what `save_pretrained` writes; `from_description` fills
+    it.
+    """
+
+    def __init__(
+        self,
+        generator: TopDown,
+        steps: int = 25,
+        step_size: float | tuple[float, ...] = 0.1,
+        step_decay: float = 1.0,
+        noise: bool = True,
+        retries: int = 3,
+        description: LearnerConfig | None = None,
+    ) -> None:
+        super().__init__()
+        check_steps(steps)
+        self.generator = generator
+        self.step_size = StepSize(step_size, generator.latents, step_decay)
+        self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
+
+    def infer(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        *,
+        mask: Mask | None = None,
+        steps: int | None = None,
+        noise: bool | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Inferred:
+        """Infer the latents of images by one short run each, from the prior.
+
+        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
+        share: see DrawnNoise. A chain that became non-finite is started again from new noise with half the step.
+        """
+        steps = self.steps if steps is None else check_steps(steps)
+        draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), share, x.device)
+        start = draws.draw()
+        z, failed, retried = self._run(x, start, draws, mask, noise)
+        return Inferred(torch.where(failed[:, None], start, z), failed, retried)
+
+    def _run(
+        self,
+        x: Images,
+        start: Flat,
+        draws: DrawnNoise,
+        mask: Mask | None = None,
+        noise: bool | None = None,
+        anew: bool = True,
+    ) -> Inferred:
+        """Run chains from where they start; one that became non-finite runs again with half the step.
+
+        anew: it then starts from a new draw of the prior, else from its start. The latents of chains that failed after
+        all retries are left as they are.
+        """
+        steps = self.step_size(len(draws))
+        with torch.no_grad(), frozen(self.generator):
+            z = self._chain(x, start, steps, draws, mask, noise)
+            retried = 0
+            failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))  # so is z where this is
+            for attempt in range(1, self.retries + 1):
+                if not failed.any():
+                    break
+                rows = failed.nonzero()[:, 0]
+                retried += len(rows)
+                again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
+                part = mask[rows] if mask is not None and len(mask) > 1 else mask
+                z[rows] = self._chain(
+                    x[rows], again.draw() if anew else start[rows], steps * 0.5**attempt, again, part, noise
+                )
+                failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))
+        return Inferred(z, failed, retried)
+
+    def _chain(
+        self, x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None, noise: bool | None
+    ) -> Flat:
+        noisy = self.noise if noise is None else noise
+        return short_run(
+            lambda latents: self.generator.log_joint(x, latents, mask),
+            z,
+            step_size,
+            draws if noisy else no_noise(len(draws), z),
+        )
+
+    def _loss_at(self, x: Images, inferred: Inferred) -> tuple[Float[Tensor, ""], Statistics]:
+        """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch."""
+        z, failed, retried = inferred
+        generator, kept = self.generator, ~failed
+        x, z = x[kept], z[kept]
+        decoded = generator.decoder(*generator.split(z))
+        log_joint = generator.likelihood.log_prob(x, decoded) + generator.log_prior(z)
+        loss = -log_joint.sum() / max(len(x), 1)
+        with torch.no_grad():
+            mse = ((generator.likelihood.mean(decoded).float() - x) ** 2).mean() / 4
+        return loss, {
+            "mse": mse,
+            "second_moment": (z**2).mean(),
+            "retried": torch.tensor(float(retried)),
+            "failed": failed.sum().float(),
+        }
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a test figure has to quote about the chain."""
+        return {
+            "steps": self.steps,
+            "step_size": self.step_size.values,
+            "step_decay": self.step_size.decay,
+            "noise": self.noise,
+        }
+
+    def settings(self) -> dict[str, float]:
+        """Return the mean step size and its decay."""
+        return {"step_size": float(np.mean(self.step_size.values)), "step_decay": self.step_size.decay}
+
+    def describe_inference(self, steps: int | None = None, noise: bool | None = None) -> str:
+        """Say how latents are inferred, with steps and noise in place of the learner's where given."""
+        noisy = self.noise if noise is None else noise
+        return f"{steps or self.steps} steps, {'with' if noisy else 'without'} noise"

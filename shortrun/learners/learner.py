@@ -1,0 +1,255 @@
+"""What every way to learn a model of images has: three verbs for training, latents, and a place on disk."""
+
+import importlib
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from huggingface_hub import ModelHubMixin
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from shortrun.config import LearnerConfig, LearnerName
+from shortrun.errors import InputError
+from shortrun.learners.pretrained import read_model, write_model
+from shortrun.model import TopDown
+from shortrun.model.decoders import Decoder
+from shortrun.model.likelihood import Images, Mask
+
+Flat = Float[Tensor, "n d"]
+Kind = TypeVar("Kind", bound="Learner")
+Rows = Int64[Tensor, "n"]
+Statistics = dict[str, Tensor]
+
+CLASSES: dict[LearnerName, str] = {
+    "short_run": "short_run.ShortRun",
+    "vae": "vae.Vae",
+    "ladder_vae": "ladder_vae.LadderVae",
+    "persistent": "persistent.Persistent",
+    "vlae": "vlae.Vlae",
+    "glow": "glow.Glow",
+}
+"""Where each learner's class is; it is imported when it is asked for."""
+
+
+class Inferred(NamedTuple):
+    """Latents of images, and what became of their chains."""
+
+    z: Flat
+    """(n, d); a chain that failed gives its start, a draw from the prior."""
+    failed: Bool[Tensor, "n"]
+    """True where log p(x, z) at the end of the chain stayed non-finite after all retries."""
+    retried: int
+    """Chains that were started again, counted once for each time."""
+
+
+class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generative-model", "latent-variable-model"]):
+    """A model of images that `train` learns and the commands use.
+
+    description: what `save_pretrained` writes; `from_description` fills it. latents: the sizes of the layers of
+    latents, top down; z is (n, d) with the layers side by side.
+    """
+
+    description: LearnerConfig | None
+    kl_weight: float = 1.0
+    """Of the divergence from the prior in the loss of a learner with an encoder; the others have no such term."""
+
+    @classmethod
+    @abstractmethod
+    def from_description(cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> "Learner":
+        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+
+    @property
+    @abstractmethod
+    def latents(self) -> tuple[int, ...]:
+        """The sizes of the layers of latents, top down."""
+
+    @property
+    def dim(self) -> int:
+        """The number of latents of an image, d."""
+        return sum(self.latents)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the learner is, and where its images have to be."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @abstractmethod
+    def loss(
+        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+    ) -> tuple[Float[Tensor, ""], Statistics]:
+        """Return what an update minimizes, and statistics of the batch.
+
+        x: (n, c, h, w) in [-1, 1]; share: see DrawnNoise; rows: (n,), which training images these are, for learners
+        that keep something for each.
+        """
+
+    def forward(
+        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+    ) -> tuple[Float[Tensor, ""], Statistics]:
+        """Return `loss`: what a wrapper for several processes calls."""
+        return self.loss(x, rng, share, rows)
+
+    @abstractmethod
+    def infer(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        *,
+        mask: Mask | None = None,
+        steps: int | None = None,
+        noise: bool | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Inferred:
+        """Return the latents that reconstructions are made of.
+
+        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the
+        learner's, for those that have them.
+        """
+
+    def draw_posterior(self, x: Images, rng: torch.Generator) -> Flat:
+        """Return one draw of the latents for each image from what stands in for the posterior: (n, d)."""
+        return self.infer(x, rng).z
+
+    @abstractmethod
+    def decode(self, z: Flat) -> Images:
+        """Return the images of latents, (n, c, h, w) in [-1, 1]."""
+
+    def layers(self, z: Flat) -> list[Tensor]:
+        """Return the layers (z_L, ..., z_1) of latents, as the generator has them."""
+        return list(z.split(self.latents, dim=1))
+
+    def reconstruct(
+        self, x: Images, rng: torch.Generator, *, steps: int | None = None, noise: bool | None = None
+    ) -> Images:
+        """Infer the latents of images and decode them: (n, c, h, w) in [-1, 1]."""
+        return self.decode(self.infer(x, rng, steps=steps, noise=noise).z)
+
+    def sample(self, n: int, rng: torch.Generator) -> Images:
+        """Decode n draws from the prior: (n, c, h, w) in [-1, 1]."""
+        return self.decode(self.draw_prior(n, rng))
+
+    def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
+        """Return n draws of the latents from the prior, on the learner's device."""
+        return torch.randn(n, self.dim, generator=rng, device=rng.device).to(self.device)
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a test figure has to quote about inference: plain values, by name."""
+        return {}
+
+    def describe_inference(self, steps: int | None = None, noise: bool | None = None) -> str:
+        """Say how latents are inferred, with steps and noise in place of the learner's where it has them."""
+        return "latents of the encoder"
+
+    def settings(self) -> dict[str, float]:
+        """Return the values that training changes on its way besides the weights, for the log."""
+        return {}
+
+    def start_training(self, images: int, seed: int, folder: Path) -> None:
+        """Prepare what the learner keeps for each of so many training images; folder: of the run."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return what only training needs, to be written beside the weights."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `training_state` returned."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_model(self.state_dict(), self.description, Path(save_directory))
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Kind],
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        decoder: nn.Module | None = None,
+    ) -> Kind:
+        """Load what `save_pretrained` wrote, from a folder or from the Hugging Face hub (OWNER/NAME), ready to use.
+
+        decoder: the user's own module, where the model was built with one. The other arguments are the hub's. Raises
+        InputError where a file is absent, damaged, does not fit, or holds another learner than the class called.
+        """
+        # In place of the mixin's method, which reads config.json by itself and knows nothing of InputError.
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = Path(
+                snapshot_download(
+                    str(pretrained_model_name_or_path),
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=["config.json", "model.safetensors"],
+                )
+            )
+        description, weights = read_model(folder)
+        if description.own_decoder and decoder is None:
+            raise InputError(f"decoder: {folder} was trained with a decoder of its own; give it, decoder=MyDecoder()")
+        if decoder is not None and not description.own_decoder:
+            raise InputError(f"decoder: {folder} has a decoder of this package; leave the argument out")
+        kind = learner_class(description.learner)
+        if not issubclass(kind, cls):
+            raise InputError(f"{folder}: holds a {kind.__name__}, no {cls.__name__}; load it with shortrun.load")
+        learner = kind.from_description(description, decoder)
+        try:
+            learner.load_state_dict(weights)
+        except RuntimeError as error:
+            raise InputError(
+                f"{folder}: the weights do not fit the configuration ({' '.join(str(error).split())[:200]})"
+            ) from None
+        return cast(Kind, learner.eval())
+
+
+class LatentLearner(Learner):
+    """A learner with a generator p(x, z) of a few latents; what differs is how they are inferred."""
+
+    generator: TopDown
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        """The sizes of the layers of latents, top down."""
+        return self.generator.latents
+
+    @torch.no_grad()
+    def decode(self, z: Flat) -> Images:
+        """Return the images of latents, (n, c, h, w) in [-1, 1]."""
+        return self.generator.decode(z).float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def layers(self, z: Flat) -> list[Tensor]:
+        """Return (z_L, ..., z_1): the parts of z, or mu_l + sigma_l u_l where the parameterization is conditional."""
+        split, decoder = self.generator.split(z), self.generator.decoder
+        # a decoder of the user's own is called with the layers and knows no others
+        return decoder.layers(*split) if isinstance(decoder, Decoder) else list(split)
+
+
+def learner_class(name: LearnerName) -> type[Learner]:
+    """Return the class of a learner by its name."""
+    module, kind = CLASSES[name].split(".")
+    return getattr(importlib.import_module(f"shortrun.learners.{module}"), kind)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Keep the weights out of the graph while the block runs: only latents get gradients."""
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)

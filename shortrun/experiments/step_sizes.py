@@ -70,6 +70,7 @@ VARIANTS: dict[str, Callable[[Config], Config]] = {
     "conditional_grid": _tuned("conditional", "grid"),
     "conditional_gradient": _tuned("conditional", "gradient"),
     "path_grid": _tuned("path", "grid"),
+    "path_gradient": _tuned("path", "gradient"),
     "acceptance": _tuned("marginal", "acceptance"),
     "marginal_layers": _tuned("marginal", "grid", over="layers"),
     "marginal_schedule": _tuned("marginal", "grid", over="schedule"),

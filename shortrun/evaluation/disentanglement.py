@@ -1,0 +1,212 @@
+"""Whether single dimensions of a code stand for single known factors of the images."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from shortrun.errors import InputError
+
+BINS = 20
+TREES, TEST_SHARE, LEAF_SHARE = 100, 1 / 3, 0.01
+BATCH_SIZE, VOTES = 64, 800
+
+
+class DCI(NamedTuple):
+    """Disentanglement, completeness and informativeness of a code."""
+
+    disentanglement: float
+    """How far each dimension serves one factor only, in [0, 1]."""
+    completeness: float
+    """How far each factor is served by one dimension only, in [0, 1]."""
+    informativeness: float
+    """The share of factors of images aside that the code tells rightly, 1 at best."""
+
+
+def mutual_information_gap(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m f"], bins: int = BINS) -> float:
+    """Return by how much the best dimension tells more of a factor than the second best, as a mean over factors.
+
+        mean_k (I(z_j1; v_k) - I(z_j2; v_k)) / H(v_k),   j1 and j2 the two dimensions of the largest I(z_j; v_k)
+
+    codes: z, (n, d) with d at least 2, the mean of the posterior as a rule. factors: v, (n, f), whole numbers, each
+    column with two values or more; their order does not matter. bins: z_j is cut into this many of equal width before
+    I is counted, so a factor of more values than bins cannot reach 1. The result is in [0, 1]. Counts of few images
+    are biased upwards in I, though much less in the gap. Raises InputError for other inputs.
+
+    Source: Chen et al., "Isolating Sources of Disentanglement in Variational Autoencoders", 2018, arXiv 1802.04942,
+    where I comes from q(z | x); the bins are those of Locatello et al., "Challenging Common Assumptions in the
+    Unsupervised Learning of Disentangled Representations", 2019, arXiv 1811.12359.
+    """
+    from sklearn.metrics import mutual_info_score
+
+    z, v = _checked(codes, factors)
+    if bins < 2:
+        raise InputError(f"bins: got {bins}; write a whole number of at least 2")
+    cut = [np.digitize(column, np.histogram_bin_edges(column, bins)[1:-1]) for column in z.T]
+    gaps = []
+    for factor in v.T:
+        second, first = np.sort([mutual_info_score(factor, column) for column in cut])[-2:]
+        gaps.append((first - second) / mutual_info_score(factor, factor))  # I(v; v) = H(v)
+    return float(np.mean(gaps))
+
+
+def attribute_predictability(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m f"]) -> float:
+    """Return the SAP score: by how much the best dimension predicts a factor better than the second best, linearly.
+
+        mean_k (S_(1)k - S_(2)k),   S_jk = Cov(z_j, v_k)^2 / (Var z_j Var v_k), the two largest over j for each k
+
+    codes, factors: as in `mutual_information_gap`, but factors are taken as quantities: the numbers of a factor without
+    order (a class) have to be left out, unless it has two values only. A dimension of no variance predicts nothing. The
+    result is in [0, 1]. Raises InputError for other inputs.
+
+    Source: Kumar, Sattigeri and Balakrishnan, "Variational Inference of Disentangled Latent Concepts from Unlabeled
+    Observations", 2018, arXiv 1711.00848: its rule for continuous factors.
+    """
+    z, v = (_standardized(table) for table in _checked(codes, factors))
+    scores = np.sort((z.T @ v / len(z)) ** 2, axis=0)
+    return float(np.mean(scores[-1] - scores[-2]))
+
+
+def dci(
+    codes: Float[Tensor, "n d"],
+    factors: Int[Tensor, "m f"],
+    rng: torch.Generator,
+    *,
+    trees: int = TREES,
+    test_share: float = TEST_SHARE,
+) -> DCI:
+    """Return disentanglement, completeness and informativeness, from random forests that tell each factor.
+
+        R_jk: importance of dimension j for factor k,   P_jk = R_jk / sum_k R_jk,   Q_jk = R_jk / sum_j R_jk
+        disentanglement = sum_j (1 - H_f(P_j.)) sum_k R_jk / sum_jk R_jk,   H_f the entropy to the base f
+        completeness    = mean_k (1 - H_d(Q_.k)),                           H_d the entropy to the base d
+        informativeness = mean_k accuracy for factor k
+
+    codes, factors: as in `mutual_information_gap`, with two factors or more. rng: splits the images into `test_share`,
+    in (0, 1), for the accuracy and the rest for the forests of `trees` trees, and seeds those. Importances are the mean
+    decreases of impurity, with all dimensions open to each split and leaves of 1% of the images or more; some goes to
+    noise all the same, so noisy codes score low. All three are in [0, 1]; without information the third is the share
+    of the commonest value or less, not 0. Raises InputError for other inputs.
+
+    Source: Eastwood and Williams, "A Framework for the Quantitative Evaluation of Disentangled Representations", 2018,
+    International Conference on Learning Representations; there the third is an error, lower is better.
+    """
+    from scipy.stats import entropy
+    from sklearn.ensemble import RandomForestClassifier
+
+    z, v = _checked(codes, factors, least_factors=2)
+    if trees < 1:
+        raise InputError(f"trees: got {trees}; write a whole number of at least 1")
+    tests = round(test_share * len(z))
+    if not 1 <= tests < len(z):
+        raise InputError(f"test_share: got {test_share} of {len(z)} images; leave at least one on each side")
+    z = _standardized(z)  # forests hold codes in float32, where a common offset would cost digits
+    order = torch.randperm(len(z), generator=rng, device=rng.device).cpu().numpy()
+    test, train = order[:tests], order[tests:]
+    importances, accuracies = [], []
+    for factor in v.T:
+        forest = RandomForestClassifier(
+            trees,
+            max_features=1.0,  # pyright: ignore[reportArgumentType]
+            # trees that part every image spend most of their splits on noise, and share the importance out to it
+            min_samples_leaf=max(1, round(LEAF_SHARE * len(train))),
+            random_state=_seed(rng),
+        )
+        forest.fit(z[train], factor[train])
+        importances.append(forest.feature_importances_)
+        accuracies.append(forest.score(z[test], factor[test]))
+    r = np.stack(importances, axis=1)
+    # a dimension that no tree uses has no P, and weighs nothing; neither has a factor of one value in `train` a Q
+    used, told = r[r.sum(1) > 0], r[:, r.sum(0) > 0]
+    if not used.size:
+        raise InputError("factors: each has one value among the images of the forests; give more images")
+    weights = used.sum(1) / used.sum()
+    return DCI(
+        disentanglement=float(weights @ (1 - entropy(used, base=v.shape[1], axis=1))),
+        completeness=float(np.sum(1 - entropy(told, base=z.shape[1], axis=0)) / v.shape[1]),
+        informativeness=float(np.mean(accuracies)),
+    )
+
+
+def factor_vae_score(
+    codes: Float[Tensor, "n d"],
+    factors: Int[Tensor, "m f"],
+    rng: torch.Generator,
+    *,
+    batch_size: int = BATCH_SIZE,
+    votes: int = VOTES,
+) -> float:
+    """Return how often the dimension that varies least among images of one factor's value tells which factor it was.
+
+        vote: k and a value of v_k at random, L images of that value,   j = argmin_j Var_L(z_j) / Var(z_j)
+        score = share of new votes (j, k) with k the commonest factor of j among the first votes
+
+    codes, factors: as in `mutual_information_gap`, with two factors or more; they are a finite table. rng: draws the
+    votes; k is uniform over factors, the value uniform over those that at least L rows have, and the L rows are drawn
+    without replacement. batch_size: L, at least 2. votes: how many for the majority, and as many new ones for the
+    score. Dimensions of no variance are left out. The result is 1 at best and about 1 / f without information. Raises
+    InputError for other inputs, and where no value of a factor has L rows.
+
+    Source: Kim and Mnih, "Disentangling by Factorising", 2018, arXiv 1802.05983; there the votes of the majority are
+    scored themselves, and images are made anew for each.
+    """
+    z, v = _checked(codes, factors, least_factors=2)
+    for name, count, least in (("batch_size", batch_size, 2), ("votes", votes, 1)):
+        if count < least:
+            raise InputError(f"{name}: got {count}; write a whole number of at least {least}")
+    live = _standardized(z)[:, np.ptp(z, axis=0) > 0]
+    if not live.shape[1]:
+        raise InputError("codes: no dimension varies; give codes that depend on the image")
+    groups = []
+    for k, factor in enumerate(v.T):
+        rows = [np.flatnonzero(factor == value) for value in np.unique(factor)]
+        most = max(len(group) for group in rows)
+        if most < batch_size:
+            raise InputError(f"batch_size: got {batch_size}; write at most {most}, the rows of a value of factor {k}")
+        groups.append([group for group in rows if len(group) >= batch_size])
+
+    def below(count: int) -> int:
+        return int(torch.randint(count, (), generator=rng, device=rng.device))
+
+    def table() -> np.ndarray:
+        counts = np.zeros((live.shape[1], len(groups)), dtype=int)
+        for _ in range(votes):
+            k = below(len(groups))
+            group = groups[k][below(len(groups[k]))]
+            chosen = torch.randperm(len(group), generator=rng, device=rng.device)[:batch_size].cpu().numpy()
+            counts[live[group[chosen]].var(axis=0).argmin(), k] += 1
+        return counts
+
+    commonest = table().argmax(axis=1)
+    return float(table()[np.arange(len(commonest)), commonest].sum() / votes)
+
+
+def _checked(codes: Tensor, factors: Tensor, least_factors: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes in float64 and factors as arrays, or say what is wrong with them."""
+    if len(codes) != len(factors) or len(codes) < 2:
+        raise InputError(f"factors: got {len(factors)} rows for {len(codes)} codes; write two or more pairs")
+    if codes.shape[1] < 2:
+        raise InputError(f"codes: got {codes.shape[1]} dimensions; write at least two")
+    if factors.shape[1] < least_factors:
+        raise InputError(f"factors: got {factors.shape[1]}; write at least {least_factors}")
+    if not torch.isfinite(codes).all():
+        raise InputError("codes: some are not finite; leave out images that failed")
+    v = factors.cpu().numpy()
+    for k, factor in enumerate(v.T):
+        if (factor == factor[0]).all():
+            raise InputError(f"factors: got one value only in column {k}; leave the column out")
+    return codes.detach().double().cpu().numpy(), v
+
+
+def _standardized(table: np.ndarray) -> np.ndarray:
+    """Return columns of mean 0 and variance 1, and those that do not vary as 0."""
+    from sklearn.preprocessing import StandardScaler
+
+    # it leaves columns that vary by rounding alone unscaled, and they come out near 0
+    return StandardScaler().fit_transform(table.astype(np.float64))
+
+
+def _seed(rng: torch.Generator) -> int:
+    return int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))

@@ -1,0 +1,36 @@
+"""Features of images as one matrix, for the measures that compare sets of images by them."""
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from shortrun.errors import InputError
+
+
+@torch.no_grad()
+def feature_matrix(
+    features: nn.Module, images: Float[Tensor, "n c h w"], batch_size: int = 500, name: str = "images"
+) -> Float64[Tensor, "n d"]:
+    """Return the features of images, one row each, in float64 on the CPU.
+
+    features: a module in evaluation mode, (n, c, h, w) -> (n, d) row by row: `own_features(dataset)`,
+    `torchscript_features(path)`, or the user's own; images go to the device of its parameters. images: (n, c, h, w) in
+    [-1, 1], at least one. name: what errors call the images. Raises InputError for no image, for an output that is not
+    (n, d), and where features are not finite.
+    """
+    if not len(images):
+        raise InputError(f"{name}: got 0 images; write at least one")
+    if batch_size < 1:
+        raise InputError(f"batch_size: got {batch_size}; write a whole number of at least 1")
+    device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
+    rows = []
+    for part in images.split(batch_size):
+        found = features(part.to(device))
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(part):
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(f"features: got {got} for {len(part)} images; write a module that gives (n, d)")
+        rows.append(found.double().cpu())
+    matrix = torch.cat(rows)
+    if not torch.isfinite(matrix).all():
+        raise InputError(f"{name}: some features are not finite; leave out images that are not")
+    return matrix

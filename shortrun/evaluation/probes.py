@@ -1,0 +1,81 @@
+"""What a linear classifier reads off codes: how openly they hold a label."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from shortrun.errors import InputError
+
+ITERATIONS = 1000
+
+
+def linear_probe(
+    codes_train: Float[Tensor, "n d"],
+    labels_train: Int[Tensor, "_"],
+    codes_test: Float[Tensor, "m _"],
+    labels_test: Int[Tensor, "_"],
+) -> float:
+    """Return the accuracy on test codes of a logistic regression that is fitted to train codes.
+
+        argmin_W sum_i -log softmax(W s(z_i) + b)_(y_i) + |W|^2 / 2,   s standardizes each dimension by the train codes
+
+    codes_train: z, (n, d); labels_train: y, (n,), two values or more; codes_test, labels_test: (m, d) and (m,), a label
+    that was not among the train ones counts as wrong. The fit is convex, so that there is no seed. The result is in
+    [0, 1]; the share of the commonest label is chance. Raises InputError for other inputs.
+
+    Source: Alain and Bengio, "Understanding Intermediate Layers Using Linear Classifier Probes", 2016, arXiv
+    1610.01644.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    for name, codes, labels in (("train", codes_train, labels_train), ("test", codes_test, labels_test)):
+        if len(codes) != len(labels) or not len(codes):
+            raise InputError(f"labels_{name}: got {len(labels)} for {len(codes)} codes; write one for each code")
+        if not torch.isfinite(codes).all():
+            raise InputError(f"codes_{name}: some are not finite; leave out images that failed")
+    if codes_train.shape[1] != codes_test.shape[1] or not codes_train.shape[1]:
+        raise InputError(
+            f"codes_test: got {codes_test.shape[1]} dimensions, but the train codes have {codes_train.shape[1]}; "
+            "write codes of one model"
+        )
+    if len(labels_train.unique()) < 2:
+        raise InputError("labels_train: got one value only; write two or more classes")
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+    probe.fit(_array(codes_train), labels_train.cpu().numpy())
+    return float(probe.score(_array(codes_test), labels_test.cpu().numpy()))
+
+
+def linear_probes(
+    codes_train: Float[Tensor, "n d"],
+    labels_train: Int[Tensor, "_"],
+    codes_test: Float[Tensor, "m _"],
+    labels_test: Int[Tensor, "_"],
+    layer_sizes: Sequence[int],
+) -> list[float]:
+    """Return the accuracy of `linear_probe` for each layer of the codes alone, in the order of the layers.
+
+        accuracy_l = linear_probe(z[:, a_l : a_l + d_l], ...),   a_l = d_1 + ... + d_(l - 1)
+
+    layer_sizes: d_l, each at least 1, which add up to d. The rest and the errors: as in `linear_probe`.
+    """
+    dims = codes_train.shape[1]
+    if min(layer_sizes, default=0) < 1 or sum(layer_sizes) != dims:
+        raise InputError(
+            f"layer_sizes: got {list(layer_sizes)}; write whole numbers of at least 1 that add up to {dims}"
+        )
+    if codes_test.shape[1] != dims:
+        raise InputError(
+            f"codes_test: got {codes_test.shape[1]} dimensions, but the train codes have {dims}; "
+            "write codes of one model"
+        )
+    parts = zip(codes_train.split(list(layer_sizes), 1), codes_test.split(list(layer_sizes), 1), strict=True)
+    return [linear_probe(train, labels_train, test, labels_test) for train, test in parts]
+
+
+def _array(codes: Tensor) -> np.ndarray:
+    return codes.detach().double().cpu().numpy()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shortrun.config import (
         Config,
         DataConfig,
+        EncoderConfig,
         InferenceConfig,
         ModelConfig,
         TrainingConfig,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
     from shortrun.evaluation import diagnose
     from shortrun.inference import no_noise, short_run
-    from shortrun.learners import ShortRun
+    from shortrun.learners import LadderVae, ShortRun, Vae, Vlae
     from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown, conv_decoder, dense_decoder
     from shortrun.tasks import encode, info, inpaint, interpolate, reconstruct, sample, traverse, tune
     from shortrun.training import load, resume, train
@@ -31,6 +32,7 @@ _HOMES = {
     "shortrun.config": (
         "Config",
         "DataConfig",
+        "EncoderConfig",
         "InferenceConfig",
         "ModelConfig",
         "TrainingConfig",
@@ -40,7 +42,7 @@ _HOMES = {
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
     "shortrun.evaluation": ("diagnose",),
     "shortrun.inference": ("no_noise", "short_run"),
-    "shortrun.learners": ("ShortRun",),
+    "shortrun.learners": ("LadderVae", "ShortRun", "Vae", "Vlae"),
     "shortrun.model": ("Bernoulli", "DiscretizedLogistic", "Gaussian", "TopDown", "conv_decoder", "dense_decoder"),
     "shortrun.tasks": ("encode", "info", "inpaint", "interpolate", "reconstruct", "sample", "traverse", "tune"),
     "shortrun.training": ("load", "resume", "train"),
@@ -53,15 +55,19 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "DiscretizedLogistic",
+    "EncoderConfig",
     "Gaussian",
     "ImageSet",
     "InferenceConfig",
     "InputError",
+    "LadderVae",
     "ModelConfig",
     "ShortRun",
     "TopDown",
     "TrainingConfig",
     "TuningConfig",
+    "Vae",
+    "Vlae",
     "__version__",
     "conv_decoder",
     "dense_decoder",

@@ -1,9 +1,10 @@
 """The command line: a table of commands, each imported only when it is called."""
 
 import importlib
+import os
 import sys
 
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, Interrupted, did_you_mean
 from shortrun.version import __version__
 
 COMMANDS = {
@@ -50,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"shortrun: error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
+            print(f"shortrun: {stopped}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("shortrun: interrupted", file=sys.stderr)
         return 130

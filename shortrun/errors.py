@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause, and the words it is said in."""
+"""The one error that a user's input can cause, and the words it is said in; and how long work is stopped."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2; in Python it is a `ValueError`.
     """
+
+
+class Interrupted(Exception):  # noqa: N818  (an event, not an error)
+    """Long work was asked to stop and has kept what it did; the words say how to go on."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -196,7 +196,7 @@ def test_a_recipe_holds_other_values_for_other_learners(tmp_path: Path) -> None:
 def test_what_a_learner_does_not_have_is_refused(text: str, learner: str | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(text)
-    with pytest.raises(InputError, match="^[^\n]*$") as error:
+    with pytest.raises(InputError, match=r"^[^\n]*$") as error:
         load_config(str(path), learner)
     assert words in str(error.value)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from shortrun.config import Config, load_config, recipe_names, validate
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, Interrupted, did_you_mean
 
 EXPERIMENTS = {
     "figure5": "the best step size as the model learns, and the curves behind it (Figure 5 of the paper)",
@@ -62,23 +62,30 @@ def main(words: list[str]) -> int:
         raise InputError(f"experiment: got {name!r}; {did_you_mean(name, EXPERIMENTS)}")
     recipe = load_config(recipe_name)
     kind = Figure5 if name == "figure5" else StepSizes
-    default = kind(recipe.data, recipe.model, recipe.inference, recipe.training)
+    default = kind(**vars(recipe))
     arguments = tyro.cli(kind, args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
     validate(arguments)
-    config = Config(arguments.data, arguments.model, arguments.inference, arguments.training)
+    config = arguments.alone()
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
 
+    try:
+        made = measured(arguments, config, out)
+    except Interrupted:
+        raise Interrupted("stopped; the same command goes on where it stands") from None
+    print(f"{made}wrote {out}")
+    return 0
+
+
+def measured(arguments: Figure5 | StepSizes, config: Config, out: Path) -> str:
+    """Run the experiment that the arguments are of and return its table."""
     if isinstance(arguments, Figure5):
         from shortrun.experiments.figure5 import figure5
 
-        made = figure5(config, out, seeds=arguments.seeds, images=arguments.images, device=arguments.device)
-    else:
-        from shortrun.experiments.step_sizes import VARIANTS, step_sizes
+        return figure5(config, out, seeds=arguments.seeds, images=arguments.images, device=arguments.device)
+    from shortrun.experiments.step_sizes import VARIANTS, step_sizes
 
-        chosen = arguments.variants or tuple(VARIANTS)
-        images = arguments.likelihood_images
-        made = step_sizes(
-            config, out, variants=chosen, seeds=arguments.seeds, likelihood_images=images, device=arguments.device
-        )
-    print(f"{made}wrote {out}")
-    return 0
+    chosen = arguments.variants or tuple(VARIANTS)
+    images = arguments.likelihood_images
+    return step_sizes(
+        config, out, variants=chosen, seeds=arguments.seeds, likelihood_images=images, device=arguments.device
+    )

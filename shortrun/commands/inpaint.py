@@ -79,10 +79,11 @@ def main(words: list[str]) -> int:
     picture = draw(given.x, mask, filled, given.name)
     write_outputs(folder, COMMAND, arguments, {names[0]: picture}, arrays, names[1])
     single, mean = errors(given.x, mask, filled)
+    said = learner.describe_inference(arguments.steps, arguments.noise, masked=True)
     print(
         f"MSE on the missing pixels, {1 - float(mask.mean()):.1%} of all: {single:.5f} single completions, "
         f"{mean:.5f} mean of {arguments.completions} (pixels in [0, 1], {len(given.x)} {given.name}s, "
-        f"mask {arguments.mask}, {learner.describe_inference(arguments.steps, arguments.noise)}, seed {arguments.seed})"
+        f"mask {arguments.mask}, {said}, seed {arguments.seed})"
     )
     warn_of_failed(filled.failed)
     return 0

@@ -1,11 +1,16 @@
 """shortrun sample: draw new images."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from shortrun.commands.inputs import ModelArguments, check_at_least, random_numbers, read_model
 from shortrun.commands.outputs import choose_folder, write_outputs
+from shortrun.errors import InputError
+
+if TYPE_CHECKING:
+    from shortrun.learners import Learner
 
 COMMAND = "shortrun sample"
 SHOWN = 144
@@ -13,28 +18,50 @@ SHOWN = 144
 
 @dataclass(frozen=True)
 class Sample(ModelArguments):
-    """Draw new images from a learned model: z from the prior, decoded.
+    """Draw new images from a learned model: z from the prior, or from a density fitted to inferred latents, decoded.
 
     Writes samples.png (the first 144) and samples.npz: images, uint8 (n, h, w, c).
     """
 
     n: int = 64
     """How many images."""
+    source: Annotated[Literal["prior", "fitted"], tyro.conf.arg(name="from")] = "prior"
+    """prior: the model's own; fitted: the mixture of normals that was fitted to the latents of training images."""
 
 
 def main(words: list[str]) -> int:
-    """Parse, draw, write."""
+    """Parse, draw, say from what, write."""
     arguments = tyro.cli(Sample, args=words, prog=COMMAND)
     check_at_least("--n", arguments.n, 1)
     learner = read_model(arguments)
+    if arguments.source == "fitted" and learner.latent_density is None:
+        raise InputError(f"--from: got fitted; {arguments.run} has no fitted density: write prior")
     names = ["samples.png", "samples.npz"]
     folder = choose_folder(arguments, COMMAND, "samples", names)
 
     from shortrun.figures import grid, to_bytes
     from shortrun.tasks import sample
 
-    images = sample(learner, arguments.n, random_numbers(arguments.seed), arguments.batch_size)
+    images = sample(learner, arguments.n, random_numbers(arguments.seed), arguments.batch_size, arguments.source)
+    print(describe(learner, arguments.source))
     columns = 12 if arguments.n > 64 else min(8, arguments.n)
     picture = grid(images[:SHOWN], columns)
     write_outputs(folder, COMMAND, arguments, {names[0]: picture}, {"images": to_bytes(images)}, names[1])
     return 0
+
+
+def describe(learner: "Learner", source: Literal["prior", "fitted"]) -> str:
+    """Say what the latents were drawn from."""
+    if source == "prior" or learner.latent_density is None:
+        model = None if learner.description is None else learner.description.model
+        if model is not None and model.prior == "mixture":
+            return f"latents from the prior, a mixture of {model.components} normals learned with the generator"
+        return "latents from the prior, N(0, I)"
+    record = learner.latent_density.record
+    normals = "1 normal" if record.components == 1 else f"a mixture of {record.components} normals"
+    covariance = {"full": "full", "diag": "diagonal"}[record.covariance]
+    gain = f"{abs(record.gain):.1f} nats {'better' if record.better_than_prior else 'worse'} than the prior"
+    return (
+        f"latents from the fitted density, {normals} with {covariance} covariance, fitted to the latents of "
+        f"{record.images} training images; on {record.held_out_images} held out, {gain}"
+    )

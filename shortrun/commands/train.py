@@ -1,7 +1,6 @@
 """shortrun train: learn a model from images, or go on with an interrupted run."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,20 +65,13 @@ def main(words: list[str]) -> int:
         arguments = tyro.cli(Train, args=words[1:], default=default, prog=f"shortrun train {words[0]}")
         validate(arguments)
 
-    from shortrun.training import Interrupted, resume, train
+    from shortrun.training import resume, train
 
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
-    try:
-        if isinstance(arguments, Resume):
-            run = resume(arguments.resume, device=arguments.device)
-        else:
-            config = Config(**{name: value for name, value in vars(arguments).items() if name not in ("out", "device")})
-            run = train(config, arguments.out, device=arguments.device)
-    except Interrupted as stopped:
-        if first:
-            print(f"shortrun: {stopped}", file=sys.stderr)
-        return 130
-    if first:
+    if isinstance(arguments, Resume):
+        run = resume(arguments.resume, device=arguments.device)
+    else:
+        run = train(arguments.alone(), arguments.out, device=arguments.device)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
         from shortrun.tasks.info import info
 
         print(info(run))

@@ -96,7 +96,7 @@ def find_starts(
     from shortrun.tasks.batches import decode
 
     if arguments.prior:
-        z = torch.randn(arguments.n or 2, learner.dim, generator=rng)
+        z = learner.draw_prior(arguments.n or 2, rng).cpu()
         return z, [(f"draw {i + 1}", image[None]) for i, image in enumerate(decode(learner, z, arguments.batch_size))]
     given = read_given(learner, arguments, default=2)
     found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)

@@ -63,6 +63,8 @@ def validate(config: Config) -> None:
         raise InputError(f"data.test-fraction: got {data.test_fraction}; write a number between 0 and 1")
     if not 0 <= training.ema_decay < 1:
         raise InputError(f"training.ema-decay: got {training.ema_decay}; write a number from 0 up to, not including, 1")
+    if training.fit_images and training.fit_images < 10:
+        raise InputError(f"training.fit-images: got {training.fit_images}; write 0 for none, or at least 10")
     if inference.retries < 0:
         raise InputError(f"inference.retries: got {inference.retries}; write 0 or more")
     if not 0 <= training.seed < 2**63:

@@ -1,6 +1,6 @@
 """What a run is made of: dataclasses that recipe files fill and the command line overrides. Imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -181,6 +181,8 @@ class TrainingConfig:
     """Epochs between two pictures of samples and reconstructions."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints; one is also written at the end and at Ctrl-C."""
+    fit_images: int = 10000
+    """Training images, at most, to whose latents a density is fitted at the end, to sample from; 0: none is."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,10 @@ class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     persistent: PersistentConfig = field(default_factory=PersistentConfig)
     glow: GlowConfig = field(default_factory=GlowConfig)
+
+    def alone(self) -> "Config":
+        """Return the configuration without what a command's arguments add to it."""
+        return Config(**{item.name: getattr(self, item.name) for item in fields(Config)})
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def bits_per_dim(generator: TopDown, nats: float, dims: int, levels: int | None)
 def simulate(
     generator: TopDown, n: int, rng: torch.Generator, device: torch.device | str = "cpu"
 ) -> tuple[Images, Float[Tensor, "n d"]]:
-    """Draw z ~ N(0, I) and x ~ p(x | z), n of each: z is then an exact sample of the posterior of x.
+    """Draw z ~ p(z) and x ~ p(x | z), n of each: z is then an exact sample of the posterior of x.
 
     x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n
     below 1 and for a likelihood that is not of this package.
@@ -108,7 +108,7 @@ def simulate(
     if n < 1:
         raise InputError(f"n: got {n}; write a whole number of at least 1")
     dtype = next((weight.dtype for weight in generator.parameters()), torch.float32)
-    z = torch.randn(n, generator.dim, generator=rng, device=rng.device, dtype=dtype).to(device)
+    z = generator.prior.sample(n, rng, dtype, device)
     decoded, likelihood = generator.decoder(*generator.split(z)), generator.likelihood
     if isinstance(likelihood, Gaussian):
         noise = torch.randn(decoded.shape, generator=rng, device=rng.device, dtype=dtype).to(device)
@@ -137,7 +137,8 @@ def _anneal(
     repeated = x.repeat(chains, 1, 1, 1)
     with frozen(learner.generator):
         return annealed_importance(
-            lambda z: learner.generator.log_likelihood(repeated, z),
+            # the annealing is of E_{N(0, I)}: a prior of another kind enters as its density relative to N(0, I)
+            lambda z: learner.generator.log_likelihood(repeated, z) + learner.generator.prior.over_normal(z),
             learner.generator.dim,
             len(x),
             rng,

@@ -35,6 +35,13 @@ class DrawnNoise:
     def draw(self) -> Float[Tensor, "n d"]:
         """Draw the next matrix (n, d)."""
         n, d = self.size
-        part, parts = self.share
-        whole = torch.randn(n * parts, d, generator=self.rng, device=self.rng.device)
+        return self._own(torch.randn(n * self.share[1], d, generator=self.rng, device=self.rng.device))
+
+    def uniform(self) -> Float[Tensor, "n"]:
+        """Draw one number in [0, 1) for each image, in the same way."""
+        return self._own(torch.rand(self.size[0] * self.share[1], generator=self.rng, device=self.rng.device))
+
+    def _own(self, whole: Tensor) -> Tensor:
+        """Return the rows of this part of the batch."""
+        n, part = self.size[0], self.share[0]
         return whole[part * n : (part + 1) * n].to(self.device)

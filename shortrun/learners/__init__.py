@@ -4,6 +4,7 @@ from shortrun.learners.chain import ChainLearner
 from shortrun.learners.encoder import EncoderLearner
 from shortrun.learners.ladder_vae import LadderVae
 from shortrun.learners.learner import Inferred, LatentLearner, Learner, frozen, learner_class
+from shortrun.learners.persistent import Persistent
 from shortrun.learners.short_run import ShortRun
 from shortrun.learners.vae import Vae
 from shortrun.learners.vlae import Vlae
@@ -15,6 +16,7 @@ __all__ = [
     "LadderVae",
     "LatentLearner",
     "Learner",
+    "Persistent",
     "ShortRun",
     "Vae",
     "Vlae",

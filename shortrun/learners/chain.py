@@ -64,9 +64,14 @@ class ChainLearner(LatentLearner):
         """
         steps = self.steps if steps is None else check_steps(steps)
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), share, x.device)
-        start = draws.draw()
+        start = self._start(draws)
         z, failed, retried = self._run(x, start, draws, mask, noise)
         return Inferred(torch.where(failed[:, None], start, z), failed, retried)
+
+    @torch.no_grad()
+    def _start(self, draws: DrawnNoise) -> Flat:
+        """Return where chains start: draws from the prior, made of the noise that comes next."""
+        return self.generator.prior.from_normal(draws.draw(), draws.uniform)
 
     def _run(
         self,
@@ -95,7 +100,7 @@ class ChainLearner(LatentLearner):
                 again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
                 part = mask[rows] if mask is not None and len(mask) > 1 else mask
                 z[rows] = self._chain(
-                    x[rows], again.draw() if anew else start[rows], steps * 0.5**attempt, again, part, noise
+                    x[rows], self._start(again) if anew else start[rows], steps * 0.5**attempt, again, part, noise
                 )
                 failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))
         return Inferred(z, failed, retried)
@@ -141,7 +146,7 @@ class ChainLearner(LatentLearner):
         """Return the mean step size and its decay."""
         return {"step_size": float(np.mean(self.step_size.values)), "step_decay": self.step_size.decay}
 
-    def describe_inference(self, steps: int | None = None, noise: bool | None = None) -> str:
+    def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred, with steps and noise in place of the learner's where given."""
         noisy = self.noise if noise is None else noise
         return f"{steps or self.steps} steps, {'with' if noisy else 'without'} noise"

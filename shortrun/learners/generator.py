@@ -5,7 +5,16 @@ from torch import nn
 
 from shortrun.config import LearnerConfig, ModelConfig
 from shortrun.errors import InputError
-from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, TopDown, conv_decoder, dense_decoder
+from shortrun.model import (
+    Bernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    Likelihood,
+    Mixture,
+    TopDown,
+    conv_decoder,
+    dense_decoder,
+)
 
 
 def build_generator(description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> TopDown:
@@ -26,7 +35,8 @@ def build_generator(description: LearnerConfig, decoder: nn.Module | None = None
                 skip=model.skip,
                 activation=nn.Identity() if isinstance(likelihood, Bernoulli) else nn.Tanh(),
             )
-    return TopDown(decoder, likelihood, model.latents)
+    prior = Mixture(sum(model.latents), model.components, seed) if model.prior == "mixture" else None
+    return TopDown(decoder, likelihood, model.latents, prior)
 
 
 def build_likelihood(model: ModelConfig, channels: int, levels: int | None) -> Likelihood:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig, LearnerName
 from shortrun.errors import InputError
+from shortrun.learners.latent_density import FILE, LatentDensity, read_density, write_density
 from shortrun.learners.pretrained import read_model, write_model
 from shortrun.model import TopDown
 from shortrun.model.decoders import Decoder
@@ -24,6 +25,8 @@ Flat = Float[Tensor, "n d"]
 Kind = TypeVar("Kind", bound="Learner")
 Rows = Int64[Tensor, "n"]
 Statistics = dict[str, Tensor]
+Source = Literal["prior", "fitted"]
+"""What new images are drawn from: the prior, or the density fitted to the latents of training images."""
 
 CLASSES: dict[LearnerName, str] = {
     "short_run": "short_run.ShortRun",
@@ -55,6 +58,8 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
     """
 
     description: LearnerConfig | None
+    latent_density: LatentDensity | None = None
+    """Fitted after training, saved with the model; no part of the weights."""
     kl_weight: float = 1.0
     """Of the divergence from the prior in the loss of a learner with an encoder; the others have no such term."""
 
@@ -129,9 +134,25 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         """Infer the latents of images and decode them: (n, c, h, w) in [-1, 1]."""
         return self.decode(self.infer(x, rng, steps=steps, noise=noise).z)
 
-    def sample(self, n: int, rng: torch.Generator) -> Images:
-        """Decode n draws from the prior: (n, c, h, w) in [-1, 1]."""
-        return self.decode(self.draw_prior(n, rng))
+    def sample(self, n: int, rng: torch.Generator, source: Source = "prior") -> Images:
+        """Decode n draws from the prior or from the fitted density: (n, c, h, w) in [-1, 1].
+
+        Raises InputError where the fitted density is asked for and there is none, and for other words than the two.
+        """
+        if source not in get_args(Source):
+            raise InputError(f"source: got {source!r}; write prior or fitted")
+        return self.decode(self.draw_prior(n, rng) if source == "prior" else self.draw_fitted(n, rng))
+
+    def draw_fitted(self, n: int, rng: torch.Generator) -> Flat:
+        """Return n draws of the latents from the density that was fitted to those of training images.
+
+        Raises InputError where there is none.
+
+        Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
+        """
+        if self.latent_density is None:
+            raise InputError("source: got fitted; no density was fitted to the latents of this model: write prior")
+        return self.latent_density.mixture.sample(n, rng).to(self.device)
 
     def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
         """Return n draws of the latents from the prior, on the learner's device."""
@@ -141,12 +162,16 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         """Return what a test figure has to quote about inference: plain values, by name."""
         return {}
 
-    def describe_inference(self, steps: int | None = None, noise: bool | None = None) -> str:
-        """Say how latents are inferred, with steps and noise in place of the learner's where it has them."""
-        return "latents of the encoder"
+    def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
+        """Say how latents are inferred, with steps and noise in place of the learner's; masked: with missing pixels."""
+        raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
         """Return the values that training changes on its way besides the weights, for the log."""
+        return {}
+
+    def test_figures(self, x: Images, rng: torch.Generator) -> dict[str, dict[str, Any]]:
+        """Return figures of test images (n, c, h, w) that only this learner has, by name: `value` and conditions."""
         return {}
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:
@@ -161,6 +186,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(self.state_dict(), self.description, Path(save_directory))
+        write_density(self.latent_density, Path(save_directory))
 
     @classmethod
     def from_pretrained(
@@ -192,7 +218,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
                     force_download=force_download,
                     local_files_only=local_files_only,
                     token=token,
-                    allow_patterns=["config.json", "model.safetensors"],
+                    allow_patterns=["config.json", "model.safetensors", FILE],
                 )
             )
         description, weights = read_model(folder)
@@ -210,6 +236,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
             raise InputError(
                 f"{folder}: the weights do not fit the configuration ({' '.join(str(error).split())[:200]})"
             ) from None
+        learner.latent_density = read_density(folder, learner.dim)
         return cast(Kind, learner.eval())
 
 
@@ -222,6 +249,10 @@ class LatentLearner(Learner):
     def latents(self) -> tuple[int, ...]:
         """The sizes of the layers of latents, top down."""
         return self.generator.latents
+
+    def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
+        """Return n draws of the latents from the generator's prior, on the learner's device."""
+        return self.generator.prior.sample(n, rng, device=self.device)
 
     @torch.no_grad()
     def decode(self, z: Flat) -> Images:

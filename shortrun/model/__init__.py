@@ -1,14 +1,20 @@
-"""p(x, z): the top-down generator, its decoders and its likelihoods."""
+"""p(x, z): the top-down generator, its decoders, its likelihoods and its priors; densities of inferred latents."""
 
 from shortrun.model.decoders import conv_decoder, dense_decoder
+from shortrun.model.latent_density import GaussianMixture
 from shortrun.model.likelihood import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
+from shortrun.model.prior import Mixture, Normal, Prior
 from shortrun.model.top_down import TopDown
 
 __all__ = [
     "Bernoulli",
     "DiscretizedLogistic",
     "Gaussian",
+    "GaussianMixture",
     "Likelihood",
+    "Mixture",
+    "Normal",
+    "Prior",
     "TopDown",
     "conv_decoder",
     "dense_decoder",

@@ -83,10 +83,14 @@ class Conditional(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, h: State, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def moments(self, h: State) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Return mu_l and log sigma_l, given the state of the layer above."""
         mu, raw = self.linear(self.features(h)).chunk(2, dim=1)
-        sigma = torch.exp(2 * torch.tanh(raw / 2))
-        return mu.to(u.dtype) + sigma.to(u.dtype) * u
+        return mu, 2 * torch.tanh(raw / 2)
+
+    def forward(self, h: State, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        mu, log_sigma = self.moments(h)
+        return mu.to(u.dtype) + torch.exp(log_sigma).to(u.dtype) * u
 
 
 class ToPixels(nn.Sequential):

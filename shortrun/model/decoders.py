@@ -1,7 +1,7 @@
 """Top-down decoders: from the layers (z_L, ..., z_1) to an image, in both parameterizations."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -43,18 +43,30 @@ class Decoder(nn.Module):
 
     def run(self, *u: Latents) -> tuple[list[Tensor], Tensor]:
         """Return the layers (z_L, ..., z_1) and the last state, given standard normal (u_L, ..., u_1)."""
-        z = [u[0]]
-        h = self.body[0](self.inject[0](u[0]))
-        for i in range(1, len(u)):
-            z.append(self.conditional[i - 1](h, u[i]) if self.conditional is not None else u[i])
+
+        def entering(i: int, h: Tensor | None) -> Tensor:
+            return u[i] if h is None or self.conditional is None else self.conditional[i - 1](h, u[i])
+
+        return self.descend(len(u), entering)
+
+    def descend(self, layers: int, entering: Callable[[int, Tensor | None], Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return the layers (z_L, ..., z_1) and the last state, with each layer asked for when it is its turn.
+
+        entering: called with 0, 1, ..., top down, and the state of the layer above, none at the top, it returns the
+        layer's z, (n, d_l).
+        """
+        z = [entering(0, None)]
+        h = self.body[0](self.inject[0](z[0]))
+        for i in range(1, layers):
+            z.append(entering(i, h))
             h = self.grow[i - 1](h)
-            entering = self.inject[i](z[-1])
+            injected = self.inject[i](z[-1])
             if self.skip:
-                h = h + self.body[i](h + entering)
+                h = h + self.body[i](h + injected)
             elif self.conditional is None:
-                h = self.body[i](h + entering)
+                h = self.body[i](h + injected)
             else:
-                h = self.body[i](entering)
+                h = self.body[i](injected)
         return z, h
 
     def layers(self, *u: Latents) -> list[Tensor]:

@@ -1,6 +1,5 @@
 """The generator as the sampler sees it: one flat matrix of latents in, log-densities out."""
 
-import math
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -9,23 +8,26 @@ from torch import Tensor, nn
 from shortrun.errors import InputError
 from shortrun.model.decoders import check_latents
 from shortrun.model.likelihood import Images, Likelihood, Mask, PerImage
+from shortrun.model.prior import Normal, Prior
 
 Flat = Float[Tensor, "n d"]
 
 
 class TopDown(nn.Module):
-    """p(x, z) = p(x | z) N(z; 0, I) with L layers of latents.
+    """p(x, z) = p(x | z) p(z) with L layers of latents.
 
     `decoder` is any module that is called with the layers (z_L, ..., z_1), each (n, d_l), and returns what
     `likelihood` expects, (n, c, h, w): `dense_decoder`, `conv_decoder`, or the user's own. It must be smooth (GELU,
     SiLU, softplus; no ReLU) and treat samples apart (no batch normalization). `latents` are the sizes (d_L, ..., d_1),
-    and the flat matrix z, (n, d), has the layers side by side in that order.
+    and the flat matrix z, (n, d), has the layers side by side in that order. `prior` is p(z), N(0, I) where not given.
 
     Source: Nijkamp et al., "Learning Multi-layer Latent Variable Model via Variational Optimization of Short Run MCMC
     for Approximate Inference", ECCV 2020, arXiv 1912.01909.
     """
 
-    def __init__(self, decoder: nn.Module, likelihood: Likelihood, latents: Sequence[int]) -> None:
+    def __init__(
+        self, decoder: nn.Module, likelihood: Likelihood, latents: Sequence[int], prior: Prior | None = None
+    ) -> None:
         super().__init__()
         check_latents(latents)
         coupling = [
@@ -37,6 +39,9 @@ class TopDown(nn.Module):
                 "use GroupNorm, LayerNorm or none"
             )
         self.decoder, self.likelihood, self.latents = decoder, likelihood, tuple(latents)
+        self.prior = prior or Normal(sum(latents))
+        if self.prior.dim != self.dim:
+            raise InputError(f"prior: got one of {self.prior.dim} latents for {self.dim}; write one of {self.dim}")
 
     @property
     def dim(self) -> int:
@@ -52,8 +57,8 @@ class TopDown(nn.Module):
         return self.likelihood.mean(self.decoder(*self.split(z)))
 
     def log_prior(self, z: Flat) -> PerImage:
-        """Return log N(z; 0, I)."""
-        return -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+        """Return log p(z): log N(z; 0, I) where no other prior was given."""
+        return self.prior.log_prob(z)
 
     def log_likelihood(self, x: Images, z: Flat, mask: Mask | None = None) -> PerImage:
         """Return log p(x | z) over the observed entries; mask (n or 1, c or 1, h, w), 1 = observed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from shortrun.config import Config, InferenceConfig, LearnerConfig, ModelConfig, load_config
+from shortrun.config import Config, LearnerConfig, ModelConfig, load_config
 from shortrun.errors import InputError
 from shortrun.mapping import from_mapping
 
@@ -27,15 +27,15 @@ def info(run_path: str | Path) -> str:
     config = load_config(str(run / "config.toml")) if (run / "config.toml").is_file() else None
     learner = _learner(checkpoint / "config.json")
     rows: list[tuple[str, str]] = []
+    described = config or learner
+    assert described is not None  # one of the two files is there
     if config is not None:
         rows.append(("data", _data(config)))
+    rows.append(("learner", described.learner))
     if learner is not None:
-        rows += [("images", _images(learner)), ("model", _model(learner.model, checkpoint / "model.safetensors"))]
-    elif config is not None:
-        rows.append(("model", _model(config.model, checkpoint / "model.safetensors")))
-    inference = config.inference if config is not None else learner.inference if learner is not None else None
-    if inference is not None:
-        rows.append(("inference", _inference(inference, checkpoint / "model.safetensors")))
+        rows.append(("images", _images(learner)))
+    rows.append(("model", _model(learner or described, checkpoint / "model.safetensors")))
+    rows.append(("inference", _inference(described, checkpoint / "model.safetensors")))
     if config is not None:
         rows.append(("training", _training(config)))
         rows += _state(run, checkpoint)
@@ -67,30 +67,45 @@ def _images(learner: LearnerConfig) -> str:
     return f"{size} (channels x height x width), {f'{learner.levels} levels' if learner.levels else 'floats'}"
 
 
-def _model(model: ModelConfig, weights: Path) -> str:
+def _model(described: Config | LearnerConfig, weights: Path) -> str:
+    model, flow = described.model, described.glow
+    if described.learner == "glow":
+        words = f"{flow.scales} scales of {flow.flows} flows, couplings of width {flow.width}"
+        return f"{words}; {_weights(weights, model):,} weights" if weights.is_file() else words
     sizes = " ".join(map(str, model.latents))
     layers = f"{len(model.latents)} layers of latents, top down {sizes}, {sum(model.latents)} in all"
     likelihood = model.likelihood
     if likelihood == "gaussian":
         likelihood += ", sigma learned" if model.learn_sigma else f", sigma {model.sigma:g}"
+    if model.prior == "mixture":
+        layers += f", prior a mixture of {model.components}"
     words = f"{model.parameterization}, {model.blocks} blocks of width {model.width}; {layers}; {likelihood}"
     return f"{words}; {_weights(weights, model):,} weights" if weights.is_file() else words
 
 
 def _weights(path: Path, model: ModelConfig) -> int:
-    """Count what is learned, from the header of the file; buffers (step sizes, a fixed sigma) are not."""
-    learned = ("generator.decoder.",)
-    if model.likelihood == "logistic" or model.learn_sigma:
-        learned += ("generator.likelihood.",)
+    """Count what is learned, from the header of the file; step sizes and a fixed sigma are not."""
+    fixed = ("step_size.",)
+    if model.likelihood != "logistic" and not model.learn_sigma:
+        fixed += ("generator.likelihood.",)
     try:
         with safe_open(path, framework="np") as file:
-            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if name.startswith(learned))  # noqa: SIM118
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.startswith(fixed))  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
 
 
-def _inference(inference: InferenceConfig, weights: Path) -> str:
+def _inference(described: Config | LearnerConfig, weights: Path) -> str:
     """Say how latents are inferred; a tuned step size is where training has brought it so far."""
+    inference = described.inference
+    if described.learner == "glow":
+        return "exact"
+    if described.learner not in ("short_run", "persistent"):
+        encoder = described.encoder
+        return f"an encoder of width {encoder.width or described.model.width} and depth {encoder.depth}"
+    kept = ""
+    if described.learner == "persistent":
+        kept = f" at each visit of a chain, {described.persistent.fresh_steps} from the prior for new images,"
     step, ratio, how = inference.step_size, inference.step_decay, ""
     if isinstance(step, str):
         step, ratio = _step_size(weights) or (inference.tuning.start, ratio)
@@ -98,7 +113,7 @@ def _inference(inference: InferenceConfig, weights: Path) -> str:
         how = f" (tuned: {goal}, {inference.tuning.over})"
     size = " ".join(f"{value:.3g}" for value in step) if isinstance(step, tuple) else f"{step:g}"
     decay = "" if ratio == 1 else f" falling to {ratio:.3g} of it"
-    return f"{inference.steps} steps of size {size}{decay}{how}, {'with' if inference.noise else 'without'} noise"
+    return f"{inference.steps} steps{kept} of size {size}{decay}{how}, {'with' if inference.noise else 'without'} noise"
 
 
 def _step_size(weights: Path) -> tuple[tuple[float, ...], float] | None:
@@ -115,10 +130,8 @@ def _step_size(weights: Path) -> tuple[tuple[float, ...], float] | None:
 
 def _training(config: Config) -> str:
     training = config.training
-    return (
-        f"{training.epochs} epochs, batches of {training.batch_size}, learning rate {training.learning_rate:g}, "
-        f"seed {training.seed}"
-    )
+    length = f"{training.epochs} epochs" if training.updates is None else f"{training.updates} updates"
+    return f"{length}, batches of {training.batch_size}, learning rate {training.learning_rate:g}, seed {training.seed}"
 
 
 def _state(run: Path, checkpoint: Path) -> list[tuple[str, str]]:
@@ -177,6 +190,6 @@ def _number(value: object) -> str:
 
 
 def _pictures(run: Path) -> list[tuple[str, str]]:
-    named = [run / "figures" / name for name in ("samples.png", "reconstructions.png")]
+    named = [run / "figures" / name for name in ("samples.png", "samples_fitted.png", "reconstructions.png")]
     pictures = [path for path in named if path.is_file()] or sorted((run / "figures").glob("epoch_*.png"))[-1:]
     return [("pictures", " ".join(map(str, pictures)))] if pictures else []

@@ -33,7 +33,7 @@ def traverse(
     """Vary one layer of latents and hold the others.
 
     z: (n, d), of images (`encode(...).z`) or drawn from the prior. layer: L is the top, 1 the lowest, as in the paper.
-    The layer is redrawn from its prior N(0, I) for each column; or, with `coordinate` (0 is its first), that one number
+    The layer is redrawn from its prior for each column; or, with `coordinate` (0 is its first), that one number
     goes from -span to span and the rest of the layer is held too. What is held is what the chain moves: with the
     conditional parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
     Raises InputError for a layer or a coordinate out of range and for counts below 1.
@@ -42,8 +42,8 @@ def traverse(
     first, last = varied_range(learner, layer, coordinate)
     varied = z.cpu()[:, None].repeat(1, columns, 1)
     if coordinate is None:
-        drawn = torch.randn(len(z), columns, last - first, generator=rng, device=rng.device)
-        varied[..., first:last] = drawn.cpu()
+        drawn = learner.draw_prior(len(z) * columns, rng).unflatten(0, (len(z), columns))
+        varied[..., first:last] = drawn[..., first:last].cpu()
     else:
         varied[..., first] = torch.linspace(-span, span, columns)
     images = decode(learner, varied.flatten(0, 1), batch_size).unflatten(0, (len(z), columns))

@@ -1,6 +1,7 @@
 """The one training loop, its checkpoints and its run folder."""
 
-from shortrun.training.loop import Interrupted, resume, train
+from shortrun.errors import Interrupted
+from shortrun.training.loop import resume, train
 from shortrun.training.run_folder import RunFolder, load, open_run
 
 __all__ = ["Interrupted", "RunFolder", "load", "open_run", "resume", "train"]

@@ -4,14 +4,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-
-class Interrupted(Exception):  # noqa: N818  (an event, not an error)
-    """The run was asked to stop and has written its checkpoint."""
-
-    def __init__(self, run: Path, step: int, total: int) -> None:
-        super().__init__(f"stopped after step {step} of {total}; go on with: shortrun train --resume {run}")
 
 
 @contextmanager

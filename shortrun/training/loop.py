@@ -11,11 +11,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from shortrun.config import Config, LearnerConfig, absolute, load_config, validate
 from shortrun.data import NAMES, Dataset, load_dataset
-from shortrun.errors import InputError
+from shortrun.errors import InputError, Interrupted
 from shortrun.learners import Learner, ShortRun, learner_class
 from shortrun.learners.pretrained import write_model
 from shortrun.training.checkpoint import Position, load_state, save_state
-from shortrun.training.interruption import Interrupted, stop_signals
+from shortrun.training.interruption import stop_signals
 from shortrun.training.processes import Processes, processes
 from shortrun.training.report import draw_progress, write_report
 from shortrun.training.run_folder import RunFolder, create_run, open_run
@@ -200,7 +200,9 @@ def run_to_end(
                 clock.start()
             if stopping:
                 save()
-                raise Interrupted(run.path, position.step, total)
+                raise Interrupted(
+                    f"stopped after step {position.step} of {total}; go on with: shortrun train --resume {run.path}"
+                )
             if time.monotonic() - saved > settings.checkpoint_seconds:
                 save()
                 saved = time.monotonic()

@@ -2,8 +2,10 @@
 
 import datetime
 import json
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from PIL import Image
 
 from shortrun.config import Config
@@ -11,10 +13,11 @@ from shortrun.data import Dataset, ImageSet
 from shortrun.evaluation import reconstruction_figures
 from shortrun.figures import captioned_rows, grid, write_png
 from shortrun.files import replacing
-from shortrun.learners import Learner
+from shortrun.learners import LatentLearner, Learner
+from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
 from shortrun.training.checkpoint import Position
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.streams import PICTURE, TEST, stream
+from shortrun.training.streams import FIT, PICTURE, TEST, stream
 from shortrun.training.tracking import Metrics, machine
 from shortrun.version import __version__
 
@@ -44,13 +47,39 @@ def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, 
     metrics.picture(picture, "reconstructions_and_samples", epoch)
 
 
+def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolder) -> None:
+    """Fit a density to the latents of training images, give it to the learner, and write it beside the model.
+
+    There is none for a learner without a generator, whose latents are as many as the pixels, for fewer than 10 images,
+    or where the configuration says so.
+    """
+    learner.latent_density = None
+    count = min(config.training.fit_images, len(train))
+    if isinstance(learner, LatentLearner) and count >= LEAST:
+        rng = stream(learner.device, config.training.seed, FIT)
+        # the images of a data set may be in the order of their labels
+        rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()
+        parts = [learner.draw_posterior(train.images(part).to(learner.device), rng) for part in rows.split(500)]
+        learner.latent_density = fit_latent_density(torch.cat(parts), rng, log_prior=learner.generator.log_prior)
+    write_density(learner.latent_density, run.checkpoint)
+
+
 def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFolder, position: Position) -> None:
-    """Write figures/samples.png, figures/reconstructions.png and, last of all, result.json."""
+    """Write the fitted density of the latents, the pictures of samples and reconstructions and, last, result.json.
+
+    The pictures are figures/samples.png from the prior, figures/samples_fitted.png from the fitted density, with the
+    same random numbers, and figures/reconstructions.png.
+    """
     seed = config.training.seed
+    fit_density(learner, dataset.train, config, run)
     samples = learner.sample(COLUMNS * 8, stream(learner.device, seed, PICTURE))
     write_png(grid(samples, COLUMNS), run.figures / "samples.png")
+    if learner.latent_density is not None:
+        fitted = learner.sample(COLUMNS * 8, stream(learner.device, seed, PICTURE), "fitted")
+        write_png(grid(fitted, COLUMNS), run.figures / "samples_fitted.png")
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
     measured = reconstruction_figures(learner, dataset.test.images(), stream(learner.device, seed, TEST))
+    own = learner.test_figures(dataset.test.images(), stream(learner.device, seed, TEST))
     conditions = {
         "split": "test",
         "images": len(dataset.test),
@@ -64,6 +93,8 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
         "mse": {"value": measured["mse"], "pixels": "[0, 1]", **conditions},
         "second_moment": {"value": measured["second_moment"], "layers": measured["second_moment_layers"], **conditions},
         "failed_test_chains": {"value": measured["failed"], **conditions},
+        **{name: {**figure, **conditions} for name, figure in own.items()},
+        "latent_density": None if learner.latent_density is None else asdict(learner.latent_density.record),
         "training": {
             "seconds": round(position.seconds, 1),
             "cpu_seconds": round(position.cpu_seconds, 1),

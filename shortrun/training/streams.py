@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 # What the numbers of a run are for: each use has a stream of its own, so that none shifts another.
-ORDER, CHAIN, PICTURE, TEST, TUNE = range(5)
+ORDER, CHAIN, PICTURE, TEST, TUNE, FIT = range(6)
 
 
 def stream(device: torch.device | str, *key: int) -> torch.Generator:

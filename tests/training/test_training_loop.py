@@ -75,11 +75,12 @@ def test_a_run_folder_holds_what_the_readme_says(stripes: Dataset, tmp_path: Pat
     }
     assert 0 < result["mse"]["value"] < 1
     names = {path.name for path in (run / "figures").iterdir()}
-    assert names == {"epoch_0002.png", "samples.png", "reconstructions.png"}
+    assert names == {"epoch_0002.png", "samples.png", "samples_fitted.png", "reconstructions.png"}
     assert {path.name for path in (run / "checkpoint").iterdir()} == {
         "config.json",
         "model.safetensors",
         "training.safetensors",
+        "latent_density.safetensors",
     }
     assert list((run / "tensorboard").iterdir())
     learner = shortrun.load(run)

@@ -216,7 +216,7 @@ def test_the_command_line_knows_all_kinds(words: list[str], expected: Any, monke
 
     def train(config: Config, out: Path | None, device: str | None) -> Path:
         given_.append(config)
-        raise Interrupted(Path("run"), 0, 1)
+        raise Interrupted("stopped")
 
     monkeypatch.setattr("shortrun.training.train", train)
     more = ["--inference.tuning.over", "both", "--inference.tuning.estimator", "path"]

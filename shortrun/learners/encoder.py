@@ -1,0 +1,228 @@
+"""What learners with an encoder have in common: q(z|x) of one pass through a network, learned with the generator."""
+
+import math
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shortrun.config import EncoderConfig, LearnerConfig, LearnerName, ModelConfig
+from shortrun.errors import InputError
+from shortrun.inference import DrawnNoise
+from shortrun.learners.chain import check_steps
+from shortrun.learners.generator import build_generator
+from shortrun.learners.learner import Flat, Inferred, LatentLearner, Rows, Statistics
+from shortrun.model import TopDown
+from shortrun.model.encoders import Encoder, Moments, conv_encoder, dense_encoder
+from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.model.prior import Normal
+
+Kind = TypeVar("Kind", bound="EncoderLearner")
+
+ROUNDS = 50
+"""Rounds of imputation where none are asked for."""
+STREAM = 1
+"""Of the seed: the encoder's initial weights; the generator's are those of the seed itself."""
+
+
+class Draw(NamedTuple):
+    """A draw from the encoder's q(z|x), and what an update needs of it."""
+
+    z: Flat
+    """(n, d), in the coordinates whose prior is N(0, I)."""
+    log_q: PerImage
+    """log q(z|x) of each image."""
+    kl: Float[Tensor, "n layers"]
+    """The divergence of q from the prior in each layer, top down, given the draw of the layers above."""
+    decoded: Images
+    """What the decoder says of z, as the likelihood wants it."""
+
+
+class Proposal(NamedTuple):
+    """A draw of latents and its density, for bounds by importance weights."""
+
+    z: Flat
+    """(n, d), in the coordinates whose prior is N(0, I)."""
+    log_q: PerImage
+    """log q(z|x) of each image, (n,)."""
+
+
+class EncoderLearner(LatentLearner):
+    """A generator and an encoder q(z|x), learned together by the evidence lower bound.
+
+        log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)),   z = mu(x) + sigma(x) noise
+
+    generator: p(x, z) with the prior N(0, I). encoder: gives the moments of each layer, or of all latents at once.
+    description: what `save_pretrained` writes; `from_description` fills it. Raises InputError for another prior.
+    """
+
+    name: ClassVar[LearnerName]
+    """The learner in a configuration."""
+    layered: ClassVar[bool]
+    """Whether the encoder has a head for each layer of latents."""
+
+    def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
+        super().__init__()
+        if not isinstance(generator.prior, Normal):
+            raise InputError(f"model.prior: {self.name} has the divergence from N(0, I) in closed form; write normal")
+        self.generator, self.encoder, self.description = generator, encoder, description
+
+    @classmethod
+    def build(
+        cls: type[Kind],
+        image_shape: tuple[int, int, int],
+        model: ModelConfig | None = None,
+        encoder: EncoderConfig | None = None,
+        levels: int | None = 256,
+        decoder: nn.Module | None = None,
+        seed: int = 0,
+    ) -> Kind:
+        """Build a learner from its configuration, with the user's own decoder where one is given.
+
+        image_shape: (c, h, w); levels: values that a pixel can take; seed: of the initial weights. Raises InputError
+        for a generator that the learner is not defined for.
+        """
+        description = LearnerConfig(
+            image_shape,
+            levels,
+            decoder is not None,
+            model or ModelConfig(),
+            learner=cls.name,
+            encoder=encoder or EncoderConfig(),
+        )
+        return cls.from_description(description, decoder, seed)
+
+    @classmethod
+    def from_description(
+        cls: type[Kind], description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
+    ) -> Kind:
+        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them.
+
+        The generator's weights are those of every learner with this seed. Raises InputError for a generator that the
+        learner is not defined for.
+        """
+        generator = build_generator(description, decoder, seed)
+        return cls(generator, build_encoder(description, cls.layered, seed), description)
+
+    def draw(self, x: Images, noise: Flat) -> Draw:
+        """Draw from q(z|x) with standard normal noise, (n, d); zeros give the mean.
+
+        Here the layers are independent given the image: q(z|x) = N(mu(x), sigma(x)^2).
+        """
+        parts = self.encoder(x)
+        q = Moments(torch.cat([part.mu for part in parts], 1), torch.cat([part.log_sigma for part in parts], 1))
+        z = q.mu + torch.exp(q.log_sigma) * noise
+        kl = torch.stack([layer.sum(1) for layer in q.divergence().split(self.latents, dim=1)], 1)
+        return Draw(z, q.log_prob(z), kl, self.generator.decoder(*self.generator.split(z)))
+
+    def loss(
+        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+    ) -> tuple[Float[Tensor, ""], Statistics]:
+        """Return -mean_i (log p(x_i|z_i) - kl_weight KL_i) with z_i drawn from q(z|x_i), and statistics of the batch.
+
+        Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound itself,
+        whatever the weight), `log_likelihood` and `kl` that it is made of, `kl_1` (the lowest layer) to `kl_L`.
+        """
+        draw = self.draw(x, self._noise(x, rng, share))
+        log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded)
+        kl = draw.kl.sum(1)
+        loss = (self.kl_weight * kl - log_likelihood).mean()
+        with torch.no_grad():
+            mse = ((self.generator.likelihood.mean(draw.decoded).to(x.dtype) - x) ** 2).mean() / 4
+            layers = draw.kl.mean(0)
+        return loss, {
+            "mse": mse,
+            "second_moment": (draw.z.detach() ** 2).mean(),
+            "elbo": (log_likelihood - kl).mean().detach(),
+            "log_likelihood": log_likelihood.mean().detach(),
+            "kl": layers.sum(),
+            **{f"kl_{len(layers) - i}": layer for i, layer in enumerate(layers)},
+        }
+
+    @torch.no_grad()
+    def propose(self, x: Images, rng: torch.Generator) -> Proposal:
+        """Return one draw of the latents for each image, x (n, c, h, w) in [-1, 1], and log q(z|x) of it."""
+        draw = self.draw(x, self._noise(x, rng))
+        return Proposal(draw.z, draw.log_q)
+
+    @torch.no_grad()
+    def infer(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        *,
+        mask: Mask | None = None,
+        steps: int | None = None,
+        noise: bool | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Inferred:
+        """Return the mean of q(z|x), or with noise = True a draw from it.
+
+        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. With a mask the missing pixels start as
+        noise, and in each of `steps` rounds (50 where not given) latents are drawn, or with noise = False their mean
+        is taken, and the missing pixels become those that the latents are decoded to. share: see DrawnNoise. An image
+        whose latents are not finite has failed: it gets a draw from the prior. Raises InputError for steps without a
+        mask, and for fewer than one.
+
+        Source of the rounds: Rezende, Mohamed, Wierstra, "Stochastic Backpropagation and Approximate Inference in Deep
+        Generative Models", 2014, arXiv 1401.4082.
+        """
+        if mask is None:
+            if steps is not None:
+                raise InputError(f"steps: got {steps}; an encoder takes none unless pixels are missing: leave it out")
+            z = self.draw(x, self._noise(x, rng, share) if noise else self._zeros(x)).z
+        else:
+            z = self._impute(x, rng, mask, ROUNDS if steps is None else check_steps(steps), noise is not False, share)
+        failed = ~torch.isfinite(z).all(1)
+        if failed.any():
+            z = torch.where(failed[:, None], self._noise(x, rng, share), z)
+        return Inferred(z, failed, 0)
+
+    def _impute(
+        self, x: Images, rng: torch.Generator, mask: Mask, rounds: int, noisy: bool, share: tuple[int, int]
+    ) -> Flat:
+        seen = mask > 0.5
+        start = DrawnNoise(rng, 1, (len(x), x[0].numel()), share, x.device).draw().to(x.dtype)
+        # uniform in [-1, 1], out of normal numbers that several processes can share
+        z, filled = self._zeros(x), torch.where(seen, x, torch.erf(start / math.sqrt(2)).view_as(x))
+        for _ in range(rounds):
+            z, _, _, decoded = self.draw(filled, self._noise(x, rng, share) if noisy else self._zeros(x))
+            filled = torch.where(seen, x, self.generator.likelihood.mean(decoded).to(x.dtype).clamp(-1, 1))
+        return z
+
+    def draw_posterior(self, x: Images, rng: torch.Generator) -> Flat:
+        """Return one draw from q(z|x) for each image: (n, d)."""
+        return self.infer(x, rng, noise=True).z
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a test figure has to quote about inference."""
+        return {"inference": "mean of the encoder"}
+
+    def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
+        """Say how latents are inferred; masked: where pixels are missing, which takes rounds of draws."""
+        if masked:
+            return f"{steps or ROUNDS} rounds of {'means' if noise is False else 'draws'} from the encoder"
+        return "a draw from the encoder" if noise else "mean of the encoder"
+
+    def _noise(self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1)) -> Flat:
+        return DrawnNoise(rng, 1, (len(x), self.dim), share, x.device).draw().to(x.dtype)
+
+    def _zeros(self, x: Images) -> Flat:
+        return x.new_zeros(len(x), self.dim)
+
+
+def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> Encoder:
+    """Return an encoder that mirrors the description's generator, with new weights of the seed.
+
+    layered: a head for each layer of latents, in place of one for all of them.
+    """
+    model, settings = description.model, description.encoder
+    make = {"dense": dense_encoder, "conv": conv_encoder}[model.blocks]
+    own = int(np.random.SeedSequence((seed, STREAM)).generate_state(1, np.uint64)[0])
+    # torch initializes modules from its global state alone: it is put back as it was
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(own)
+        width = model.width if settings.width is None else settings.width
+        return make(description.image_shape, model.latents, width=width, depth=settings.depth, heads=layered)

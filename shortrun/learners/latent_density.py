@@ -1,0 +1,216 @@
+"""The density fitted to the latents of training images, and its file beside the model.
+
+Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shortrun.errors import InputError
+from shortrun.files import replacing
+from shortrun.mapping import from_mapping
+from shortrun.model.latent_density import GaussianMixture
+from shortrun.model.prior import Flat, PerImage, standard_normal
+
+if TYPE_CHECKING:
+    from sklearn import mixture
+
+Covariance = Literal["full", "diag"]
+
+FILE = "latent_density.safetensors"
+LEAST = 10
+"""Fewest images that a density is fitted to."""
+SIZES = (1, 2, 5, 10, 20, 50, 100)
+FLOOR = 1e-3
+"""Added to every variance, so that no component shrinks around one image; the latents' own are around 1."""
+ITERATIONS = 100
+FEWEST = 4
+"""Iterations: a size that the work allows fewer of is left out."""
+WORK = 1e10
+"""Multiplications of one fit, about 2 s of one core; without a bound, 10,000 images of 112 latents take minutes."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One size of mixture, and how well it foretold latents that it had not seen."""
+
+    covariance: Covariance
+    components: int
+    nats: float
+    """Mean of log q(z) over the latents held out."""
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How a density was chosen; a plain table in result.json and in the file of the density."""
+
+    components: int
+    covariance: Covariance
+    images: int
+    """Training images whose latents it was fitted to."""
+    held_out_images: int
+    """Of them, those held out while the size was chosen."""
+    nats: float
+    """Mean of log q(z) over the latents held out, by the chosen size fitted to the others."""
+    prior_nats: float
+    """The same of the model's prior; one that was learned has seen these images too."""
+    better_than_prior: bool
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def gain(self) -> float:
+        """Nats for each image by which it foretells latents better than the prior; below 0: worse."""
+        return self.nats - self.prior_nats
+
+
+@dataclass(frozen=True)
+class LatentDensity:
+    """A fitted density and how it was chosen. No module: it is not a part of the learner's weights."""
+
+    mixture: GaussianMixture
+    record: FitRecord
+
+
+def fit_latent_density(
+    z: Flat,
+    rng: torch.Generator,
+    sizes: Sequence[int] = SIZES,
+    held_out: float = 0.2,
+    log_prior: Callable[[Flat], PerImage] = standard_normal,
+) -> LatentDensity:
+    """Fit mixtures of normals to latents, keep the size that foretells held-out ones best, and fit it to all.
+
+        size = argmax mean_{i held out} log q_size(z_i),   q_size fitted to the others by expectation maximization
+
+    z: (n, d), one row for each image. Both full and diagonal covariances are tried, but diagonal ones alone where there
+    are fewer than 2 d images or a full one would take too long. Sizes rise, and end where the held-out mean has fallen
+    twice in a row, or where too few iterations could be paid for. log_prior: log p(z) of the model's prior, which the
+    record compares with; what is worse than it is returned all the same, and `better_than_prior` says so. Raises
+    InputError for fewer than 10 images, for latents that are not finite, for sizes or a share that cannot be.
+
+    Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
+    """
+    if len(z) < LEAST:
+        raise InputError(f"z: got latents of {len(z)} images; give at least {LEAST}")
+    if not torch.isfinite(z).all():
+        raise InputError("z: some latents are not finite; leave out the images whose chain failed")
+    if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
+        raise InputError(f"sizes: got {list(sizes)}; write whole numbers of at least 1 in rising order")
+    if not 0 < held_out < 1:
+        raise InputError(f"held_out: got {held_out}; write a number between 0 and 1")
+    order = torch.randperm(len(z), generator=rng, device=rng.device).cpu()
+    state = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
+    shuffled = z.detach().cpu()[order]
+    rows = shuffled.double().numpy()
+    held = min(max(round(held_out * len(z)), 1), len(z) - LEAST // 2)
+    seen, unseen = rows[held:], rows[:held]
+    n, d = rows.shape
+    kinds: list[Covariance] = ["full", "diag"] if n >= 2 * d and n * d**2 <= WORK else ["diag"]
+    candidates = [found for kind in kinds for found in _candidates(seen, unseen, kind, sizes, state)]
+    best = max(candidates, key=lambda candidate: candidate.nats)
+    fitted = _fit(rows, best.covariance, best.components, state)
+    with torch.no_grad():
+        prior_nats = float(log_prior(shuffled[:held].to(z.device)).double().mean())
+    record = FitRecord(
+        components=best.components,
+        covariance=best.covariance,
+        images=len(z),
+        held_out_images=held,
+        nats=best.nats,
+        prior_nats=prior_nats,
+        better_than_prior=best.nats > prior_nats,
+        candidates=tuple(candidates),
+    )
+    return LatentDensity(_module(fitted, best.covariance), record)
+
+
+def _candidates(
+    seen: np.ndarray, unseen: np.ndarray, covariance: Covariance, sizes: Sequence[int], state: int
+) -> list[Candidate]:
+    """Return the sizes of one kind that were tried, in rising order."""
+    found: list[Candidate] = []
+    for size in sizes:
+        if found and (2 * size > len(seen) or _iterations(seen, covariance, size) < FEWEST):
+            break
+        nats = float(_fit(seen, covariance, min(size, len(seen)), state).score(unseen))
+        found.append(Candidate(covariance, min(size, len(seen)), nats))
+        if len(found) > 2 and found[-3].nats > found[-2].nats > found[-1].nats:
+            break
+    return found
+
+
+def _iterations(rows: np.ndarray, covariance: Covariance, size: int) -> int:
+    """Return how many iterations the work that is allowed pays for."""
+    n, d = rows.shape
+    # 30 d: what there is to do besides products of matrices, as measured
+    return min(ITERATIONS, int(WORK / (n * size * (d**2 * (covariance == "full") + 30 * d))))
+
+
+def _fit(rows: np.ndarray, covariance: Covariance, size: int, state: int) -> "mixture.GaussianMixture":
+    # imported when it is needed: it takes a second
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture as Mixture
+
+    fitted = Mixture(
+        size,
+        covariance_type=covariance,
+        max_iter=max(_iterations(rows, covariance, size), FEWEST),
+        reg_covar=FLOOR,
+        random_state=state,
+    )
+    with warnings.catch_warnings():
+        # a fit that was stopped early is judged by held-out latents like any other
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fitted.fit(rows)
+
+
+def _module(fitted: "mixture.GaussianMixture", covariance: Covariance) -> GaussianMixture:
+    spreads = np.asarray(fitted.covariances_)
+    matrices = spreads if covariance == "full" else np.stack([np.diag(row) for row in spreads])
+    parts = (np.asarray(fitted.weights_), np.asarray(fitted.means_), np.linalg.cholesky(matrices))
+    return GaussianMixture(*(torch.from_numpy(part).float() for part in parts))
+
+
+def write_density(density: LatentDensity | None, folder: Path) -> None:
+    """Write latent_density.safetensors into a folder, whole or not at all; for None, remove one that is there."""
+    if density is None:
+        (folder / FILE).unlink(missing_ok=True)
+        return
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in density.mixture.state_dict().items()}
+    with replacing(folder / FILE) as path:
+        save_file(tensors, path, metadata={"record": json.dumps(asdict(density.record))})
+
+
+def read_density(folder: Path, dim: int) -> LatentDensity | None:
+    """Read what `write_density` wrote, None where nothing is there; dim: d of the model.
+
+    Raises InputError where the file is damaged or of another model.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, Float[Tensor, "..."]] = {
+                name: file.get_tensor(name) for name in ("weights", "means", "scale_tril")
+            }
+            record = json.loads((file.metadata() or {})["record"])
+        record["candidates"] = tuple(from_mapping(Candidate, found, "candidates") for found in record["candidates"])
+        density = LatentDensity(GaussianMixture(**tensors), from_mapping(FitRecord, record, "record"))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged ({words}); restore it from a copy, or delete it and do without") from None
+    if density.mixture.dim != dim:
+        raise InputError(f"{path} is of {density.mixture.dim} latents, the model has {dim}; restore it from a copy")
+    return density

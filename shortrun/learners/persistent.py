@@ -1,0 +1,163 @@
+"""Learning by alternating back-propagation: a chain is kept for each training image.
+
+Source: Han, Lu, Zhu, Wu, "Alternating Back-Propagation for Generator Network", AAAI 2017, arXiv 1606.08571; chains that
+go on while the model changes: Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood
+gradient", ICML 2008.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shortrun.config import LearnerConfig, PersistentConfig
+from shortrun.errors import InputError
+from shortrun.inference import DrawnNoise
+from shortrun.learners.chain import ChainLearner, check_steps
+from shortrun.learners.chain_store import ChainStore, process_rank
+from shortrun.learners.generator import build_generator
+from shortrun.learners.learner import Inferred, Rows, Statistics
+from shortrun.model import TopDown
+from shortrun.model.likelihood import Images, Mask
+
+FILE = "chains.npy"
+STARTS = (1606, 8571, 0, 0)
+"""With the seed, the key of the chains' starts: longer than those of the training loop's streams, so like none."""
+BLOCK = 65536
+"""Chains that are started at a time, so that a store on disk never lies in memory."""
+
+
+class Persistent(
+    ChainLearner,
+    library_name="shortrun",
+    paper_url="https://arxiv.org/abs/1606.08571",
+    tags=["generative-model", "latent-variable-model", "langevin"],
+):
+    """A generator learned from one Langevin chain for each training image, which goes on at each visit.
+
+    A visit takes K = `steps` more steps from where the image's chain stood and learns from where it then stands. The
+    chains start from the prior. Other images have no chain: theirs is a run of `fresh_steps` from the prior. store:
+    whether the chains are kept in memory or in chains.npy of the run folder. The other arguments are those of
+    `ChainLearner`.
+    """
+
+    def __init__(
+        self,
+        generator: TopDown,
+        steps: int = 5,
+        step_size: float | tuple[float, ...] = 0.1,
+        step_decay: float = 1.0,
+        noise: bool = True,
+        retries: int = 3,
+        description: LearnerConfig | None = None,
+        fresh_steps: int = PersistentConfig.fresh_steps,
+        store: str = PersistentConfig.store,
+    ) -> None:
+        super().__init__(generator, steps, step_size, step_decay, noise, retries, description)
+        self.fresh_steps, self.store = check_steps(fresh_steps), store
+        # no buffer: it belongs to a run, not to the model, and must not be copied with it
+        self.chains: ChainStore | None = None
+
+    @classmethod
+    def from_description(
+        cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
+    ) -> "Persistent":
+        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+        generator, chain, kept = (
+            build_generator(description, decoder, seed),
+            description.inference,
+            description.persistent,
+        )
+        return cls(
+            generator,
+            chain.steps,
+            chain.first_step_size(len(generator.latents)),
+            chain.step_decay,
+            chain.noise,
+            chain.retries,
+            description,
+            kept.fresh_steps,
+            kept.store,
+        )
+
+    def loss(
+        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+    ) -> tuple[Float[Tensor, ""], Statistics]:
+        """Take K more steps of the images' chains and return -mean_i log p(x_i, z_i) at their ends.
+
+        x: (n, c, h, w) in [-1, 1]; rows: (n,), which training images these are. Statistics: `mse` in [0, 1] pixels,
+        `second_moment` of z per dimension, `retried` and `failed` chains. Images whose chain failed are left out.
+        Raises InputError without rows, and before `start_training`.
+        """
+        return self._loss_at(x, self.visit(x, rng, rows, share))
+
+    def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, share: tuple[int, int] = (0, 1)) -> Inferred:
+        """Take K more steps of the images' chains, keep where they end, and return it.
+
+        A chain that became non-finite goes again from where it stood with half the step; one that does so after all
+        retries is kept as a new draw of the prior and counted as failed. Raises InputError as `loss` does.
+        """
+        if rows is None or len(rows) != len(x):
+            got = "none" if rows is None else len(rows)
+            raise InputError(
+                f"rows: got {got} for {len(x)} images; write which training image each is: chains are kept"
+            )
+        if self.chains is None:
+            raise InputError("rows: got images before their chains were started; call start_training(...) first")
+        start = self.chains.read(rows).to(x.device)
+        draws = DrawnNoise(rng, self.steps, (len(x), self.dim), share, x.device)
+        z, failed, retried = self._run(x, start, draws, anew=False)
+        if failed.any():
+            z = torch.where(failed[:, None], self.draw_prior(len(x), rng).to(z), z)
+        self.chains.write(rows, z)
+        return Inferred(z, failed, retried)
+
+    def infer(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        *,
+        mask: Mask | None = None,
+        steps: int | None = None,
+        noise: bool | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Inferred:
+        """Infer the latents of images that have no chain by a run from the prior, of `fresh_steps` steps.
+
+        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
+        """
+        return super().infer(
+            x, rng, mask=mask, steps=self.fresh_steps if steps is None else steps, noise=noise, share=share
+        )
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a test figure has to quote about the run from the prior and about the visits before it."""
+        return {**super().conditions(), "steps": self.fresh_steps, "steps_per_visit": self.steps}
+
+    def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
+        """Say how latents are inferred, with steps and noise in place of the learner's where given."""
+        return f"{super().describe_inference(steps or self.fresh_steps, noise)}, from the prior"
+
+    def start_training(self, images: int, seed: int, folder: Path) -> None:
+        """Start a chain for each of so many training images, from the prior; folder: of the run."""
+        path = Path(folder) / FILE if self.store == "disk" else None
+        self.chains = ChainStore(images, self.dim, path, process_rank())
+        rng = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((seed, *STARTS)).generate_state(1, np.uint64)[0])
+        )
+        for block in self.chains.z.split(BLOCK):
+            block.copy_(self.draw_prior(len(block), rng))
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Return the chains, (images, d), to be written beside the weights."""
+        return {} if self.chains is None else {"chains": self.chains.z}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back the chains; what a file on disk held meanwhile is overwritten."""
+        if self.chains is None:
+            raise ValueError("the chains were not started")
+        self.chains.load(state["chains"])

@@ -1,0 +1,36 @@
+"""The variational ladder autoencoder: independent layers, each read from, and entering, the network at its own depth.
+
+Source: Zhao, Song and Ermon, "Learning Hierarchical Features from Deep Generative Models", 2017, arXiv 1702.08396.
+"""
+
+from torch import nn
+
+from shortrun.config import LearnerConfig
+from shortrun.errors import InputError
+from shortrun.learners.encoder import EncoderLearner
+from shortrun.model import TopDown
+from shortrun.model.decoders import Decoder
+
+
+class Vlae(
+    EncoderLearner,
+    library_name="shortrun",
+    paper_url="https://arxiv.org/abs/1702.08396",
+    tags=["generative-model", "latent-variable-model", "variational-autoencoder"],
+):
+    """A generator of the ladder parameterization, learned with an encoder that has a head at each layer's depth.
+
+        q(z|x) = prod_l N(z_l; mu_l(h_l), sigma_l(h_l)^2),   h_l the l-th state of the bottom-up path
+
+    A decoder of the user's own will do as well. The arguments are those of `EncoderLearner`; `build` makes one from
+    its settings. Raises InputError for a generator of the conditional parameterization, whose layers are not
+    independent.
+    """
+
+    name = "vlae"
+    layered = True
+
+    def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
+        if isinstance(generator.decoder, Decoder) and generator.decoder.conditional is not None:
+            raise InputError("model.parameterization: got conditional; the learner vlae is for ladder")
+        super().__init__(generator, encoder, description)

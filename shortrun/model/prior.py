@@ -1,0 +1,127 @@
+"""p(z): standard normal, or a mixture of normals that is learned along with the generator."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from shortrun.errors import InputError
+
+Flat = Float[Tensor, "n d"]
+PerImage = Float[Tensor, "n"]
+Uniform = Callable[[], Float[Tensor, "n"]]
+"""Draws one number in [0, 1) for each row, when it is called."""
+
+STREAM = 2
+"""Of the seed: the first means; the decoder's weights are those of the seed itself, 1 is the encoder's."""
+SPREAD = 0.1
+"""Standard deviation of the first means: the components have to differ from one another to part."""
+LEAST_SCALE = 0.1
+"""Smallest standard deviation of a component: one that shrank around a single image would raise its density for ever.
+"""
+RATE = 10.0
+"""How many times as fast as the generator's weights the mixture learns: its numbers are kept divided by this."""
+
+
+def standard_normal(z: Flat) -> PerImage:
+    """Return log N(z; 0, I)."""
+    return -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+
+def choose(weights: Float[Tensor, "m"], uniform: Float[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """Return the component of each row: uniform numbers in [0, 1) against the running sum of the weights."""
+    # the sum of all weights may be rounded to less than 1
+    return torch.searchsorted(weights.cumsum(0), uniform, right=True).clamp(max=len(weights) - 1)
+
+
+class Prior(nn.Module):
+    """The distribution of the flat latents z, (n, d), before an image is seen."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @abstractmethod
+    def log_prob(self, z: Flat) -> PerImage:
+        """Return log p(z)."""
+
+    @abstractmethod
+    def over_normal(self, z: Flat) -> PerImage:
+        """Return log p(z) - log N(z; 0, I): what an importance weight takes where z was drawn from N(0, I)."""
+
+    @abstractmethod
+    def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
+        """Make draws of z out of standard normal numbers, and of uniform ones, which are drawn only where needed."""
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, rng: torch.Generator, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Flat:
+        """Return n draws of z, (n, d); the numbers come from the generator's device."""
+        noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=dtype).to(device)
+        return self.from_normal(noise, lambda: torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device))
+
+
+class Normal(Prior):
+    """p(z) = N(z; 0, I), which has nothing to learn."""
+
+    def log_prob(self, z: Flat) -> PerImage:
+        """Return log N(z; 0, I)."""
+        return standard_normal(z)
+
+    def over_normal(self, z: Flat) -> PerImage:
+        """Return zeros."""
+        return z.new_zeros(len(z))
+
+    def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
+        """Return the standard normal numbers themselves."""
+        return noise
+
+
+class Mixture(Prior):
+    """p(z) = sum_k w_k N(z; mu_k, diag sigma_k^2), learned by maximum likelihood of the inferred latents.
+
+        w = softmax(logits),   sigma_k^2 = least^2 + exp(2 log_scales_k)
+
+    dim: d; components: m; seed: of the first means. It starts near N(0, I): equal weights, scales of 1, means around 0.
+    The gradient of -log p(x, z) at an inferred z, which is detached, is the gradient of -log p(z) for the mixture.
+    Raises InputError for fewer than one component.
+
+    Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
+    on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.
+    """
+
+    def __init__(self, dim: int, components: int, seed: int = 0) -> None:
+        super().__init__(dim)
+        if components < 1:
+            raise InputError(f"components: got {components}; write a whole number of at least 1")
+        rng = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1, np.uint64)[0]))
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(SPREAD / RATE * torch.randn(components, dim, generator=rng))
+        self.log_scales = nn.Parameter(torch.full((components, dim), 0.5 * math.log(1 - LEAST_SCALE**2) / RATE))
+
+    def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """Return the logarithms of the weights, the means and the standard deviations."""
+        scales = (LEAST_SCALE**2 + torch.exp(2 * RATE * self.log_scales)).sqrt()
+        return torch.log_softmax(RATE * self.logits, 0), RATE * self.means, scales
+
+    def log_prob(self, z: Flat) -> PerImage:
+        """Return log p(z) = logsumexp_k (log w_k + log N(z; mu_k, diag sigma_k^2))."""
+        log_weights, means, scales = self.parts()
+        squared = (((z[:, None] - means) / scales) ** 2).sum(2)
+        constant = log_weights - scales.log().sum(1) - 0.5 * self.dim * math.log(2 * math.pi)
+        return torch.logsumexp(constant - 0.5 * squared, 1)
+
+    def over_normal(self, z: Flat) -> PerImage:
+        """Return log p(z) - log N(z; 0, I)."""
+        return self.log_prob(z) - standard_normal(z)
+
+    def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
+        """Return mu_k + sigma_k noise, the component k of each row chosen by its uniform number."""
+        log_weights, means, scales = self.parts()
+        chosen = choose(log_weights.exp(), uniform())
+        return means[chosen] + scales[chosen] * noise

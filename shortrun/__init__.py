@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         load_config,
     )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
-    from shortrun.evaluation import diagnose
+    from shortrun.evaluation import assess, diagnose
     from shortrun.inference import no_noise, short_run
-    from shortrun.learners import LadderVae, ShortRun, Vae, Vlae
+    from shortrun.learners import LadderVae, Persistent, ShortRun, Vae, Vlae
     from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown, conv_decoder, dense_decoder
     from shortrun.tasks import encode, info, inpaint, interpolate, reconstruct, sample, traverse, tune
     from shortrun.training import load, resume, train
@@ -40,9 +40,9 @@ _HOMES = {
         "load_config",
     ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
-    "shortrun.evaluation": ("diagnose",),
+    "shortrun.evaluation": ("assess", "diagnose"),
     "shortrun.inference": ("no_noise", "short_run"),
-    "shortrun.learners": ("LadderVae", "ShortRun", "Vae", "Vlae"),
+    "shortrun.learners": ("LadderVae", "Persistent", "ShortRun", "Vae", "Vlae"),
     "shortrun.model": ("Bernoulli", "DiscretizedLogistic", "Gaussian", "TopDown", "conv_decoder", "dense_decoder"),
     "shortrun.tasks": ("encode", "info", "inpaint", "interpolate", "reconstruct", "sample", "traverse", "tune"),
     "shortrun.training": ("load", "resume", "train"),
@@ -62,6 +62,7 @@ __all__ = [
     "InputError",
     "LadderVae",
     "ModelConfig",
+    "Persistent",
     "ShortRun",
     "TopDown",
     "TrainingConfig",
@@ -69,6 +70,7 @@ __all__ = [
     "Vae",
     "Vlae",
     "__version__",
+    "assess",
     "conv_decoder",
     "dense_decoder",
     "diagnose",

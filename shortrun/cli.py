@@ -17,6 +17,8 @@ COMMANDS = {
     "traverse": "vary one layer of latents and hold the others",
     "tune": "the step size that variational optimization chooses, with its curves",
     "diagnose": "say whether the inference is good, and what to change",
+    "evaluate": "measure a learned model: errors, distances, log p(x), latents",
+    "compare": "train and evaluate several learners side by side: VAE, Ladder VAE, ...",
     "experiment": "repeat an experiment of the paper, or one of our own",
     "info": "say what a run is and what it reached",
 }

@@ -1,0 +1,94 @@
+"""shortrun compare: train and evaluate several learners side by side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import tyro
+
+from shortrun.config import Config, LearnerName, load_config, recipe_names, validate
+from shortrun.errors import InputError, Interrupted, did_you_mean
+
+LEARNERS: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
+USAGE = f"""usage: shortrun compare RECIPE [--learners NAME ...] [--seeds N] [--budget 60s|20epochs] [OPTIONS]
+
+Train and evaluate several learners on the same images with the same budget: {", ".join(get_args(LearnerName))},
+or recipes of your own (.toml), each named by its file. RECIPE is one of {", ".join(recipe_names())},
+or the path of a .toml file; each of its values can be overridden, for all learners:
+shortrun compare RECIPE --help lists them. What is finished is kept: the same command again, with the same --out, goes
+on where a kill has left it.
+"""
+
+
+@dataclass(frozen=True)
+class Compare(Config):
+    """Train and evaluate several learners side by side; the defaults shown are the recipe's."""
+
+    learners: tuple[str, ...] = LEARNERS
+    """Which; names of learners, or paths of .toml recipes."""
+    seeds: int = 3
+    """Models of each: seeds 0, 1, ..."""
+    budget: str = "60s"
+    """Of each training: seconds of this machine, 60s, or epochs, 20epochs."""
+    out: Path | None = None
+    """Folder to write to; runs/compare_RECIPE_BUDGET where not given."""
+    samples: int = 10_000
+    """Draws that the distances between sets of images are measured on."""
+    likelihood_images: int = 48
+    """Test images that log p(x) is estimated of; 0 for none."""
+    points: int = 6
+    """Of the curves of quality against time; 0 for none."""
+    device: str | None = None
+    """cpu or cuda; the best there is where not given."""
+
+
+def main(words: list[str]) -> int:
+    """Parse, compare, print the table."""
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    recipe, *rest = words
+    if any(word.split("=")[0] == "--learner" for word in rest):
+        raise InputError("--learner: a comparison has several; write --learners short_run vae for example")
+    arguments = parse(recipe, None, rest)
+    if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
+        raise InputError(f"--learners: got {' '.join(arguments.learners) or 'none'}; write each one once")
+    configs: dict[str, Config] = {}
+    for learner in arguments.learners:
+        if learner.endswith(".toml"):
+            name, config = Path(learner).stem, parse(learner, None, rest).alone()
+        elif learner in get_args(LearnerName):
+            name, config = learner, parse(recipe, learner, rest).alone()
+        else:
+            raise InputError(f"--learners: got {learner!r}; {did_you_mean(learner, get_args(LearnerName))}")
+        if name in configs:
+            raise InputError(f"--learners: two are named {name}; rename the .toml file")
+        configs[name] = config
+    for config in configs.values():
+        validate(config)
+
+    from shortrun.compare import Budget, compare
+
+    budget = Budget.parse(arguments.budget)
+    out = arguments.out or Path("runs") / f"compare_{Path(recipe).stem}_{budget}"
+    try:
+        table = compare(
+            configs,
+            out,
+            budget=budget,
+            seeds=arguments.seeds,
+            samples=arguments.samples,
+            likelihood_images=arguments.likelihood_images,
+            points=arguments.points,
+            device=arguments.device,
+        )
+    except Interrupted:
+        raise Interrupted("stopped; the same command goes on where it stands") from None
+    print(f"{table}wrote {out}")
+    return 0
+
+
+def parse(recipe: str, learner: str | None, words: list[str]) -> Compare:
+    """Read the options on top of a recipe as a learner has it."""
+    default = Compare(**vars(load_config(recipe, learner)))
+    return tyro.cli(Compare, args=words, default=default, prog=f"shortrun compare {recipe}")

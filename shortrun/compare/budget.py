@@ -1,0 +1,77 @@
+"""How long each learner may learn: so many epochs, or so many seconds of this machine."""
+
+import dataclasses
+import math
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from shortrun.config import Config
+from shortrun.data import Dataset
+from shortrun.errors import InputError
+from shortrun.training import train
+from shortrun.training.watching import Moment
+
+PATTERN = re.compile(r"(\d+(?:\.\d+)?) ?(s|epochs?)")
+WARM_UP, WINDOWS, WINDOW_SECONDS = 5, 4, 1.5
+"""Updates left out first, then windows of time of which the fastest counts: other work can only slow one down."""
+
+
+class Budget(NamedTuple):
+    """An amount of training."""
+
+    amount: float
+    unit: Literal["s", "epochs"]
+
+    @classmethod
+    def parse(cls, words: str) -> "Budget":
+        """Read 60s or 20epochs; raise InputError for anything else."""
+        found = PATTERN.fullmatch(words.strip())
+        amount = float(found[1]) if found else 0.0
+        unit = "s" if found and found[2] == "s" else "epochs"
+        if not 0 < amount < math.inf or (unit == "epochs" and amount != int(amount)):
+            raise InputError(f"--budget: got {words!r}; write seconds or whole epochs, 60s or 20epochs for example")
+        return cls(amount, unit)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}{self.unit}"
+
+    def updates(self, rate: float, steps_an_epoch: int) -> int:
+        """Return how many updates the budget buys; rate: updates a second."""
+        whole = self.amount * (rate if self.unit == "s" else steps_an_epoch)
+        return max(1, round(whole))
+
+
+class _EnoughError(Exception):
+    """The rate is known."""
+
+
+def updates_a_second(config: Config, dataset: Dataset, device: str | None = None) -> float:
+    """Return how fast a configuration learns here: the fastest of four windows of 1.5 seconds of a run thrown away."""
+    moments: list[tuple[int, float]] = []
+    rates: list[float] = []
+
+    def watch(moment: Moment) -> None:
+        if moment.step < WARM_UP:
+            return
+        moments.append((moment.step, moment.seconds))
+        (first, since), (last, now) = moments[0], moments[-1]
+        if now - since >= WINDOW_SECONDS and last > first:
+            rates.append((last - first) / (now - since))
+            del moments[:-1]
+            if len(rates) == WINDOWS:
+                raise _EnoughError
+
+    never = 10**9
+    training = dataclasses.replace(config.training, updates=never, picture_epochs=never, checkpoint_seconds=1e9)
+    endless = dataclasses.replace(config, training=training)
+    folder = Path(tempfile.mkdtemp(prefix="shortrun-"))
+    try:
+        train(endless, folder / "run", device=device, dataset=dataset, watch=watch)
+    except _EnoughError:
+        pass
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return max(rates)

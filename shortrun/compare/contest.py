@@ -1,0 +1,182 @@
+"""Train and evaluate several learners, for several seeds, each with the same budget; what is finished is kept."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortrun.compare.budget import Budget, updates_a_second
+from shortrun.compare.pictures import draw_curves, draw_images
+from shortrun.compare.table import write_table
+from shortrun.config import Config
+from shortrun.data import Dataset
+from shortrun.errors import InputError
+from shortrun.evaluation import frechet_distance, own_features
+from shortrun.evaluation.assess import assess
+from shortrun.figures import write_png
+from shortrun.files import replacing
+from shortrun.mapping import to_mapping
+from shortrun.training import load, resume, train
+from shortrun.training.loop import read_dataset
+from shortrun.training.run_folder import RunFolder
+from shortrun.training.streams import TEST, stream
+from shortrun.training.tracking import machine
+from shortrun.training.watching import Moment
+
+CURVE_IMAGES, CURVE_SAMPLES = 1000, 2000
+"""Test images and draws from the prior of a point of the curves."""
+
+
+def compare(
+    configs: Mapping[str, Config],
+    out: Path,
+    *,
+    budget: Budget,
+    seeds: int = 3,
+    samples: int = 10_000,
+    likelihood_images: int = 48,
+    points: int = 6,
+    device: str | None = None,
+    features: nn.Module | None = None,
+) -> str:
+    """Train and evaluate a model for each configuration and seed, and return the table in Markdown.
+
+    configs: what to compare, by name, all of the same data. budget: of each training. seeds: models of each, seeds
+    0, 1, ... samples, likelihood_images: see `assess`. points: of the curves of quality against time, doubling up to
+    the end; 0 for none. features: to compare images by; a classifier trained on the data set where not given.
+
+    Seconds are turned into updates once, by the rate at which each learns here alone, so that a run can be repeated.
+    Writes out/NAME/seed_N (run folders, each with evaluation.json and curve.json), out/rates.json, table.md, table.csv,
+    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped. Raises
+    InputError for what cannot be compared, and where `out` holds another comparison.
+    """
+    checked(configs, seeds, samples, likelihood_images, points)
+    dataset = read_dataset(next(iter(configs.values())))
+    remember(out, configs, budget)
+    steps_an_epoch = {name: len(dataset.train) // config.training.batch_size for name, config in configs.items()}
+    rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
+    features = features or own_features(dataset)
+    assessments: dict[str, list[dict[str, Any]]] = {}
+    words = ""
+    for seed in range(seeds):
+        for name, config in configs.items():
+            updates = budget.updates(rates[name], steps_an_epoch[name])
+            training = dataclasses.replace(config.training, seed=seed, updates=updates, picture_epochs=10**9)
+            run = RunFolder(out / name / f"seed_{seed}")
+            kept = run.path / "evaluation.json"
+            if not kept.is_file():
+                turn = f"{seed * len(configs) + list(configs).index(name) + 1} of {seeds * len(configs)}"
+                print(f"{turn}: {name}, seed {seed}, {updates} updates", flush=True)
+                learn(dataclasses.replace(config, training=training), run, dataset, features, points, device)
+                figures = assess(
+                    load(run.path).to(device or "cpu"),
+                    dataset,
+                    features,
+                    seed,
+                    samples=samples,
+                    likelihood_images=likelihood_images,
+                )
+                trained = json.loads(run.result.read_text(encoding="utf-8"))["training"]
+                write_json(kept, {**figures, "training": trained})
+            assessments.setdefault(name, []).append(json.loads(kept.read_text(encoding="utf-8")))
+            words = write_table(assessments, out, budget)
+    write_png(draw_images({name: load(out / name / "seed_0") for name in configs}, dataset.test), out / "images.png")
+    if points:
+        curves = {
+            name: [
+                json.loads((out / name / f"seed_{seed}" / "curve.json").read_text(encoding="utf-8"))
+                for seed in range(seeds)
+            ]
+            for name in configs
+        }
+        write_png(draw_curves(curves), out / "curves.png")
+    return words
+
+
+def checked(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_images: int, points: int) -> None:
+    """Raise InputError for counts out of range and for configurations of unlike data."""
+    for option, count, least in (
+        ("--seeds", seeds, 1),
+        ("--samples", samples, 2),
+        ("--likelihood-images", likelihood_images, 0),
+        ("--points", points, 0),
+    ):
+        if count < least:
+            raise InputError(f"{option}: got {count}; write a whole number of at least {least}")
+    first, *others = configs.items()
+    for name, config in others:
+        if config.data != first[1].data:
+            raise InputError(f"--learners: {name} has other images than {first[0]}; compare models of the same data")
+
+
+def remember(out: Path, configs: Mapping[str, Config], budget: Budget) -> None:
+    """Write what is compared into the folder; raise InputError where another comparison is there."""
+    wanted = {"budget": str(budget), "configs": {name: to_mapping(config) for name, config in configs.items()}}
+    path = out / "comparison.json"
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there["budget"] != wanted["budget"]:
+            raise InputError(f"--out: {out} holds a comparison at {there['budget']}; write another folder")
+        for name in there["configs"].keys() & wanted["configs"].keys():
+            if there["configs"][name] != wanted["configs"][name]:
+                raise InputError(f"--out: {out} holds a comparison with other settings of {name}; write another folder")
+        # learners may be added to a comparison, and it may be called for some of them
+        wanted["configs"] = {**there["configs"], **wanted["configs"]}
+    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"--out: {out} is not empty and holds no comparison; write a new folder")
+    write_json(path, wanted)
+
+
+def measured_rates(configs: Mapping[str, Config], out: Path, dataset: Dataset, device: str | None) -> dict[str, float]:
+    """Return updates a second of each, measured one after the other, or those that were measured before."""
+    path = out / "rates.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["updates_a_second"] if path.is_file() else {}
+    for name, config in configs.items():
+        if name not in known:
+            known[name] = updates_a_second(config, dataset, device)
+            print(f"{name}: {known[name]:.3g} updates a second", flush=True)
+            write_json(path, {"updates_a_second": known, "machine": machine()})
+    return known
+
+
+def learn(
+    config: Config, run: RunFolder, dataset: Dataset, features: nn.Module, points: int, device: str | None
+) -> None:
+    """Train, or go on, and note the quality at some points on the way in curve.json."""
+    path = run.path / "curve.json"
+    total = config.training.updates or 1
+    chosen = {max(1, round(total / 2**k)) for k in range(points)}
+    curve = {one["step"]: one for one in json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+
+    def watch(moment: Moment) -> None:
+        if moment.step not in chosen:
+            return
+        seed, average = config.training.seed, moment.average
+        average.eval()
+        rng = stream("cpu", seed, TEST, 3)
+        x = dataset.test.images(slice(0, min(CURVE_IMAGES, len(dataset.test))))
+        rebuilt = [average.reconstruct(part.to(average.device), rng).cpu() for part in x.split(500)]
+        drawn = torch.cat([average.sample(500, rng).cpu() for _ in range(CURVE_SAMPLES // 500)])
+        curve[moment.step] = {
+            "step": moment.step,
+            "seconds": moment.seconds,
+            "mse": float(((torch.cat(rebuilt) - x) ** 2).mean()) / 4,
+            "fid_prior": frechet_distance(features, x, drawn),
+        }
+        write_json(path, [curve[step] for step in sorted(curve)])
+
+    if run.config.is_file():
+        resume(run.path, device=device, dataset=dataset, watch=watch)
+    else:
+        train(config, run.path, device=device, dataset=dataset, watch=watch)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write numbers, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

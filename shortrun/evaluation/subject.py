@@ -1,0 +1,63 @@
+"""What an assessment is of, the random numbers of its figures, and what is said where there is no figure."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from shortrun.data import Dataset
+from shortrun.errors import InputError
+from shortrun.learners import LatentLearner, Learner
+from shortrun.model import Gaussian
+
+Figures = dict[str, dict[str, Any]]
+
+TEST, OWN = 3, 1509
+"""What a seed is used for: TEST for the test figures of a training run, OWN for what is measured here alone."""
+INFERENCE, PRIOR, FITTED, SUBSETS, ANNEALING, IMPORTANCE, GAP, PROBE, FACTORS, DRAW = range(10)
+"""The figures; the inference of test images has the numbers of TEST, so that the error is that of result.json."""
+
+
+class Subject(NamedTuple):
+    """What is assessed, on what, and with which random numbers."""
+
+    learner: Learner
+    dataset: Dataset
+    seed: int
+    batch_size: int
+
+    def rng(self, use: int) -> torch.Generator:
+        """Return the random numbers of one figure: they follow from the seed, whatever else is measured."""
+        key = (self.seed, TEST) if use == INFERENCE else (self.seed, OWN, use)
+        return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+    def batches(self, count: int, words: str) -> Iterable[Tensor]:
+        """Return the row numbers of batches, with progress on a terminal."""
+        rows = torch.arange(count).split(self.batch_size)
+        return tqdm(rows, desc=words, unit="batch", leave=False, disable=None if len(rows) > 1 else True)
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what holds for every figure."""
+        learner = self.learner
+        name = type(learner).__name__ if learner.description is None else learner.description.learner
+        return {"data": self.dataset.name, "split": "test", "learner": name, **learner.conditions(), "seed": self.seed}
+
+    def density(self) -> dict[str, Any]:
+        """Return what log p(x) is the logarithm of."""
+        if isinstance(self.learner, LatentLearner):
+            likelihood = self.learner.generator.likelihood
+            if not isinstance(likelihood, Gaussian):
+                return {"of": f"the probability of pixel values, {type(likelihood).__name__}"}
+            return {"of": "the density of pixels in [-1, 1], Gaussian", "sigma": float(likelihood.sigma)}
+        return {"of": "the density of pixels in [-1, 1] with uniform noise of one level"}
+
+
+def unless_refused(measure: Callable[[], Figures], names: list[str]) -> Figures:
+    """Return the figures, or for each name the reason why there are none."""
+    try:
+        return measure()
+    except InputError as error:
+        return {name: {"left_out": str(error)} for name in names}

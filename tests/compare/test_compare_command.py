@@ -1,0 +1,136 @@
+"""`shortrun compare` as a user calls it, on models that take seconds."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from shortrun.cli import main
+from shortrun.compare import contest
+
+TINY = [
+    *("--training.precision", "float32", "--model.latents", "3", "4", "--model.width", "16", "--inference.steps", "3"),
+    *("--data.train-limit", "300", "--data.test-limit", "40", "--seeds", "2", "--budget", "2epochs"),
+    *("--samples", "60", "--likelihood-images", "0", "--points", "2"),
+]
+TIMES = {"seconds", "cpu_seconds", "tuning_seconds"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "table.csv").open() as file:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+def test_a_comparison_leaves_a_table_and_pictures_and_goes_on_after_a_kill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    words = ["compare", "digits", "--learners", "short_run", "vae", *TINY, "--out"]
+    assert main([*words, str(whole)]) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4: vae, seed 1, 6 updates" in said
+    table = (whole / "table.md").read_text()
+    assert table in said
+    assert "| short_run | 2 |" in table
+    assert "| vae | 2 |" in table
+    assert all((whole / name).stat().st_size > 5_000 for name in ("images.png", "curves.png"))
+    assert [(row["learner"], row["seed"]) for row in rows(whole)] == [
+        ("short_run", "0"),
+        ("short_run", "1"),
+        ("vae", "0"),
+        ("vae", "1"),
+    ]
+    assert len({row["mse"] for row in rows(whole)}) == 4
+    curve = json.loads((whole / "vae" / "seed_1" / "curve.json").read_text())
+    assert [point["step"] for point in curve] == [3, 6]
+    assert 0 < curve[0]["seconds"] < curve[1]["seconds"]
+
+    # killed in the third evaluation: what was finished stays, the rest comes out the same
+    assess, calls = contest.assess, []
+
+    def killed(*arguments: object, **named: object) -> dict[str, dict[str, object]]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return assess(*arguments, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(contest, "assess", killed)
+    assert main([*words, str(broken)]) == 130
+    first = (broken / "vae" / "seed_0" / "evaluation.json").stat().st_mtime_ns
+    assert len(rows(broken)) == 2
+    assert main([*words, str(broken)]) == 0
+    assert len(calls) == 5
+    assert (broken / "vae" / "seed_0" / "evaluation.json").stat().st_mtime_ns == first
+    assert rows(broken) == rows(whole)
+
+
+def test_seconds_become_updates_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortrun.compare.budget.WINDOW_SECONDS", 0.05)
+    out = tmp_path / "out"
+    words = ["compare", "digits", "--learners", "short_run", "vae", *TINY, "--seeds", "1", "--points", "0"]
+    assert main([*words, "--budget", "0.2s", "--out", str(out)]) == 0
+    rates = json.loads((out / "rates.json").read_text())["updates_a_second"]
+    assert rates["vae"] > rates["short_run"]
+    for row in rows(out):
+        assert int(row["updates"]) == max(1, round(0.2 * rates[row["learner"]]))
+    assert not (out / "curves.png").exists()
+
+
+def test_a_recipe_of_ones_own_competes(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('learner = "vae"\n[data]\nsource = "digits"\n[training]\nlearning_rate = 3e-3\nthreads = 1\n')
+    words = ["compare", "digits", "--learners", "vae", str(own), *TINY, "--seeds", "1", "--points", "0"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert [row["learner"] for row in rows(tmp_path / "out")] == ["vae", "mine"]
+    config = (tmp_path / "out" / "mine" / "seed_0" / "config.toml").read_text()
+    assert "learning_rate = 0.003" in config
+    assert "width = 16" in config
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learners", "vea"], "--learners: got 'vea'; did you mean 'vae'?"),
+        (["--learners", "vae", "vae"], "--learners: got vae vae; write each one once"),
+        (["--learners"], "--learners: got none; write each one once"),
+        (["--learner", "vae"], "--learner: a comparison has several"),
+        (["--budget", "60"], "--budget: got '60'; write seconds or whole epochs"),
+        (["--seeds", "0"], "--seeds: got 0; write a whole number of at least 1"),
+        (["--samples", "1"], "--samples: got 1; write a whole number of at least 2"),
+        (["--model.width", "0"], "model.width: got 0"),
+        (["--inference.step-size", "tuned"], "inference.step-size: only short_run tunes it"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["compare", "digits", "--learners", "short_run", "vae", *TINY, "--out", str(out), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("shortrun: error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_another_comparison_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["compare", "digits", "--learners", "vae", *TINY, "--seeds", "1", "--points", "0", "--out", str(out)]
+    assert main(words) == 0
+    before = (out / "table.md").read_text()
+    for changed, said in ((["--budget", "1epochs"], "at 2epochs"), (["--model.width", "8"], "other settings of vae")):
+        assert main([*words, *changed]) == 2
+        assert said in capsys.readouterr().err
+    assert (out / "table.md").read_text() == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("keep")
+    assert main([*words[:-1], str(other)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]

@@ -1,0 +1,44 @@
+"""The table of a comparison."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from shortrun.compare import Budget
+from shortrun.compare.table import spread, write_table
+
+
+def run(mse: float, **more: Any) -> dict[str, Any]:
+    training = {"updates": 10, "seconds": 1.0, "seed": 0, "words": "no number"}
+    return {"mse_draw": {"value": mse, "pixels": "[0, 1]", "seed": 0, **more}, "training": training}
+
+
+def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
+    runs = {"short_run": [run(0.010, noise=True), run(0.012, noise=True)], "vae": [run(0.02), run(0.03)]}
+    runs["vae"][0]["nats"] = {"value": -3.5}
+    runs["vae"][1]["nats"] = {"left_out": "why"}
+    words = write_table(runs, tmp_path, Budget(60.0, "s"))
+    assert words == (tmp_path / "table.md").read_text()
+    head, _, ours, theirs, _, said = words.splitlines()
+    assert head == "| learner, 60s | seeds | MSE of a draw | log p(x), nats | updates | training, s |"
+    assert ours == "| short_run | 2 | 0.0110 ± 0.0014 | - | 10 | 1.0000 ± 0.0000 |"
+    assert theirs == "| vae | 2 | 0.0250 ± 0.0071 | -3.5 | 10 | 1.0000 ± 0.0000 |"
+    assert said == "MSE of a draw: pixels [0, 1], seed 0.  "
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["learner"], row["seed"], row["mse_draw"]) for row in rows] == [
+        ("short_run", "0", "0.01"),
+        ("short_run", "1", "0.012"),
+        ("vae", "0", "0.02"),
+        ("vae", "1", "0.03"),
+    ]
+    assert [row["nats"] for row in rows] == ["", "", "-3.5", ""]
+
+
+def test_spread_keeps_two_digits_of_the_deviation() -> None:
+    assert spread([0.01, 0.012, 0.014]) == "0.0120 ± 0.0020"
+    assert spread([100.0, 120.0]) == "110 ± 14"
+    assert spread([3, 4]) == "4"
+    assert spread([1234567]) == "1,234,567"
+    assert spread([0.123456]) == "0.1235"
+    assert spread([]) == "-"

@@ -1,0 +1,340 @@
+"""An assessment against the measures it is made of, called one by one."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shortrun.config import GlowConfig, InferenceConfig, LearnerConfig, ModelConfig
+from shortrun.data import Dataset, ImageSet
+from shortrun.errors import InputError
+from shortrun.evaluation import (
+    annealing_gap,
+    disentanglement,
+    frechet_distance,
+    log_likelihood_figures,
+    parts,
+    pixels,
+    reconstruction_figures,
+    subject,
+)
+from shortrun.evaluation.assess import PARTS, assess
+from shortrun.evaluation.feature_matrix import feature_matrix
+from shortrun.evaluation.importance import importance_figures
+from shortrun.evaluation.kernel import kernel_distance
+from shortrun.evaluation.neighbours import neighbour_figures
+from shortrun.evaluation.probes import linear_probe, linear_probes
+from shortrun.learners import ShortRun, Vae
+from shortrun.learners.glow import Glow
+from shortrun.learners.latent_density import fit_latent_density
+
+SHAPE, LATENTS = (1, 6, 6), (1, 4)
+SMALL: dict[str, Any] = {"samples": 60, "likelihood_images": 5, "temperatures": 12, "importance_samples": 7}
+
+
+def stream(*key: int) -> torch.Generator:
+    """The random numbers of a use of a seed, as training makes them."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+def image_set(n: int, seed: int, labels: bool = True) -> ImageSet:
+    """Noise around a bright upper or lower half."""
+    rng = torch.Generator().manual_seed(seed)
+    classes = torch.arange(n) % 2
+    pixels = torch.randint(0, 9, (n, *SHAPE), generator=rng, dtype=torch.uint8)
+    pixels[classes == 1, :, :3] += 8
+    pixels[classes == 0, :, 3:] += 8
+    return ImageSet(pixels, classes if labels else None, levels=17)
+
+
+def dataset(labels: bool = True) -> Dataset:
+    return Dataset("halves", image_set(50, 0, labels), image_set(40, 1, labels))
+
+
+class Corners(nn.Module):
+    """The means of 3x3 pixels."""
+
+    name = "means of 3x3"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(x, 3).flatten(1)
+
+
+def short_run() -> ShortRun:
+    """A generator of smooth images, with a density of its latents."""
+    learner = ShortRun.build(SHAPE, ModelConfig(latents=LATENTS, width=8), InferenceConfig(steps=3), levels=17)
+    rng = torch.Generator().manual_seed(1)
+    for parameter in learner.generator.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=rng)
+    learner.latent_density = fit_latent_density(1 + torch.randn(30, 5, generator=rng), rng)
+    return learner.eval()
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, dict[str, Any]]:
+    return assess(short_run(), dataset(), Corners(), 4, gap_images=3, factors=FACTORS, **SMALL)
+
+
+FACTORS = torch.stack([torch.arange(40) % 2, torch.arange(40) // 8 % 3], 1)
+
+
+def test_each_number_has_its_conditions(whole: dict[str, dict[str, Any]]) -> None:
+    assert json.loads(json.dumps(whole, allow_nan=False)).keys() == whole.keys()
+    for name, entry in whole.items():
+        if "left_out" in entry:
+            assert name == "factor_vae"  # 40 images are too few
+            continue
+        assert entry["data"] == "halves"
+        assert (entry["split"], entry["learner"], entry["seed"]) == ("test", "short_run", 4)
+        assert (entry["steps"], entry["noise"]) == (3, True)
+        assert entry["images"] > 0
+        assert math.isfinite(entry["value"])
+    draws = [f"{name}_{source}" for source in ("prior", "fitted") for name in parts_of_draws()]
+    for name in draws:
+        assert whole[name]["features"] == "means of 3x3"
+        assert whole[name]["pixels"] == "[-1, 1]"
+        assert whole[name]["samples"] == (60 if name.startswith(("fid", "kid")) else 40)
+    assert whole["fid_prior"]["drawn_from"] == "the prior"
+    assert "fitted to latents of 30 train images" in whole["fid_fitted"]["drawn_from"]
+    assert whole["mse"]["pixels"] == "[0, 1]"
+    assert whole["nats"]["temperatures"] == 12
+    assert whole["nats"]["of"] == "the density of pixels in [-1, 1], Gaussian"
+    assert whole["importance_nats"]["samples"] == 7
+    assert set(draws) < set(whole)
+
+
+def parts_of_draws() -> tuple[str, ...]:
+    return ("fid", "kid", "precision", "recall", "density", "coverage")
+
+
+def test_no_figure_depends_on_which_others_are_asked_for(whole: dict[str, dict[str, Any]]) -> None:
+    found: dict[str, dict[str, Any]] = {}
+    before = torch.random.get_rng_state()
+    for part in reversed(PARTS):
+        one = assess(short_run(), dataset(), Corners(), 4, factors=FACTORS, parts=[part], **SMALL)
+        assert one
+        assert not set(one) & set(found)
+        found |= one
+    assert found == {name: entry for name, entry in whole.items() if name != "annealing_gap"}
+    assert torch.equal(before, torch.random.get_rng_state())
+    other = assess(short_run(), dataset(), Corners(), 5, parts=["reconstruction", "samples"], **SMALL)
+    for name in ("mse", "fid_prior", "fid_fitted", "kid_prior"):
+        assert other[name]["value"] != whole[name]["value"], name
+
+
+def test_reconstructions_are_those_of_one_inference(whole: dict[str, dict[str, Any]]) -> None:
+    """With the random numbers of the test figures of a run of training."""
+    learner, x = short_run(), dataset().test.images()
+    wanted = reconstruction_figures(learner, x, stream(4, 3))
+    assert whole["mse"]["value"] == pytest.approx(wanted["mse"], rel=1e-9)
+    assert whole["second_moment"]["value"] == pytest.approx(wanted["second_moment"])
+    assert whole["second_moment"]["layers"] == pytest.approx(wanted["second_moment_layers"])
+    assert whole["failed_test_chains"]["value"] == wanted["failed"] == 0
+    rebuilt = learner.reconstruct(x, stream(4, 3))
+    assert whole["psnr"]["value"] == pytest.approx(float(pixels.psnr(x, rebuilt).mean()))
+    assert whole["ssim"]["value"] == pytest.approx(float(pixels.ssim(x, rebuilt).mean()))
+    assert whole["ssim"]["window"] == 5  # of 6x6 pixels
+
+
+def test_draws_are_compared_with_all_test_images(whole: dict[str, dict[str, Any]]) -> None:
+    learner, x = short_run(), dataset().test.images()
+    for source, use in (("prior", subject.PRIOR), ("fitted", subject.FITTED)):
+        made = learner.sample(60, stream(4, 1509, use), source)  # type: ignore[arg-type]
+        fid = frechet_distance(Corners(), x, made)
+        assert whole[f"fid_{source}"]["value"] == pytest.approx(fid, rel=1e-6)
+        kid = kernel_distance(Corners(), x, made, stream(4, 1509, subject.SUBSETS))
+        assert whole[f"kid_{source}"]["value"] == pytest.approx(kid.mean)
+        assert whole[f"kid_{source}"]["std_of_subsets"] == pytest.approx(kid.std)
+
+
+def test_neighbours_are_counted_among_equal_numbers() -> None:
+    """Of images that are like the draws, so that no figure is 0."""
+    learner, data = short_run(), dataset()
+    like = ((learner.sample(40, stream(0)) + 1) * 8).round().to(torch.uint8)
+    found = assess(
+        learner, Dataset("like", data.train, ImageSet(like, levels=17)), Corners(), 4, parts=["samples"], **SMALL
+    )
+    x = feature_matrix(Corners(), like / 8 - 1)
+    made = feature_matrix(Corners(), learner.sample(60, stream(4, 1509, subject.PRIOR)))
+    for name, value in neighbour_figures(x, made[:40], 5)._asdict().items():
+        assert found[f"{name}_prior"]["value"] == pytest.approx(value)
+        assert found[f"{name}_prior"]["neighbours"] == 5
+        assert value > 0.1
+
+
+def test_log_p_is_of_the_first_images(whole: dict[str, dict[str, Any]]) -> None:
+    learner, x = short_run(), dataset().test.images(slice(0, 5))
+    annealed = log_likelihood_figures(learner, x, stream(4, 1509, subject.ANNEALING), temperatures=12)
+    weighted = importance_figures(learner, x, stream(4, 1509, subject.IMPORTANCE), samples=7)
+    gap = annealing_gap(learner, 3, stream(4, 1509, subject.GAP), temperatures=12)
+    assert whole["nats"]["value"] == annealed["nats"]
+    assert whole["nats"]["standard_error"] == annealed["nats_standard_error"]
+    assert whole["bits_per_dim"]["value"] == annealed["bits_per_dim"]
+    assert whole["importance_nats"]["value"] == weighted["nats"]
+    assert whole["importance_nats"]["effective_samples"] == weighted["effective_samples"]
+    assert whole["annealing_gap"]["value"] == gap["gap"]
+    assert (whole["annealing_gap"]["lower"], whole["annealing_gap"]["upper"]) == (gap["lower"], gap["upper"])
+    assert not assess(learner, dataset(), parts=["likelihood"], likelihood_images=0)
+
+
+def test_codes_are_probed_and_held_against_factors(whole: dict[str, dict[str, Any]]) -> None:
+    learner, data = short_run(), dataset()
+    codes = learner.infer(data.test.images(), stream(4, 3)).z
+    train = learner.infer(data.train.images(), stream(4, 1509, subject.PROBE)).z
+    assert data.train.labels is not None
+    assert data.test.labels is not None
+    given = (train, data.train.labels, codes, data.test.labels)
+    assert whole["probe"]["value"] == linear_probe(*given)
+    assert whole["probe"]["layers"] == linear_probes(*given, LATENTS)
+    assert whole["probe"]["train_images"] == 50
+    lower = codes[:, 1:]
+    assert whole["mig"]["value"] == disentanglement.mutual_information_gap(codes, FACTORS)
+    # the top layer has one latent, and so no second best
+    assert whole["mig"]["layers"] == [None, disentanglement.mutual_information_gap(lower, FACTORS)]
+    assert whole["sap"]["layers"] == [None, disentanglement.attribute_predictability(lower, FACTORS)]
+    three = disentanglement.dci(codes, FACTORS, stream(4, 1509, subject.FACTORS))
+    assert whole["dci_informativeness"]["value"] == three.informativeness
+    assert whole["dci_completeness"]["value"] == three.completeness
+    assert "batch_size" in whole["factor_vae"]["left_out"]
+    many = Dataset("five times", data.train, repeated(data.test))
+    found = assess(learner, many, seed=4, factors=FACTORS.repeat(5, 1)[:180], test_images=180, parts=["factors"])
+    codes = learner.infer(many.test.images(slice(0, 180)), stream(4, 3)).z
+    votes = disentanglement.factor_vae_score(codes, FACTORS.repeat(5, 1)[:180], stream(4, 1509, subject.FACTORS))
+    assert found["factor_vae"]["value"] == votes
+    assert found["factor_vae"]["images"] == 180
+
+
+def repeated(images: ImageSet) -> ImageSet:
+    assert images.labels is not None
+    return ImageSet(images.pixels.repeat(5, 1, 1, 1), images.labels.repeat(5), images.levels)
+
+
+def test_layers_of_the_conditional_parameterization_are_the_generators() -> None:
+    model = ModelConfig(latents=LATENTS, width=8, parameterization="conditional")
+    learner, data = ShortRun.build(SHAPE, model, InferenceConfig(steps=2), levels=17).eval(), dataset()
+    for parameter in learner.generator.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    z = learner.infer(data.test.images(), stream(0, 3)).z
+    codes = torch.cat(learner.layers(z), 1)
+    assert not torch.allclose(codes, z)
+    found = assess(learner, data, factors=FACTORS, parts=["factors"])
+    assert found["mig"]["value"] == pytest.approx(disentanglement.mutual_information_gap(codes, FACTORS))
+
+
+def test_without_labels_features_have_to_be_given() -> None:
+    learner = short_run()
+    learner.latent_density = None
+    found = assess(learner, dataset(labels=False), parts=["samples", "probe"], **SMALL)
+    assert set(found) == {"probe", *(f"{name}_prior" for name in parts_of_draws())}
+    assert all("label" in entry["left_out"] for entry in found.values())
+    assert "value" not in found["fid_prior"]
+    given = assess(learner, dataset(labels=False), Corners(), parts=["samples"], **SMALL)
+    assert given["fid_prior"]["value"] > 0
+    few = assess(learner, dataset(labels=False), Corners(), parts=["samples"], **{**SMALL, "samples": 5})
+    assert few["fid_prior"]["value"] > 0
+    assert few["recall_prior"]["left_out"].startswith("k: got 5")
+
+
+def test_own_features_are_those_of_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path))
+    monkeypatch.setattr("shortrun.evaluation.features.MOST_STEPS", 8)
+    found = assess(short_run(), dataset(), parts=["samples"], **SMALL)["fid_prior"]
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert found["features"] == "own classifier of halves"
+    assert 0 <= found["features_accuracy"] <= 1
+    assert found["features_train_images"] == 50
+
+
+class Perfect(ShortRun):
+    """Decodes to the image that it saw last."""
+
+    def infer(self, x: Tensor, *arguments: Any, **options: Any) -> Any:
+        self.seen = x
+        return super().infer(x, *arguments, **options)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.seen
+
+
+def test_what_is_rebuilt_exactly_has_no_ratio() -> None:
+    learner = Perfect(short_run().generator, 2)
+    found = assess(learner, dataset(), parts=["reconstruction"])
+    assert (found["mse"]["value"], found["ssim"]["value"]) == (0, pytest.approx(1))
+    assert "exactly" in found["psnr"]["left_out"]
+    assert found["mse"]["learner"] == "Perfect"
+
+
+def test_chains_that_fail_are_counted() -> None:
+    learner = short_run()
+    learner.step_size.log_values.fill_(30.0)
+    learner.retries = 0
+    found = assess(learner, dataset(), parts=["reconstruction"])
+    assert found["failed_test_chains"]["value"] == 40
+
+
+def test_a_flow_has_its_exact_density() -> None:
+    description = LearnerConfig(SHAPE, 17, learner="glow", glow=GlowConfig(scales=1, flows=2, width=4))
+    glow = Glow.from_description(description)
+    data = Dataset("even", dataset().train, dataset().test)
+    glow.loss(data.train.images(), torch.Generator().manual_seed(0))
+    found = assess(glow.eval(), data, parts=["likelihood", "reconstruction"], **{**SMALL, "likelihood_images": 40})
+    x = data.test.images()
+    with torch.no_grad():  # the mean over the noise, by many more draws
+        rng = torch.Generator().manual_seed(1)
+        draws = [glow.log_prob(x + (torch.rand(x.shape, generator=rng) - 0.5) / 8).mean() for _ in range(400)]
+    wanted, slack = torch.stack(draws).mean(), torch.stack(draws).std()
+    assert abs(found["nats"]["value"] - wanted) < 4.5 * slack * math.sqrt(1 / parts.NOISE_DRAWS + 1 / 400)
+    bits = -(found["nats"]["value"] / 36 + math.log(1 / 8)) / math.log(2)
+    assert found["bits_per_dim"]["value"] == pytest.approx(bits)
+    assert found["nats"]["standard_error"] > 0
+    assert "importance_nats" not in found
+    assert "uniform noise" in found["nats"]["of"]
+    assert found["mse"]["value"] < 1e-6
+    gap = assess(glow, data, parts=["likelihood"], gap_images=2, **SMALL)["annealing_gap"]
+    assert "no annealing" in gap["left_out"]
+
+
+def test_an_encoder_proposes_and_floats_have_no_bits() -> None:
+    learner = Vae.build(SHAPE, ModelConfig(latents=LATENTS, width=8), levels=None)
+    found = assess(learner, dataset(), parts=["likelihood"], **{**SMALL, "likelihood_images": 99})
+    assert found["importance_nats"]["proposal"] == "the encoder"
+    assert found["nats"]["images"] == 40
+    assert "floats" in found["bits_per_dim"]["left_out"]
+
+
+def test_what_cannot_be_estimated_is_left_out_with_its_reason() -> None:
+    learner = short_run()
+    next(learner.generator.parameters()).data.fill_(math.nan)
+    found = assess(learner, dataset(), parts=["likelihood"], gap_images=1, **{**SMALL, "likelihood_images": 2})
+    assert set(found) == {"nats", "bits_per_dim", "importance_nats", "annealing_gap"}
+    assert all("not finite" in entry["left_out"] for entry in found.values())
+
+
+class Refuses(Corners):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0]
+
+
+def test_what_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, data = short_run(), dataset()
+    wrong: list[dict[str, Any]] = [{"samples": 1}, {"likelihood_images": -1}, {"temperatures": 0}, {"gap_images": -1}]
+    wrong += [{"importance_samples": 0}, {"batch_size": 0}, {"seed": -1}, {"test_images": 0}, {"test_images": 41}]
+    for options in wrong:
+        for name, value in options.items():
+            with pytest.raises(InputError, match=f"{name}: got {value}"):
+                assess(learner, data, **options)
+    with pytest.raises(InputError, match="parts: got 'sample'; did you mean 'samples'"):
+        assess(learner, data, parts=["sample"])
+    with pytest.raises(InputError, match="factors: got 39 rows for 40"):
+        assess(learner, data, factors=FACTORS[1:])
+    with pytest.raises(InputError, match=r"features: got \[4\] for 2 images"):
+        assess(learner, data, Refuses())
+    monkeypatch.setitem(__import__("sys").modules, "torchmetrics", None)
+    with pytest.raises(InputError, match=r"pip install 'shortrun\[metrics\]'"):
+        assess(learner, data)
+    assert assess(learner, data, parts=["probe"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from shortrun.figures import write_png
 from shortrun.files import replacing
 from shortrun.mapping import to_mapping
 from shortrun.training import load, resume, train
-from shortrun.training.loop import read_dataset
+from shortrun.training.loop import build_learner, read_dataset
+from shortrun.training.processes import Processes, choose_device
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.streams import TEST, stream
 from shortrun.training.tracking import machine
@@ -56,6 +58,8 @@ def compare(
     """
     checked(configs, seeds, samples, likelihood_images, points)
     dataset = read_dataset(next(iter(configs.values())))
+    for config in configs.values():  # what cannot be built is refused before anything is trained
+        build_learner(config, dataset, None, Processes(0, 1, choose_device(device)))
     remember(out, configs, budget)
     steps_an_epoch = {name: len(dataset.train) // config.training.batch_size for name, config in configs.items()}
     rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
@@ -107,6 +111,8 @@ def checked(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_
     ):
         if count < least:
             raise InputError(f"{option}: got {count}; write a whole number of at least {least}")
+    if find_spec("torchmetrics") is None:
+        raise InputError("torchmetrics: is not installed, and distances need it; pip install 'shortrun[metrics]'")
     first, *others = configs.items()
     for name, config in others:
         if config.data != first[1].data:

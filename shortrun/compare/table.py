@@ -26,7 +26,7 @@ COLUMNS = {
     "bits_per_dim": "bits/dim",
     "second_moment": "second moment",
     "updates": "updates",
-    "seconds": "training, s",
+    "cpu_seconds": "training, CPU s",
     "parameters": "weights",
 }
 """The columns of the table, in Markdown; the CSV has every figure that there is."""

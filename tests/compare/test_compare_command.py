@@ -104,6 +104,7 @@ def test_a_recipe_of_ones_own_competes(tmp_path: Path) -> None:
         (["--seeds", "0"], "--seeds: got 0; write a whole number of at least 1"),
         (["--samples", "1"], "--samples: got 1; write a whole number of at least 2"),
         (["--model.width", "0"], "model.width: got 0"),
+        (["--training.batch-size", "301"], "training.batch-size: got 301 for 300 training images"),
         (["--inference.step-size", "tuned"], "inference.step-size: only short_run tunes it"),
     ],
 )
@@ -117,6 +118,15 @@ def test_what_cannot_be_compared_is_refused(
     assert said in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_without_the_extra_nothing_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "find_spec", lambda name: None)
+    assert main(["compare", "digits", "--learners", "vae", *TINY, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("pip install 'shortrun[metrics]'\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_comparison_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from shortrun.compare.table import spread, write_table
 
 
 def run(mse: float, **more: Any) -> dict[str, Any]:
-    training = {"updates": 10, "seconds": 1.0, "seed": 0, "words": "no number"}
+    training = {"updates": 10, "cpu_seconds": 1.0, "seed": 0, "words": "no number"}
     return {"mse_draw": {"value": mse, "pixels": "[0, 1]", "seed": 0, **more}, "training": training}
 
 
@@ -20,7 +20,7 @@ def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
     words = write_table(runs, tmp_path, Budget(60.0, "s"))
     assert words == (tmp_path / "table.md").read_text()
     head, _, ours, theirs, _, said = words.splitlines()
-    assert head == "| learner, 60s | seeds | MSE of a draw | log p(x), nats | updates | training, s |"
+    assert head == "| learner, 60s | seeds | MSE of a draw | log p(x), nats | updates | training, CPU s |"
     assert ours == "| short_run | 2 | 0.0110 ± 0.0014 | - | 10 | 1.0000 ± 0.0000 |"
     assert theirs == "| vae | 2 | 0.0250 ± 0.0071 | -3.5 | 10 | 1.0000 ± 0.0000 |"
     assert said == "MSE of a draw: pixels [0, 1], seed 0.  "

@@ -211,17 +211,18 @@ def test_a_decoder_of_ones_own(kind: type[EncoderLearner], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("steps", "noise", "words"),
+    ("steps", "noise", "masked", "words"),
     [
-        (None, None, "mean of the encoder"),
-        (None, True, "a draw from the encoder"),
-        (9, None, "9 rounds of draws from the encoder"),
-        (9, False, "9 rounds of means from the encoder"),
+        (None, None, False, "mean of the encoder"),
+        (None, True, False, "a draw from the encoder"),
+        (None, None, True, "50 rounds of draws from the encoder"),
+        (9, None, True, "9 rounds of draws from the encoder"),
+        (9, False, True, "9 rounds of means from the encoder"),
     ],
 )
-def test_what_is_said_of_inference(steps: int | None, noise: bool | None, words: str) -> None:
+def test_what_is_said_of_inference(steps: int | None, noise: bool | None, masked: bool, words: str) -> None:
     learner = learner_of("vae")
-    assert learner.describe_inference(steps, noise) == words
+    assert learner.describe_inference(steps, noise, masked) == words
     assert learner.conditions() == {"inference": "mean of the encoder"}
 
 

@@ -89,9 +89,15 @@ def test_stopped_it_goes_on_as_the_unbroken_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "encode", "interpolate", "traverse", "info"])
-def test_every_use_of_a_model_takes_it(unbroken: Path, tmp_path: Path, command: str) -> None:
+def test_every_use_of_a_model_takes_it(
+    unbroken: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Path(shutil.copytree(unbroken, tmp_path / "run"))
     assert main([command, str(run), *([] if command == "info" else ["--n", "2"])]) == 0
+    if command == "info":
+        said = capsys.readouterr().out
+        assert " scales of " in said
+        assert " layers of latents" not in said
 
 
 @pytest.mark.parametrize(

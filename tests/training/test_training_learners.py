@@ -128,10 +128,14 @@ def test_every_use_of_a_model(
 
 
 def test_info_and_steps(trained: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, run = trained
+    learner, run = trained
     capsys.readouterr()
     assert main(["info", str(run)]) == 0
-    assert "mean of the encoder" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"  learner             {learner}\n" in said
+    assert "an encoder of width " in said
+    assert f"; {sum(weights.numel() for weights in shortrun.load(run).parameters()):,} weights" in said
+    assert "mean of the encoder" in said
     out = ["--out", str(tmp_path / "out")]
     assert main(["reconstruct", str(run), "--steps", "5", *out]) == 2
     line = capsys.readouterr().err

@@ -149,7 +149,9 @@ def test_every_use_of_a_model_takes_it(unbroken: Path, tmp_path: Path, command: 
 
 def test_info_says_what_it_is(unbroken: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(unbroken)]) == 0
-    assert "persistent" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "persistent" in said
+    assert "steps at each visit of a chain, " in said
 
 
 def test_the_recipes_take_few_steps_at_a_visit() -> None:

@@ -21,8 +21,7 @@ from shortrun.config import load_config
 from shortrun.inference.divergence import Conditional, Density, Estimate, Marginal, follow
 from shortrun.inference.langevin import LogDensity
 from shortrun.inference.stochastic import LanczosConditional, SubspaceMarginal
-from shortrun.learners.short_run import frozen
-from shortrun.training import load
+from shortrun.learners import ShortRun, frozen
 from shortrun.training.loop import read_dataset
 from shortrun.training.tracking import machine
 
@@ -54,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    learner = load(arguments.run)
+    learner = ShortRun.from_pretrained(arguments.run / "checkpoint")
     dataset = read_dataset(load_config(str(arguments.run / "config.toml")))
     x = dataset.test.images(slice(arguments.first, arguments.first + arguments.images))
     n, d, steps = len(x), learner.generator.dim, learner.steps

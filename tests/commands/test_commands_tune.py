@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_model_stays(run: Path, cal
 def test_of_a_model_whose_steps_fall_it_says_the_first(run: Path, call: Call) -> None:
     said = {}
     for decay in (1.0, 0.25):
-        learner = shortrun.load(run)
+        learner = shortrun.ShortRun.from_pretrained(run / "checkpoint")
         learner.step_size.log_decay.fill_(math.log(decay))
         learner.save_pretrained(run / "checkpoint")
         words = ("tune", run, "--n", 3, "--step-sizes", 0.1, "--estimators", "path", "--tuners")

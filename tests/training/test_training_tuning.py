@@ -80,7 +80,7 @@ def test_the_step_size_moves_and_is_written_down(tuner: str, over: str, stripes:
     assert 0 <= result["training"]["tuning_seconds"] <= result["training"]["seconds"] + 0.1
     # the average of the weights carries the last value, and a loaded model has it
     assert {name.split("step_size.")[0] for name in sizes} == {"weights/", "average/module.", ""}
-    learner = shortrun.load(run)
+    learner = shortrun.ShortRun.from_pretrained(run / "checkpoint")
     assert learner.step_size.values == pytest.approx(values)
     assert learner.step_size.decay == pytest.approx(decay)
     assert torch.equal(learner.step_size.log_values, sizes["weights/step_size.log_values"])
@@ -97,7 +97,8 @@ def test_it_comes_nearer_to_what_tuning_the_finished_model_finds(tuner: Any, str
         model=ModelConfig(latents=LATENTS, width=32, sigma=0.2),
         training=TrainingConfig(epochs=44, batch_size=40, learning_rate=1e-2, precision="float32"),
     )
-    learner = shortrun.load(shortrun.train(config, tmp_path / "run", dataset=stripes))
+    run = shortrun.train(config, tmp_path / "run", dataset=stripes)
+    learner = shortrun.ShortRun.from_pretrained(run / "checkpoint")
     best = tune(learner, stripes.test.images(), torch.Generator().manual_seed(0), tuner=tuner)
     reached, best = learner.step_size.values[0], float(best.settings[0].exp())
     assert 0.06 < best < 1

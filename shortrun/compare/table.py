@@ -10,26 +10,38 @@ from typing import Any
 from shortrun.compare.budget import Budget
 from shortrun.files import replacing
 
-COLUMNS = {
-    "mse_draw": "MSE of a draw",
-    "mse_point": "MSE of a point",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "fid_prior": "FID, prior",
-    "fid_fitted": "FID, fitted",
-    "precision_prior": "precision",
-    "recall_prior": "recall",
-    "density_prior": "density",
-    "coverage_prior": "coverage",
-    "nats": "log p(x), nats",
-    "importance_nats": "its own bound, nats",
-    "bits_per_dim": "bits/dim",
-    "second_moment": "second moment",
-    "updates": "updates",
-    "cpu_seconds": "training, CPU s",
-    "parameters": "weights",
+GROUPS = {
+    "rebuilding, likelihood": {
+        "mse_draw": "MSE of a draw",
+        "mse_point": "MSE of a point",
+        "psnr": "PSNR",
+        "ssim": "SSIM",
+        "nats": "log p(x), nats",
+        "importance_nats": "its own bound, nats",
+        "bits_per_dim": "bits/dim",
+        "second_moment": "second moment",
+    },
+    "samples": {
+        "fid_prior": "FID, prior",
+        "fid_fitted": "FID, fitted",
+        "precision_prior": "precision",
+        "recall_prior": "recall",
+        "density_prior": "density",
+        "coverage_prior": "coverage",
+        "precision_fitted": "precision, fitted",
+        "coverage_fitted": "coverage, fitted",
+    },
+    "cost, latents": {
+        "updates": "updates",
+        "cpu_seconds": "training, CPU s",
+        "parameters": "weights",
+        "probe": "linear probe",
+    },
 }
-"""The columns of the table, in Markdown; the CSV has every figure that there is."""
+"""The columns of the tables in Markdown; the CSV has every figure that there is."""
+COLUMNS = {key: words for group in GROUPS.values() for key, words in group.items()}
+OWN = ("value", "layers", "seed", "standard_error", "acceptance", "std_of_subsets", "effective_samples")
+"""What an entry holds of its own: the number and what belongs to it, no condition."""
 Assessments = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -37,18 +49,22 @@ def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
     """Write out/table.md and out/table.csv and return the first.
 
     assessments: for each name one evaluation a seed. The Markdown has mean ± standard deviation over the seeds and
-    leaves out figures that no learner has; below it stand the conditions that all of them were measured under.
+    leaves out figures that no learner has; below its tables stand the conditions that all were measured under.
     """
     rows = {name: [plain(one) for one in runs] for name, runs in assessments.items()}
-    there = [key for key in COLUMNS if any(key in run for runs in rows.values() for run in runs)]
-    lines = [
-        f"| learner, {budget} | seeds | {' | '.join(COLUMNS[key] for key in there)} |",
-        "| --- " * (len(there) + 2) + "|",
-    ]
-    for name, runs in rows.items():
-        cells = [spread([run[key] for run in runs if key in run]) for key in there]
-        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
-    words = "\n".join([*lines, "", *conditions(assessments, there)]) + "\n"
+    lines, shown = [], []
+    for title, columns in GROUPS.items():
+        there = [key for key in columns if any(key in run for runs in rows.values() for run in runs)]
+        if not there:
+            continue
+        lines.append(f"| {title}, {budget} | seeds | {' | '.join(columns[key] for key in there)} |")
+        lines.append("| --- " * (len(there) + 2) + "|")
+        for name, runs in rows.items():
+            cells = [spread([run[key] for run in runs if key in run]) for key in there]
+            lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
+        lines.append("")
+        shown += there
+    words = "\n".join([*lines, *conditions(assessments, shown)]) + "\n"
     with replacing(out / "table.md") as path:
         path.write_text(words, encoding="utf-8")
     names = list(dict.fromkeys(key for runs in rows.values() for run in runs for key in run))
@@ -81,19 +97,29 @@ def spread(values: Sequence[float | int]) -> str:
     return f"{centre:.{min(digits, 5)}f} ± {deviation:.{min(digits, 5)}f}"
 
 
-def conditions(assessments: Assessments, there: Sequence[str]) -> list[str]:
-    """Say, a line for each figure, what it was measured under, where all learners agree."""
-    lines = []
-    for key in there:
-        entries = [run[key] for runs in assessments.values() for run in runs if isinstance(run.get(key), Mapping)]
-        if not entries:
-            continue
-        shared = {
-            name: value
-            for name, value in entries[0].items()
-            if name != "value" and all(entry.get(name) == value for entry in entries)
-        }
-        if shared:
-            said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shared.items())
-            lines.append(f"{COLUMNS[key]}: {said}.  ")
-    return lines
+def conditions(assessments: Assessments, shown: Sequence[str]) -> list[str]:
+    """Say what the figures were measured under, where all learners agree: first what holds for all of them."""
+    each: dict[str, dict[str, Any]] = {}
+    for key in shown:
+        entries = [run[key] for runs in assessments.values() for run in runs if "value" in run.get(key, {})]
+        if entries:
+            first = {name: value for name, value in entries[0].items() if name not in OWN}
+            each[key] = {k: v for k, v in first.items() if all(entry.get(k) == v for entry in entries)}
+    if not each:
+        return []
+    first, *others = each.values()
+    shared = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    alike: dict[str, list[str]] = {}
+    for key, entry in each.items():
+        own = said({name: value for name, value in entry.items() if name not in shared})
+        alike.setdefault(own, []).append(COLUMNS[key])
+    lines = [f"All: {said(shared)}.  "] if shared else []
+    return lines + [f"{'; '.join(names)}: {own}.  " for own, names in alike.items() if own]
+
+
+def said(conditions: Mapping[str, Any]) -> str:
+    """Say conditions in words."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in conditions.items()
+    )

@@ -10,20 +10,24 @@ from shortrun.compare.table import spread, write_table
 
 def run(mse: float, **more: Any) -> dict[str, Any]:
     training = {"updates": 10, "cpu_seconds": 1.0, "seed": 0, "words": "no number"}
-    return {"mse_draw": {"value": mse, "pixels": "[0, 1]", "seed": 0, **more}, "training": training}
+    return {"mse_draw": {"value": mse, "pixels": "[0, 1]", "split": "test", "seed": 0, **more}, "training": training}
 
 
 def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
     runs = {"short_run": [run(0.010, noise=True), run(0.012, noise=True)], "vae": [run(0.02), run(0.03)]}
-    runs["vae"][0]["nats"] = {"value": -3.5}
+    runs["vae"][0]["nats"] = {"value": -3.5, "split": "test"}
     runs["vae"][1]["nats"] = {"left_out": "why"}
     words = write_table(runs, tmp_path, Budget(60.0, "s"))
     assert words == (tmp_path / "table.md").read_text()
-    head, _, ours, theirs, _, said = words.splitlines()
-    assert head == "| learner, 60s | seeds | MSE of a draw | log p(x), nats | updates | training, CPU s |"
-    assert ours == "| short_run | 2 | 0.0110 ± 0.0014 | - | 10 | 1.0000 ± 0.0000 |"
-    assert theirs == "| vae | 2 | 0.0250 ± 0.0071 | -3.5 | 10 | 1.0000 ± 0.0000 |"
-    assert said == "MSE of a draw: pixels [0, 1], seed 0.  "
+    head, _, ours, theirs, _, cost, _, mine, yours, _, said, of_error = words.splitlines()
+    assert head == "| rebuilding, likelihood, 60s | seeds | MSE of a draw | log p(x), nats |"
+    assert ours == "| short_run | 2 | 0.0110 ± 0.0014 | - |"
+    assert theirs == "| vae | 2 | 0.0250 ± 0.0071 | -3.5 |"
+    assert cost == "| cost, latents, 60s | seeds | updates | training, CPU s |"
+    assert mine == "| short_run | 2 | 10 | 1.0000 ± 0.0000 |"
+    assert yours == mine.replace("short_run", "vae")
+    assert said == "All: split test.  "
+    assert of_error == "MSE of a draw: pixels [0, 1].  "
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["learner"], row["seed"], row["mse_draw"]) for row in rows] == [

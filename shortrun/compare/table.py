@@ -114,12 +114,27 @@ def conditions(assessments: Assessments, shown: Sequence[str]) -> list[str]:
         own = said({name: value for name, value in entry.items() if name not in shared})
         alike.setdefault(own, []).append(COLUMNS[key])
     lines = [f"All: {said(shared)}.  "] if shared else []
-    return lines + [f"{'; '.join(names)}: {own}.  " for own, names in alike.items() if own]
+    lines += [f"{'; '.join(names)}: {own}.  " for own, names in alike.items() if own]
+    return lines + [f"{name}: {words}.  " for name, words in inferences(assessments).items() if words]
+
+
+def inferences(assessments: Assessments) -> dict[str, str]:
+    """Say of each learner what its error was measured under that is not the same for all: steps, noise."""
+    entries = {name: [run.get("mse", {}) for run in runs] for name, runs in assessments.items()}
+    every = [entry for each in entries.values() for entry in each]
+    words = {}
+    for name, (first, *others) in entries.items():
+        mine = {k: v for k, v in first.items() if k not in OWN and all(other.get(k) == v for other in others)}
+        words[name] = said({k: v for k, v in mine.items() if any(entry.get(k) != v for entry in every)})
+    return words
 
 
 def said(conditions: Mapping[str, Any]) -> str:
     """Say conditions in words."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in conditions.items()
-    )
+    return ", ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in conditions.items())
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_word, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

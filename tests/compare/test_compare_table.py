@@ -8,18 +8,27 @@ from shortrun.compare import Budget
 from shortrun.compare.table import spread, write_table
 
 
-def run(mse: float, **more: Any) -> dict[str, Any]:
+def run(mse: float, noise: bool | None = None) -> dict[str, Any]:
     training = {"updates": 10, "cpu_seconds": 1.0, "seed": 0, "words": "no number"}
-    return {"mse_draw": {"value": mse, "pixels": "[0, 1]", "split": "test", "seed": 0, **more}, "training": training}
+    inferred = {} if noise is None else {"mse": {"value": mse, "split": "test", "noise": noise, "steps": [0.123456, 2]}}
+    return {
+        **inferred,
+        "mse_draw": {"value": mse, "pixels": "[0, 1]", "split": "test", "seed": 0},
+        "training": training,
+    }
 
 
 def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
-    runs = {"short_run": [run(0.010, noise=True), run(0.012, noise=True)], "vae": [run(0.02), run(0.03)]}
+    runs = {
+        "short_run": [run(0.010, noise=True), run(0.012, noise=True)],
+        "vae": [run(0.02, noise=True), run(0.03, noise=False)],
+    }
+    runs["vae"][0]["mse"]["steps"] = 3
     runs["vae"][0]["nats"] = {"value": -3.5, "split": "test"}
     runs["vae"][1]["nats"] = {"left_out": "why"}
     words = write_table(runs, tmp_path, Budget(60.0, "s"))
     assert words == (tmp_path / "table.md").read_text()
-    head, _, ours, theirs, _, cost, _, mine, yours, _, said, of_error = words.splitlines()
+    head, _, ours, theirs, _, cost, _, mine, yours, _, said, of_error, inference = words.splitlines()
     assert head == "| rebuilding, likelihood, 60s | seeds | MSE of a draw | log p(x), nats |"
     assert ours == "| short_run | 2 | 0.0110 ± 0.0014 | - |"
     assert theirs == "| vae | 2 | 0.0250 ± 0.0071 | -3.5 |"
@@ -28,6 +37,7 @@ def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
     assert yours == mine.replace("short_run", "vae")
     assert said == "All: split test.  "
     assert of_error == "MSE of a draw: pixels [0, 1].  "
+    assert inference == "short_run: noise True, steps 0.1235 2.  "
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["learner"], row["seed"], row["mse_draw"]) for row in rows] == [

@@ -1,5 +1,6 @@
 """What the learners of a comparison make, side by side, and how good they are after how much time."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from shortrun.learners import Learner
 from shortrun.training.streams import PICTURE, stream
 
 IMAGES = 12
+ROUNDING = 1 / 255**2
+"""Errors below one level of 256: of what rebuilds exactly, which has no place on a logarithmic axis."""
 
 
 def draw_images(learners: Mapping[str, Learner], test: ImageSet) -> Image.Image:
@@ -32,20 +35,23 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
 
     curves: for each name and seed the points, each with seconds, mse and fid_prior.
     """
+    styles = itertools.product(("-", "--", ":"), COLOURS)  # a second round of the colours is dashed
+    looks: dict[str, dict[str, Any]] = {
+        name: {"linestyle": dash, "color": colour} for name, (dash, colour) in zip(curves, styles, strict=False)
+    }
     with page(1, 2, (5.5, 4.0)) as sheet:
         for panel, key, label in zip(
             sheet.panels,
             ("mse", "fid_prior"),
-            ("test MSE, pixels in [0, 1]", "FID of draws from the prior, own features"),
+            ("test MSE (chains: of a draw, encoders: of the mean)", "FID of draws from the prior, own features"),
             strict=True,
         ):
-            for (name, runs), colour in zip(curves.items(), COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
+            for name, runs in curves.items():
                 for seed, points in enumerate(runs):
-                    # what rebuilds exactly has no place on a logarithmic axis
-                    shown = [point for point in points if point[key] > 1e-7]
+                    shown = [point for point in points if point[key] > ROUNDING]
                     seconds, values = [point["seconds"] for point in shown], [point[key] for point in shown]
-                    style = {"color": colour, "linewidth": 1, "markersize": 3}
-                    panel.plot(seconds, values, "o-", label=name if seed == 0 and shown else None, **style)
+                    words = name if seed == 0 and shown else None
+                    panel.plot(seconds, values, marker="o", label=words, linewidth=1, markersize=3, **looks[name])
             panel.set(xscale="log", yscale="log", xlabel="training, seconds", ylabel=label)
-            panel.legend()
+            panel.legend(fontsize=7)
         return sheet.picture()

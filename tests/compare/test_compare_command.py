@@ -76,7 +76,6 @@ def test_seconds_become_updates_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     words = ["compare", "digits", "--learners", "short_run", "vae", *TINY, "--seeds", "1", "--points", "0"]
     assert main([*words, "--budget", "0.2s", "--out", str(out)]) == 0
     rates = json.loads((out / "rates.json").read_text())["updates_a_second"]
-    assert rates["vae"] > rates["short_run"]
     for row in rows(out):
         assert int(row["updates"]) == max(1, round(0.2 * rates[row["learner"]]))
     assert not (out / "curves.png").exists()

@@ -1,5 +1,7 @@
 """shortrun compare: train and evaluate several learners side by side."""
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -13,7 +15,9 @@ LEARNERS: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
 USAGE = f"""usage: shortrun compare RECIPE [--learners NAME ...] [--seeds N] [--budget 60s|20epochs] [OPTIONS]
 
 Train and evaluate several learners on the same images with the same budget: {", ".join(get_args(LearnerName))},
-or recipes of your own (.toml), each named by its file. RECIPE is one of {", ".join(recipe_names())},
+or recipes of your own (.toml), each named by its file. Settings of one learner alone follow it after commas:
+vae,training.learning-rate=2e-3. To choose settings, measure on train images: --data.held-out 2000.
+RECIPE is one of {", ".join(recipe_names())},
 or the path of a .toml file; each of its values can be overridden, for all learners:
 shortrun compare RECIPE --help lists them. What is finished is kept: the same command again, with the same --out, goes
 on where a kill has left it.
@@ -25,7 +29,7 @@ class Compare(Config):
     """Train and evaluate several learners side by side; the defaults shown are the recipe's."""
 
     learners: tuple[str, ...] = LEARNERS
-    """Which; names of learners, or paths of .toml recipes."""
+    """Which; names of learners, or paths of .toml recipes, each with settings of its own: vae,model.width=64."""
     seeds: int = 3
     """Models of each: seeds 0, 1, ..."""
     budget: str = "60s"
@@ -54,13 +58,16 @@ def main(words: list[str]) -> int:
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
         raise InputError(f"--learners: got {' '.join(arguments.learners) or 'none'}; write each one once")
     configs: dict[str, Config] = {}
-    for learner in arguments.learners:
+    for entry in arguments.learners:
+        learner, *settings = entry.split(",")
+        own = [*rest, *options(entry, settings)]
         if learner.endswith(".toml"):
-            name, config = Path(learner).stem, parse(learner, None, rest).alone()
+            name, config = Path(learner).stem, parse(learner, None, own).alone()
         elif learner in get_args(LearnerName):
-            name, config = learner, parse(recipe, learner, rest).alone()
+            name, config = learner, parse(recipe, learner, own).alone()
         else:
             raise InputError(f"--learners: got {learner!r}; {did_you_mean(learner, get_args(LearnerName))}")
+        name = re.sub(r"[\s/\\]+", "_", ",".join([name, *settings]))  # it names a folder
         if name in configs:
             raise InputError(f"--learners: two are named {name}; rename the .toml file")
         configs[name] = config
@@ -86,6 +93,19 @@ def main(words: list[str]) -> int:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
     return 0
+
+
+def options(entry: str, settings: list[str]) -> list[str]:
+    """Return the settings of one learner, each KEY=VALUE, as options of the command line."""
+    found: list[str] = []
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not (key and equals and value):
+            raise InputError(f"--learners: got {entry!r}; write settings as vae,training.learning-rate=2e-3")
+        if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
+            raise InputError(f"--learners: got {setting!r}; a setting of one learner is one of its recipe's")
+        found += [f"--{key.replace('_', '-')}", *value.split()]
+    return found
 
 
 def parse(recipe: str, learner: str | None, words: list[str]) -> Compare:

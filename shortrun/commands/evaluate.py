@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COMMAND = "shortrun evaluate"
 NUMBERS = "evaluation.json"
 SECTIONS = {
-    "reconstructions": ("mse", "psnr", "ssim", "second_moment", "failed_test_chains"),
+    "reconstructions": ("mse", "mse_draw", "mse_point", "psnr", "ssim", "second_moment", "failed_test_chains"),
     "latents": ("probe", "mig", "sap", "dci", "factor_vae"),
     "draws from the prior": (),
     "draws from the fitted density": (),

@@ -89,17 +89,15 @@ def read_model(arguments: ModelArguments) -> "Learner":
 def read_short_run(arguments: ModelArguments) -> "ShortRun":
     """Load a model as `read_model` does; raise InputError where it is another learner, which has no short run."""
     from shortrun.learners import ShortRun
-    from shortrun.model import Normal
 
     learner = read_model(arguments)
     if not isinstance(learner, ShortRun):
         kind = "another learner" if learner.description is None else learner.description.learner
         raise InputError(f"{arguments.run}: is a model of {kind}; this command is for those of short_run")
-    if not isinstance(learner.generator.prior, Normal):
-        raise InputError(
-            f"{arguments.run}: has a learned prior; this command is for chains that start from N(0, I), model.prior = "
-            "normal"
-        )
+    try:
+        learner.require_normal_prior()
+    except InputError as error:
+        raise InputError(str(error).replace("learner", str(arguments.run), 1)) from None
     return learner
 
 

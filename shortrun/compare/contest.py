@@ -1,9 +1,9 @@
 """Train and evaluate several learners, for several seeds, each with the same budget; what is finished is kept."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
-from importlib.util import find_spec
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
 from shortrun.evaluation import frechet_distance, own_features
-from shortrun.evaluation.assess import assess
+from shortrun.evaluation.assess import assess, require_metrics
+from shortrun.evaluation.pixels import mse
 from shortrun.figures import write_png
 from shortrun.files import replacing
+from shortrun.learners import LatentLearner
 from shortrun.mapping import to_mapping
 from shortrun.training import load, resume, train
 from shortrun.training.loop import build_learner, read_dataset
@@ -49,23 +51,27 @@ def compare(
 
     configs: what to compare, by name, all of the same data. budget: of each training. seeds: models of each, seeds
     0, 1, ... samples, likelihood_images: see `assess`. points: of the curves of quality against time, doubling up to
-    the end; 0 for none. features: to compare images by; a classifier trained on the data set where not given.
+    the end; 0 for none. features: to compare images by; a classifier trained on the data set where not given, and no
+    distances where that has no labels.
 
     Seconds are turned into updates once, by the rate at which each learns here alone, so that a run can be repeated.
     Writes out/NAME/seed_N (run folders, each with evaluation.json and curve.json), out/rates.json, table.md, table.csv,
-    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped. Raises
-    InputError for what cannot be compared, and where `out` holds another comparison.
+    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped; called with
+    others it adds them, and tables and pictures have all that the folder holds. Raises InputError for what cannot be
+    compared, and where `out` holds another comparison.
     """
     checked(configs, seeds, samples, likelihood_images, points)
+    place = choose_device(device)
     dataset = read_dataset(next(iter(configs.values())))
     for config in configs.values():  # what cannot be built is refused before anything is trained
-        build_learner(config, dataset, None, Processes(0, 1, choose_device(device)))
-    remember(out, configs, budget)
+        build_learner(config, dataset, None, Processes(0, 1, place))
+    measures = {"samples": samples, "likelihood_images": likelihood_images, "points": points}
+    names = remember(out, configs, budget, measures)
     steps_an_epoch = {name: len(dataset.train) // config.training.batch_size for name, config in configs.items()}
     rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
-    features = features or own_features(dataset)
-    assessments: dict[str, list[dict[str, Any]]] = {}
-    words = ""
+    if features is None and dataset.labelled:
+        features = own_features(dataset)
+    features = None if features is None else features.to(place)
     for seed in range(seeds):
         for name, config in configs.items():
             updates = budget.updates(rates[name], steps_an_epoch[name])
@@ -77,7 +83,7 @@ def compare(
                 print(f"{turn}: {name}, seed {seed}, {updates} updates", flush=True)
                 learn(dataclasses.replace(config, training=training), run, dataset, features, points, device)
                 figures = assess(
-                    load(run.path).to(device or "cpu"),
+                    load(run.path).to(place),
                     dataset,
                     features,
                     seed,
@@ -86,19 +92,26 @@ def compare(
                 )
                 trained = json.loads(run.result.read_text(encoding="utf-8"))["training"]
                 write_json(kept, {**figures, "training": trained})
-            assessments.setdefault(name, []).append(json.loads(kept.read_text(encoding="utf-8")))
-            words = write_table(assessments, out, budget)
-    write_png(draw_images({name: load(out / name / "seed_0") for name in configs}, dataset.test), out / "images.png")
+                write_table(kept_of(out, names, "evaluation.json"), out, budget)
+    evaluations = kept_of(out, names, "evaluation.json")
+    write_png(
+        draw_images({name: load(out / name / "seed_0") for name in evaluations}, dataset.test), out / "images.png"
+    )
     if points:
-        curves = {
-            name: [
-                json.loads((out / name / f"seed_{seed}" / "curve.json").read_text(encoding="utf-8"))
-                for seed in range(seeds)
-            ]
-            for name in configs
-        }
-        write_png(draw_curves(curves), out / "curves.png")
-    return words
+        write_png(draw_curves(kept_of(out, evaluations, "curve.json")), out / "curves.png")
+    return write_table(evaluations, out, budget)
+
+
+def kept_of(out: Path, names: Iterable[str], file: str) -> dict[str, list[Any]]:
+    """Return what a file of each finished model holds, for each name seed by seed; names without one are left out."""
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        for seed in itertools.count():
+            folder = out / name / f"seed_{seed}"
+            if not (folder / "evaluation.json").is_file():
+                break
+            found.setdefault(name, []).append(json.loads((folder / file).read_text(encoding="utf-8")))
+    return found
 
 
 def checked(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_images: int, points: int) -> None:
@@ -111,22 +124,35 @@ def checked(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_
     ):
         if count < least:
             raise InputError(f"{option}: got {count}; write a whole number of at least {least}")
-    if find_spec("torchmetrics") is None:
-        raise InputError("torchmetrics: is not installed, and distances need it; pip install 'shortrun[metrics]'")
+    require_metrics()
     first, *others = configs.items()
     for name, config in others:
         if config.data != first[1].data:
             raise InputError(f"--learners: {name} has other images than {first[0]}; compare models of the same data")
 
 
-def remember(out: Path, configs: Mapping[str, Config], budget: Budget) -> None:
-    """Write what is compared into the folder; raise InputError where another comparison is there."""
-    wanted = {"budget": str(budget), "configs": {name: to_mapping(config) for name, config in configs.items()}}
+def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures: Mapping[str, int]) -> list[str]:
+    """Write what is compared, and how, into the folder and return the names of all that it has been called for.
+
+    Raises InputError where another comparison is there.
+    """
+    wanted: dict[str, Any] = {
+        "budget": str(budget),
+        "measures": dict(measures),
+        "configs": {name: to_mapping(config) for name, config in configs.items()},
+    }
     path = out / "comparison.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         if there["budget"] != wanted["budget"]:
             raise InputError(f"--out: {out} holds a comparison at {there['budget']}; write another folder")
+        for name, count in measures.items():
+            if there["measures"][name] != count:
+                option = f"--{name.replace('_', '-')} {there['measures'][name]}"
+                raise InputError(f"--out: {out} holds a comparison with {option}; write that, or another folder")
+        data = to_mapping(next(iter(configs.values())).data)
+        if any(config["data"] != data for config in there["configs"].values()):
+            raise InputError(f"--out: {out} holds a comparison on other images; write another folder")
         for name in there["configs"].keys() & wanted["configs"].keys():
             if there["configs"][name] != wanted["configs"][name]:
                 raise InputError(f"--out: {out} holds a comparison with other settings of {name}; write another folder")
@@ -135,6 +161,7 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget) -> None:
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"--out: {out} is not empty and holds no comparison; write a new folder")
     write_json(path, wanted)
+    return list(wanted["configs"])
 
 
 def measured_rates(configs: Mapping[str, Config], out: Path, dataset: Dataset, device: str | None) -> dict[str, float]:
@@ -150,7 +177,7 @@ def measured_rates(configs: Mapping[str, Config], out: Path, dataset: Dataset, d
 
 
 def learn(
-    config: Config, run: RunFolder, dataset: Dataset, features: nn.Module, points: int, device: str | None
+    config: Config, run: RunFolder, dataset: Dataset, features: nn.Module | None, points: int, device: str | None
 ) -> None:
     """Train, or go on, and note the quality at some points on the way in curve.json."""
     path = run.path / "curve.json"
@@ -165,14 +192,14 @@ def learn(
         average.eval()
         rng = stream("cpu", seed, TEST, 3)
         x = dataset.test.images(slice(0, min(CURVE_IMAGES, len(dataset.test))))
-        rebuilt = [average.reconstruct(part.to(average.device), rng).cpu() for part in x.split(500)]
-        drawn = torch.cat([average.sample(500, rng).cpu() for _ in range(CURVE_SAMPLES // 500)])
-        curve[moment.step] = {
-            "step": moment.step,
-            "seconds": moment.seconds,
-            "mse": float(((torch.cat(rebuilt) - x) ** 2).mean()) / 4,
-            "fid_prior": frechet_distance(features, x, drawn),
-        }
+        # a draw of each, so that a chain's end is not set against an encoder's mean; a flow has no posterior
+        noise = {"noise": True} if isinstance(average, LatentLearner) else {}
+        rebuilt = [average.reconstruct(part.to(average.device), rng, **noise).cpu() for part in x.split(500)]
+        point = {"step": moment.step, "seconds": moment.seconds, "mse": float(mse(x, torch.cat(rebuilt)).mean())}
+        if features is not None:
+            drawn = torch.cat([average.sample(500, rng).cpu() for _ in range(CURVE_SAMPLES // 500)])
+            point["fid_prior"] = frechet_distance(features, x, drawn)
+        curve[moment.step] = point
         write_json(path, [curve[step] for step in sorted(curve)])
 
     if run.config.is_file():

@@ -25,7 +25,7 @@ def draw_images(learners: Mapping[str, Learner], test: ImageSet) -> Image.Image:
         rows.append((f"{name}: rebuilt", learner.reconstruct(x, stream("cpu", 0, PICTURE))))
     for name, learner in learners.items():
         rows.append((f"{name}: prior", learner.sample(len(x), stream("cpu", 0, PICTURE))))
-        if getattr(learner, "latent_density", None) is not None:
+        if learner.latent_density is not None:
             rows.append((f"{name}: fitted", learner.sample(len(x), stream("cpu", 0, PICTURE), "fitted")))
     return captioned_rows(rows)
 
@@ -33,7 +33,7 @@ def draw_images(learners: Mapping[str, Learner], test: ImageSet) -> Image.Image:
 def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Image.Image:
     """Draw error and Frechet distance against seconds of training, a thin line a seed.
 
-    curves: for each name and seed the points, each with seconds, mse and fid_prior.
+    curves: for each name and seed the points, each with seconds, mse and, where images could be compared, fid_prior.
     """
     styles = itertools.product(("-", "--", ":"), COLOURS)  # a second round of the colours is dashed
     looks: dict[str, dict[str, Any]] = {
@@ -43,15 +43,18 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
         for panel, key, label in zip(
             sheet.panels,
             ("mse", "fid_prior"),
-            ("test MSE (chains: of a draw, encoders: of the mean)", "FID of draws from the prior, own features"),
+            ("test MSE of a draw", "FID of draws from the prior, own features"),
             strict=True,
         ):
             for name, runs in curves.items():
                 for seed, points in enumerate(runs):
-                    shown = [point for point in points if point[key] > ROUNDING]
+                    shown = [point for point in points if point.get(key, 0) > ROUNDING]
                     seconds, values = [point["seconds"] for point in shown], [point[key] for point in shown]
                     words = name if seed == 0 and shown else None
                     panel.plot(seconds, values, marker="o", label=words, linewidth=1, markersize=3, **looks[name])
+            if not panel.get_legend_handles_labels()[0]:  # nothing to show, which has no place on a logarithmic axis
+                panel.set_axis_off()
+                continue
             panel.set(xscale="log", yscale="log", xlabel="training, seconds", ylabel=label)
             panel.legend(fontsize=7)
         return sheet.picture()

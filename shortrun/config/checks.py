@@ -15,6 +15,7 @@ def validate(config: Config) -> None:
         ("data.crop", data.crop),
         ("data.train-limit", data.train_limit),
         ("data.test-limit", data.test_limit),
+        ("data.held-out", data.held_out),
         *(("model.latents", size) for size in model.latents),
         ("model.width", model.width),
         ("model.depth", model.depth),

@@ -29,6 +29,8 @@ class DataConfig:
     """Use only the first so many training images."""
     test_limit: int | None = None
     """Use only the first so many test images."""
+    held_out: int | None = None
+    """Test on so many of the training images, which are not trained on then: to choose settings by."""
     test_fraction: float = 0.2
     """Share of the images kept for testing where a source has no split of its own."""
     binarize: bool = False

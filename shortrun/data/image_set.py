@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
@@ -74,6 +75,26 @@ class Dataset:
     name: str
     train: ImageSet
     test: ImageSet
+    split: str = "test"
+    """What the test images are, as it stands beside every figure of them."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels, of two classes or more."""
+        labels = self.train.labels
+        return labels is not None and self.test.labels is not None and len(labels.unique()) > 1
+
+    def hold_out(self, n: int) -> "Dataset":
+        """Return the data set with n of its train images in place of the test images, 1 <= n < len(train).
+
+        Settings are chosen by these, so that the test images stay unseen. Which ones depends on the number of images
+        and on n alone. Raises InputError for another n.
+        """
+        if not 1 <= n < len(self.train):
+            raise InputError(f"data.held-out: got {n} of {len(self.train)} training images; write fewer, at least 1")
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
+        train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
+        return Dataset(self.name, train, held, "held-out train images")
 
 
 def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:

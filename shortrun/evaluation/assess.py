@@ -88,7 +88,7 @@ def assess(
     if {"reconstruction", "samples"} & set(parts):
         require_metrics()
     if "samples" in parts:
-        if features is None and _labelled(dataset):
+        if features is None and dataset.labelled:
             features = own_features(dataset).to(learner.device)
         if features is not None:
             feature_matrix(features, dataset.test.images(slice(0, 2)))  # what does not fit fails before any work
@@ -113,9 +113,3 @@ def require_metrics() -> None:
     """Raise InputError where the library of the metrics is not installed."""
     if find_spec("torchmetrics") is None:
         raise InputError("torchmetrics: is not installed, and some figures need it; pip install 'shortrun[metrics]'")
-
-
-def _labelled(dataset: Dataset) -> bool:
-    """Say whether features can be learned from the labels."""
-    labels = dataset.train.labels
-    return labels is not None and dataset.test.labels is not None and len(labels.unique()) > 1

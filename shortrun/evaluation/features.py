@@ -36,7 +36,7 @@ class Features(nn.Module):
         images -> 3x3 convolutions, halved down to 4x4 or less -> 64 features -> logits
 
     image_shape: (c, h, w); classes: at least 2. `own_features` trains one; `accuracy` is then the share of the test
-    images that it classifies rightly, and nan before.
+    images that it classifies rightly, and nan before; `seed` is the one it was trained with, None before.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
@@ -55,6 +55,7 @@ class Features(nn.Module):
         self.head = nn.Linear(NUM_FEATURES, classes)
         self.num_features = NUM_FEATURES
         self.accuracy = math.nan
+        self.seed: int | None = None
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
         """Return the features of images in [-1, 1], (n, 64)."""
@@ -88,6 +89,7 @@ def own_features(dataset: Dataset, seed: int = 0) -> Features:
         _train(features, dataset.train, torch.searchsorted(classes, labels), seed)
         features.accuracy = _accuracy(features, dataset.test, classes, test_labels)
         _write(path, features, key)
+    features.seed = seed
     return features.eval().requires_grad_(False)
 
 

@@ -158,6 +158,7 @@ def described(features: nn.Module, dataset: Dataset) -> dict[str, Any]:
             "features": f"own classifier of {dataset.name}",
             "features_accuracy": features.accuracy,
             "features_train_images": len(dataset.train),
+            "features_seed": features.seed,
         }
     return {"features": type(features).__name__}
 

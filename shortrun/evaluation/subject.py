@@ -43,7 +43,13 @@ class Subject(NamedTuple):
         """Return what holds for every figure."""
         learner = self.learner
         name = type(learner).__name__ if learner.description is None else learner.description.learner
-        return {"data": self.dataset.name, "split": "test", "learner": name, **learner.conditions(), "seed": self.seed}
+        return {
+            "data": self.dataset.name,
+            "split": self.dataset.split,
+            "learner": name,
+            **learner.conditions(),
+            "seed": self.seed,
+        }
 
     def density(self) -> dict[str, Any]:
         """Return what log p(x) is the logarithm of."""

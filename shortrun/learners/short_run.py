@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
+from shortrun.errors import InputError
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Rows
 from shortrun.model.likelihood import Images
+from shortrun.model.prior import Normal
 
 
 class ShortRun(
@@ -52,6 +54,13 @@ class ShortRun(
         generator, chain = build_generator(description, decoder, seed), description.inference
         step_size = chain.first_step_size(len(generator.latents))
         return cls(generator, chain.steps, step_size, chain.step_decay, chain.noise, chain.retries, description)
+
+    def require_normal_prior(self) -> None:
+        """Raise InputError unless the chains start from N(0, I), as estimators of their divergence take for granted."""
+        if not isinstance(self.generator.prior, Normal):
+            raise InputError(
+                "learner: has a learned prior; this is for chains that start from N(0, I), model.prior = normal"
+            )
 
     def loss(
         self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None

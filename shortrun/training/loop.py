@@ -76,7 +76,7 @@ def resume(
 def read_dataset(config: Config) -> Dataset:
     """Read the images that a configuration names."""
     data = config.data
-    return load_dataset(
+    dataset = load_dataset(
         data.source,
         data_dir=data.dir,
         image_size=data.image_size,
@@ -86,6 +86,7 @@ def read_dataset(config: Config) -> Dataset:
         test_fraction=data.test_fraction,
         binarize=data.binarize,
     )
+    return dataset if data.held_out is None else dataset.hold_out(data.held_out)
 
 
 def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, here: Processes) -> Learner:

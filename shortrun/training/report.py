@@ -81,7 +81,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     measured = reconstruction_figures(learner, dataset.test.images(), stream(learner.device, seed, TEST))
     own = learner.test_figures(dataset.test.images(), stream(learner.device, seed, TEST))
     conditions = {
-        "split": "test",
+        "split": dataset.split,
         "images": len(dataset.test),
         "learner": config.learner,
         **learner.conditions(),

@@ -1,9 +1,12 @@
 """`shortrun compare` as a user calls it, on models that take seconds."""
 
 import csv
+import importlib
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shortrun.cli import main
@@ -84,17 +87,66 @@ def test_seconds_become_updates_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_recipe_of_ones_own_competes(tmp_path: Path) -> None:
     own = tmp_path / "mine.toml"
     own.write_text('learner = "vae"\n[data]\nsource = "digits"\n[training]\nlearning_rate = 3e-3\nthreads = 1\n')
-    words = ["compare", "digits", "--learners", "vae", str(own), *TINY, "--seeds", "1", "--points", "0"]
-    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    words = ["compare", "digits", *TINY, "--seeds", "1", "--points", "1", "--out", str(tmp_path / "out")]
+    assert main([*words, "--learners", "vae"]) == 0
+    pictures = [(tmp_path / "out" / name).stat().st_size for name in ("images.png", "curves.png")]
+    # one that comes later has its place beside those that are there
+    assert main([*words, "--learners", str(own)]) == 0
     assert [row["learner"] for row in rows(tmp_path / "out")] == ["vae", "mine"]
+    assert (tmp_path / "out" / "images.png").stat().st_size > pictures[0]
+    assert (tmp_path / "out" / "curves.png").stat().st_size > pictures[1]
     config = (tmp_path / "out" / "mine" / "seed_0" / "config.toml").read_text()
     assert "learning_rate = 0.003" in config
     assert "width = 16" in config
 
 
+def test_settings_are_chosen_by_train_images(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    faster, slower = "vae,training.learning-rate=4e-3", "vae,training.kl_schedule=0 0 0.2 1,training.threads=1"
+    words = ["compare", "digits", "--learners", "vae", faster, slower, *TINY, "--seeds", "1", "--points", "0"]
+    assert main([*words, "--data.held-out", "100", "--out", str(out)]) == 0
+    folders = ["vae", faster, slower.replace(" ", "_")]
+    assert [row["learner"] for row in rows(out)] == folders
+    plain, fast, slow = ((out / name / "seed_0" / "config.toml").read_text() for name in folders)
+    assert "learning_rate = 0.002" in plain
+    assert plain.replace("learning_rate = 0.002", "learning_rate = 0.004") == fast
+    assert re.sub(r"\s", "", slow).count("[0.0,0.0,],[0.2,1.0,]") == 1
+    assert len({row["mse"] for row in rows(out)}) == 3
+    for name in folders:
+        for file in ("evaluation.json", "result.json"):
+            of = json.loads((out / name / "seed_0" / file).read_text())
+            assert of["mse"]["split"] == "held-out train images"
+            assert of["mse"]["images"] == 100
+        assert of["training"]["images"] == 200
+
+
+def test_images_without_labels_are_compared_without_features(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=rng.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8))
+    words = ["compare", "digits", "--learners", "vae", *TINY, "--data.train-limit", "150", "--seeds", "1"]
+    out = tmp_path / "out"
+    assert main([*words, "--data.source", str(tmp_path / "mine.npz"), "--out", str(out)]) == 0
+    (row,) = rows(out)
+    assert float(row["mse_draw"]) > 0
+    assert "fid_prior" not in row
+    assert (out / "curves.png").stat().st_size > 5_000
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ["--learners", "vae,training.learning-rate"],
+            "--learners: got 'vae,training.learning-rate'; write settings as",
+        ),
+        (["--learners", "vae,seeds=2"], "--learners: got 'seeds=2'; a setting of one learner is one of its recipe's"),
+        (["--learners", "vae", "vae,model.width=0"], "model.width: got 0"),
+        (
+            ["--learners", "vae", "vae,data.test-limit=20"],
+            "--learners: vae,data.test-limit=20 has other images than vae",
+        ),
+        (["--data.held-out", "0"], "data.held-out: got 0; write a whole number of at least 1"),
+        (["--data.held-out", "300"], "data.held-out: got 300 of 300 training images"),
         (["--learners", "vea"], "--learners: got 'vea'; did you mean 'vae'?"),
         (["--learners", "vae", "vae"], "--learners: got vae vae; write each one once"),
         (["--learners"], "--learners: got none; write each one once"),
@@ -122,7 +174,8 @@ def test_what_cannot_be_compared_is_refused(
 def test_without_the_extra_nothing_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest, "find_spec", lambda name: None)
+    module = importlib.import_module("shortrun.evaluation.assess")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert main(["compare", "digits", "--learners", "vae", *TINY, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.endswith("pip install 'shortrun[metrics]'\n")
     assert not (tmp_path / "out").exists()
@@ -133,7 +186,14 @@ def test_another_comparison_is_not_overwritten(tmp_path: Path, capsys: pytest.Ca
     words = ["compare", "digits", "--learners", "vae", *TINY, "--seeds", "1", "--points", "0", "--out", str(out)]
     assert main(words) == 0
     before = (out / "table.md").read_text()
-    for changed, said in ((["--budget", "1epochs"], "at 2epochs"), (["--model.width", "8"], "other settings of vae")):
+    for changed, said in (
+        (["--budget", "1epochs"], "at 2epochs"),
+        (["--model.width", "8"], "other settings of vae"),
+        (["--samples", "50"], "a comparison with --samples 60; write that, or another folder"),
+        (["--likelihood-images", "2"], "a comparison with --likelihood-images 0"),
+        (["--points", "1"], "a comparison with --points 0"),
+        (["--learners", "ladder_vae", "--data.test-limit", "30"], "a comparison on other images"),
+    ):
         assert main([*words, *changed]) == 2
         assert said in capsys.readouterr().err
     assert (out / "table.md").read_text() == before

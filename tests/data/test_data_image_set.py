@@ -5,7 +5,7 @@ from data_writers import noise, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortrun.data import ImageSet, require_labels
+from shortrun.data import Dataset, ImageSet, require_labels
 from shortrun.data.framing import Framing, reframed
 from shortrun.data.selection import Selection
 
@@ -140,3 +140,41 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         Framing(crop=0)
     with refused("--data.image-size -2", "1 pixel"):
         Framing(size=(-2, -2))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_held_out_images_are_train_images_that_are_left_out_of_training(data: st.DataObject) -> None:
+    size = data.draw(st.integers(2, 60))
+    n = data.draw(st.integers(1, size - 1))
+    pixels = torch.arange(size, dtype=torch.uint8).reshape(size, 1, 1, 1)
+    train = ImageSet(pixels, torch.arange(size) * 2, 256)
+    parted = Dataset("x", train, eight_bit()).hold_out(n)
+    kept, held = (part.pixels.flatten().tolist() for part in (parted.train, parted.test))
+    assert len(held) == n
+    assert sorted(kept + held) == list(range(size))
+    assert kept == sorted(kept)
+    assert require_labels(parted.test, "x").tolist() == [2 * pixel for pixel in held]
+    assert parted.split == "held-out train images"
+    assert torch.equal(parted.test.pixels, Dataset("x", train, eight_bit()).hold_out(n).test.pixels)
+
+
+def test_what_is_held_out_does_not_follow_the_order_of_the_labels() -> None:
+    train = ImageSet(torch.zeros(1000, 1, 1, 1), torch.arange(1000) // 100)
+    held = require_labels(Dataset("x", train, train).hold_out(200).test, "x")
+    assert held.bincount(minlength=10).min() > 8
+
+
+@pytest.mark.parametrize("n", [0, 5, 6])
+def test_some_images_stay_for_training(n: int) -> None:
+    with refused(f"data.held-out: got {n} of 5 training images"):
+        Dataset("x", eight_bit(), eight_bit()).hold_out(n)
+
+
+def test_a_data_set_is_labelled_where_two_classes_can_be_told_apart() -> None:
+    bare = ImageSet(torch.zeros(3, 1, 2, 2))
+    one = ImageSet(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
+    assert Dataset("x", eight_bit(), eight_bit()).labelled
+    assert not Dataset("x", bare, bare).labelled
+    assert not Dataset("x", eight_bit(), bare).labelled
+    assert not Dataset("x", one, one).labelled

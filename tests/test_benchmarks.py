@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import shortrun
-from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig
+from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig, load_config
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -29,3 +31,17 @@ def test_inpainting_writes_a_table_with_both_rivals(tmp_path: Path) -> None:
     assert 0 < gaussian < biharmonic < 1
     assert json.loads((tmp_path / "out" / "conditions.json").read_text())["test_images"] == 6
     assert (tmp_path / "out" / "centre_3_steps.png").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "race").rglob("*.toml")), ids=lambda path: path.stem)
+def test_entrants_of_a_race_have_the_same_generator_of_the_same_images(path: Path) -> None:
+    """Those in a folder are one entrant each, the others hold values for every learner."""
+    alone = path.parent.name != "race"
+    configs = [load_config(str(path), name).alone() for name in ("short_run", "vae", "ladder_vae")[: 1 if alone else 3]]
+    if alone:
+        configs.append(load_config(path.parent.name))
+    same = {
+        (*config.model.latents, config.model.width, config.model.depth, config.model.sigma, config.data)
+        for config in configs
+    }
+    assert len(same) == 1

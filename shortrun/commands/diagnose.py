@@ -105,9 +105,9 @@ def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor
             raise InputError(f"--images: there are {len(there)}; give at least {LEAST} images")
         count = how_many(arguments.n, len(there), DEFAULT, "image")
         return there[:count], there[: AGGREGATE * count], "own"
-    images = read_split(learner, arguments.run, "test")
+    images, name = read_split(learner, arguments.run, "test")
     if len(images) < LEAST:
-        raise InputError(f"--images: the run has {len(images)} test images; give at least {LEAST} of your own")
-    count = how_many(arguments.n, len(images), DEFAULT, "test image")
+        raise InputError(f"--images: the run has {len(images)} {name} images; give at least {LEAST} of your own")
+    count = how_many(arguments.n, len(images), DEFAULT, f"{name} image")
     more = images.take(min(len(images), AGGREGATE * count)).images()
-    return more[:count], more, "test"
+    return more[:count], more, name

@@ -83,14 +83,15 @@ def main(words: list[str]) -> int:
     learner = read_model(arguments)
     folder = choose_folder(arguments, COMMAND, "evaluate", [NUMBERS])
     dataset = read_images(learner, arguments.run)
-    n = how_many(arguments.n, len(dataset.test), None, "test image")
+    n = how_many(arguments.n, len(dataset.test), None, f"{dataset.split} image")
     factors = read_factors(arguments.factors, len(dataset.test), n)
     features = read_features(arguments, dataset)
 
     from shortrun.evaluation.assess import assess, require_metrics
 
     require_metrics()
-    print(f"{n} test images, {arguments.samples} samples, log p(x) of {arguments.likelihood_images} images", flush=True)
+    there = f"{n} {dataset.split} images"
+    print(f"{there}, {arguments.samples} samples, log p(x) of {arguments.likelihood_images} images", flush=True)
     figures = assess(
         learner,
         dataset,

@@ -117,9 +117,9 @@ def read_given(learner: "Learner", arguments: ImageArguments, default: int | Non
     if arguments.images is not None:
         x = read_own(learner, arguments.images, arguments.fit)
         return Given(x[: how_many(arguments.n, len(x), None, "image")], None, "image")
-    images = read_split(learner, arguments.run, split)
-    chosen = images.take(how_many(arguments.n, len(images), default, f"{split} image"))
-    return Given(chosen.images(), chosen.labels, f"{split} image")
+    images, name = read_split(learner, arguments.run, split)
+    chosen = images.take(how_many(arguments.n, len(images), default, f"{name} image"))
+    return Given(chosen.images(), chosen.labels, f"{name} image")
 
 
 def how_many(asked: int | None, there: int, default: int | None, name: str) -> int:
@@ -142,8 +142,11 @@ def read_own(learner: "Learner", path: Path, fit: bool) -> "torch.Tensor":
     return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 else x
 
 
-def read_split(learner: "Learner", run: Path, split: str) -> "ImageSet":
-    """Read the train or the test images of a run's own data set; raise InputError where it is not known."""
+def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", str]:
+    """Read the train or the test images of a run's own data set, and say which they are.
+
+    Those that were held out stand in for the test images. Raises InputError where the data set is not known.
+    """
     from shortrun.training.loop import read_dataset
     from shortrun.training.run_folder import open_run
 
@@ -158,7 +161,7 @@ def read_split(learner: "Learner", run: Path, split: str) -> "ImageSet":
         raise InputError(
             f"--images: {run} was not trained on {dataset.name}, which its config.toml names; add --images PATH"
         )
-    return chosen
+    return chosen, "train" if split == "train" else dataset.split
 
 
 def check_at_least(name: str, value: int | None, least: int) -> None:

@@ -94,7 +94,7 @@ class Dataset:
             raise InputError(f"data.held-out: got {n} of {len(self.train)} training images; write fewer, at least 1")
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
-        return Dataset(self.name, train, held, "held-out train images")
+        return Dataset(self.name, train, held, "held-out train")
 
 
 def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:

@@ -176,3 +176,21 @@ def test_the_table_says_conditions_once() -> None:
         "  nats        -3 ± 0.25  (images 4)",
         "all: steps 5",
     ]
+
+
+def test_images_that_were_held_out_are_called_so(call: Call, run: Path) -> None:
+    settings = run / "config.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace("[data]\n", "[data]\nheld_out = 70\n"))
+    code, out, _ = call("evaluate", run, "--samples", 20, "--likelihood-images", 0, "--out", run / "measured")
+    assert code == 0
+    assert out.startswith("70 held-out train images, 20 samples")
+    found = json.loads((run / "measured" / "evaluation.json").read_text())
+    assert '"split": "held-out train"' in json.dumps(found)
+    assert '"split": "test"' not in json.dumps(found)
+    code, out, _ = call("reconstruct", run, "--n", 5)
+    assert code == 0
+    assert "held-out train images" in out
+    code, _, err = call("diagnose", run, "--n", 71)
+    assert code == 2
+    assert "there are 70 held-out train images" in err

@@ -115,7 +115,7 @@ def test_settings_are_chosen_by_train_images(tmp_path: Path) -> None:
     for name in folders:
         for file in ("evaluation.json", "result.json"):
             of = json.loads((out / name / "seed_0" / file).read_text())
-            assert of["mse"]["split"] == "held-out train images"
+            assert of["mse"]["split"] == "held-out train"
             assert of["mse"]["images"] == 100
         assert of["training"]["images"] == 200
 

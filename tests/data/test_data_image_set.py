@@ -155,7 +155,7 @@ def test_held_out_images_are_train_images_that_are_left_out_of_training(data: st
     assert sorted(kept + held) == list(range(size))
     assert kept == sorted(kept)
     assert require_labels(parted.test, "x").tolist() == [2 * pixel for pixel in held]
-    assert parted.split == "held-out train images"
+    assert parted.split == "held-out train"
     assert torch.equal(parted.test.pixels, Dataset("x", train, eight_bit()).hold_out(n).test.pixels)
 
 

@@ -68,6 +68,11 @@ def validate(config: Config) -> None:
         raise InputError(f"training.fit-images: got {training.fit_images}; write 0 for none, or at least 10")
     if inference.retries < 0:
         raise InputError(f"inference.retries: got {inference.retries}; write 0 or more")
+    if inference.candidates < 1:
+        raise InputError(
+            f"inference.candidates: got {inference.candidates}; write 1 for a start from the prior, or how many draws "
+            "of it to choose the start among, 256 for example"
+        )
     if not 0 <= training.seed < 2**63:
         raise InputError(f"seed: got {training.seed}; write a whole number from 0 up to, not including, 2^63")
     if model.likelihood != "gaussian" and (model.learn_sigma or training.sigma_schedule):
@@ -135,5 +140,12 @@ def check_learner(config: Config) -> None:
             "inference.step-size: the estimators are for chains that start from N(0, I), not from a learned mixture; "
             "write a number, or model.prior = normal"
         )
+    if inference.candidates > 1 and inference.tuned:
+        raise InputError(
+            "inference.step-size: the estimators are for chains that start from N(0, I), not from the likeliest of "
+            "several candidates; write a number, or inference.candidates = 1"
+        )
+    if inference.candidates > 1 and learner not in ("short_run", "persistent"):
+        raise InputError(f"inference.candidates: {learner} starts no chains; drop it")
     if model.prior == "mixture" and learner not in ("short_run", "persistent"):
         raise InputError(f"model.prior: {learner} has the divergence from N(0, I) in closed form; write normal")

@@ -101,6 +101,8 @@ class InferenceConfig:
     """Without noise the chain is plain gradient ascent."""
     retries: int = 3
     """How often a chain that became non-finite is started again, each time with half the step."""
+    candidates: int = 1
+    """Draws of the prior, common to a batch, among which each image's start is drawn by their likelihood; 1: none."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
     @property

@@ -185,12 +185,12 @@ def diagnose(
 
     x: images (n, c, h, w) in [-1, 1], at least 8; more: images of which one draw each makes the aggregate, x where not
     given; steps, noise: in place of the learner's; batch_size: chains at a time; split, seed: for the record. Takes
-    about 400 n K evaluations of log p(x, z) and its gradient. Raises InputError for fewer than 8 images, and for a
-    learned prior.
+    about 400 n K evaluations of log p(x, z) and its gradient. Raises InputError for fewer than 8 images, and for
+    chains that do not start from N(0, I).
     """
     if len(x) < LEAST_IMAGES:
         raise InputError(f"x: got {len(x)} images; give at least {LEAST_IMAGES}")
-    learner.require_normal_prior()
+    learner.require_normal_start()
     steps = learner.steps if steps is None else steps
     noise = learner.noise if noise is None else noise
     latents, common = learner.generator.latents, (steps, noise)

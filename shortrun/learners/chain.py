@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shortrun.config import LearnerConfig
@@ -22,13 +22,30 @@ def check_steps(steps: int) -> int:
     return steps
 
 
+def draw_by(log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """Return one of m for each row, drawn in proportion to exp(log_weights) by its number in [0, 1).
+
+    Weights that are not finite count as none; where no weight is, all are equal.
+    """
+    finite = torch.where(torch.isfinite(log_weights), log_weights, -torch.inf).double()
+    hopeless = torch.isinf(finite).all(1, keepdim=True)
+    share = torch.softmax(torch.where(hopeless, 0.0, finite), 1).cumsum(1)
+    # the sum may be rounded to less than 1
+    return torch.searchsorted(share, uniform[:, None].double(), right=True)[:, 0].clamp(max=log_weights.shape[1] - 1)
+
+
 class ChainLearner(LatentLearner):
     """A generator whose latents are inferred by a K-step Langevin chain started from the prior.
 
     generator: p(x, z). steps: K. step_size: s_0, one number or one for each layer, top down; step_decay: r in
     s_k = s_0 r^(k/(K-1)). noise: False for plain gradient ascent. retries: how often a chain that became non-finite is
-    started again, each time with half the step. description: what `save_pretrained` writes; `from_description` fills
+    started again, each time with half the step. candidates: draws of the prior, common to a batch, among which each
+    image's start is drawn in proportion to p(x | z); 1: the start is a draw of the prior itself. With many of them the
+    start alone comes near to a draw of p(z | x). description: what `save_pretrained` writes; `from_description` fills
     it.
+
+    Source of the candidates: sampling importance resampling, Rubin, "Using the SIR algorithm to simulate posterior
+    distributions", 1988, Bayesian Statistics 3.
     """
 
     def __init__(
@@ -40,12 +57,16 @@ class ChainLearner(LatentLearner):
         noise: bool = True,
         retries: int = 3,
         description: LearnerConfig | None = None,
+        candidates: int = 1,
     ) -> None:
         super().__init__()
         check_steps(steps)
+        if candidates < 1:
+            raise InputError(f"candidates: got {candidates}; write a whole number of at least 1")
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
+        self.candidates = candidates
 
     def infer(
         self,
@@ -64,14 +85,22 @@ class ChainLearner(LatentLearner):
         """
         steps = self.steps if steps is None else check_steps(steps)
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), share, x.device)
-        start = self._start(draws)
+        start = self._start(x, draws, mask)
         z, failed, retried = self._run(x, start, draws, mask, noise)
         return Inferred(torch.where(failed[:, None], start, z), failed, retried)
 
     @torch.no_grad()
-    def _start(self, draws: DrawnNoise) -> Flat:
-        """Return where chains start: draws from the prior, made of the noise that comes next."""
-        return self.generator.prior.from_normal(draws.draw(), draws.uniform)
+    def _start(self, x: Images, draws: DrawnNoise, mask: Mask | None) -> Flat:
+        """Return where chains start: draws from the prior, or what is drawn among its candidates by their likelihood.
+
+        The numbers are those that come next; the candidates are the same in all processes that share a batch.
+        """
+        generator = self.generator
+        if self.candidates == 1:
+            return generator.prior.from_normal(draws.draw(), draws.uniform)
+        candidates = generator.prior.sample(self.candidates, draws.rng, device=x.device)
+        log_weights = generator.likelihood.log_prob_pairs(x, generator.decoder(*generator.split(candidates)), mask)
+        return candidates[draw_by(log_weights, draws.uniform())]
 
     def _run(
         self,
@@ -99,9 +128,8 @@ class ChainLearner(LatentLearner):
                 retried += len(rows)
                 again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
                 part = mask[rows] if mask is not None and len(mask) > 1 else mask
-                z[rows] = self._chain(
-                    x[rows], self._start(again) if anew else start[rows], steps * 0.5**attempt, again, part, noise
-                )
+                begin = self._start(x[rows], again, part) if anew else start[rows]
+                z[rows] = self._chain(x[rows], begin, steps * 0.5**attempt, again, part, noise)
                 failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))
         return Inferred(z, failed, retried)
 
@@ -140,6 +168,7 @@ class ChainLearner(LatentLearner):
             "step_size": self.step_size.values,
             "step_decay": self.step_size.decay,
             "noise": self.noise,
+            **({"candidates": self.candidates} if self.candidates > 1 else {}),
         }
 
     def settings(self) -> dict[str, float]:
@@ -149,4 +178,5 @@ class ChainLearner(LatentLearner):
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred, with steps and noise in place of the learner's where given."""
         noisy = self.noise if noise is None else noise
-        return f"{steps or self.steps} steps, {'with' if noisy else 'without'} noise"
+        start = f", from {self.candidates} candidates of the prior" if self.candidates > 1 else ""
+        return f"{steps or self.steps} steps, {'with' if noisy else 'without'} noise{start}"

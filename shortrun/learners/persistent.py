@@ -40,9 +40,9 @@ class Persistent(
     """A generator learned from one Langevin chain for each training image, which goes on at each visit.
 
     A visit takes K = `steps` more steps from where the image's chain stood and learns from where it then stands. The
-    chains start from the prior. Other images have no chain: theirs is a run of `fresh_steps` from the prior. store:
-    whether the chains are kept in memory or in chains.npy of the run folder. The other arguments are those of
-    `ChainLearner`.
+    chains start from the prior. Other images have no chain: theirs is a run of `fresh_steps` from the prior, or from
+    the likeliest of `candidates`. store: whether the chains are kept in memory or in chains.npy of the run folder. The
+    other arguments are those of `ChainLearner`.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class Persistent(
         description: LearnerConfig | None = None,
         fresh_steps: int = PersistentConfig.fresh_steps,
         store: str = PersistentConfig.store,
+        candidates: int = 1,
     ) -> None:
-        super().__init__(generator, steps, step_size, step_decay, noise, retries, description)
+        super().__init__(generator, steps, step_size, step_decay, noise, retries, description, candidates)
         self.fresh_steps, self.store = check_steps(fresh_steps), store
         # no buffer: it belongs to a run, not to the model, and must not be copied with it
         self.chains: ChainStore | None = None
@@ -82,6 +83,7 @@ class Persistent(
             description,
             kept.fresh_steps,
             kept.store,
+            chain.candidates,
         )
 
     def loss(
@@ -140,7 +142,8 @@ class Persistent(
 
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred, with steps and noise in place of the learner's where given."""
-        return f"{super().describe_inference(steps or self.fresh_steps, noise)}, from the prior"
+        said = super().describe_inference(steps or self.fresh_steps, noise)
+        return said if self.candidates > 1 else f"{said}, from the prior"
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:
         """Start a chain for each of so many training images, from the prior; folder: of the run."""

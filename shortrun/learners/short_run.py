@@ -53,13 +53,27 @@ class ShortRun(
         """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
         generator, chain = build_generator(description, decoder, seed), description.inference
         step_size = chain.first_step_size(len(generator.latents))
-        return cls(generator, chain.steps, step_size, chain.step_decay, chain.noise, chain.retries, description)
+        return cls(
+            generator,
+            chain.steps,
+            step_size,
+            chain.step_decay,
+            chain.noise,
+            chain.retries,
+            description,
+            chain.candidates,
+        )
 
-    def require_normal_prior(self) -> None:
+    def require_normal_start(self) -> None:
         """Raise InputError unless the chains start from N(0, I), as estimators of their divergence take for granted."""
         if not isinstance(self.generator.prior, Normal):
             raise InputError(
                 "learner: has a learned prior; this is for chains that start from N(0, I), model.prior = normal"
+            )
+        if self.candidates > 1:
+            raise InputError(
+                f"learner: starts its chains from {self.candidates} candidates; this is for chains that start from "
+                "N(0, I), inference.candidates = 1"
             )
 
     def loss(

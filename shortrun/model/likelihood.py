@@ -13,6 +13,7 @@ from shortrun.errors import InputError
 Images = Float[Tensor, "n c h w"]
 Mask = Float[Tensor, "#n #c h w"]
 PerImage = Float[Tensor, "n"]
+PerPair = Float[Tensor, "n m"]
 
 
 def observed(values: Images, mask: Mask | None) -> Images:
@@ -35,6 +36,15 @@ class Likelihood(nn.Module):
     @abstractmethod
     def log_prob(self, x: Images, decoded: Images, mask: Mask | None = None) -> PerImage:
         """Return log p(x | decoded), summed over the observed entries of each image; mask: 1 = observed."""
+
+    def log_prob_pairs(self, x: Images, decoded: Float[Tensor, "m c h w"], mask: Mask | None = None) -> PerPair:
+        """Return log p(x_i | decoded_j) of each image for each of m outputs of the decoder, (n, m)."""
+        whole = None if mask is None else mask.expand_as(x)
+        rows = [
+            self.log_prob(x[i].expand_as(decoded), decoded, None if whole is None else whole[i].expand_as(decoded))
+            for i in range(len(x))
+        ]
+        return torch.stack(rows) if rows else x.new_zeros(0, len(decoded))
 
     @abstractmethod
     def mean(self, decoded: Images) -> Images:
@@ -83,6 +93,15 @@ class Gaussian(Likelihood):
         scaled = (observed(x, mask) - observed(decoded.to(x.dtype), mask)) * torch.exp(-log_sigma)
         return sum_observed(-0.5 * scaled**2 - log_sigma - 0.5 * math.log(2 * math.pi), mask)
 
+    def log_prob_pairs(self, x: Images, decoded: Float[Tensor, "m c h w"], mask: Mask | None = None) -> PerPair:
+        """Return log p(x_i | decoded_j), (n, m), by products of matrices: as cheap as a layer of the decoder."""
+        seen, means = observed(x, mask).flatten(1), decoded.to(x.dtype).flatten(1)
+        shown = observed(torch.ones_like(x), mask).flatten(1)
+        squared = (seen**2).sum(1, keepdim=True) - 2 * seen @ means.T + shown @ (means**2).T
+        log_sigma = self.log_sigma.to(x.dtype)
+        constant = shown.sum(1, keepdim=True) * (log_sigma + 0.5 * math.log(2 * math.pi))
+        return -0.5 * squared * torch.exp(-2 * log_sigma) - constant
+
     def mean(self, decoded: Images) -> Images:
         """Return the decoder's output: it is the mean."""
         return decoded
@@ -106,6 +125,12 @@ class Bernoulli(Likelihood):
         """Return log p(x | decoded), summed over the observed entries of each image; mask: 1 = observed."""
         bits, logits = (observed(x, mask) + 1) / 2, observed(decoded.to(x.dtype), mask)
         return sum_observed(-F.binary_cross_entropy_with_logits(logits, bits, reduction="none"), mask)
+
+    def log_prob_pairs(self, x: Images, decoded: Float[Tensor, "m c h w"], mask: Mask | None = None) -> PerPair:
+        """Return log p(x_i | decoded_j), (n, m), by products of matrices."""
+        shown = observed(torch.ones_like(x), mask).flatten(1)
+        bits, logits = observed((x + 1) / 2, mask).flatten(1), decoded.to(x.dtype).flatten(1)
+        return bits @ logits.T - shown @ F.softplus(logits).T
 
     def mean(self, decoded: Images) -> Images:
         """Return 2 sigmoid(decoded) - 1, the expected pixel."""

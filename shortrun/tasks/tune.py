@@ -46,7 +46,7 @@ class Chains:
     """
 
     def __init__(self, learner: ShortRun, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
-        learner.require_normal_prior()
+        learner.require_normal_start()
         self.learner, self.x, self.steps = learner, x, steps or learner.steps
         draws = [torch.randn(len(x), learner.generator.dim, generator=rng, device=rng.device).to(x.device)]
         draws += (
@@ -118,7 +118,7 @@ def tune(
     x: (n, c, h, w) in [-1, 1]; estimator: marginal, conditional or path; tuner: grid, gradient or acceptance; over:
     one, layers, schedule or both; steps: K in place of the learner's. `Space(over, latents, decay).write(
     learner.step_size, result.settings)`, decay the learner's, puts the result into a learner with as many step sizes.
-    Raises InputError for names that are none and for a learned prior.
+    Raises InputError for names that are none and for chains that do not start from N(0, I).
     """
     chains = Chains(learner, x.to(learner.device), rng, steps)
     space = Space(over, learner.generator.latents, learner.step_size.decay)

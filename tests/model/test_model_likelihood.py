@@ -113,6 +113,30 @@ def test_mask_sums_over_observed_entries(
     torch.testing.assert_close(likelihood.log_prob(x, decoded, mask), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=SHAPES,
+    outputs=st.integers(0, 4),
+    masked=st.sampled_from(["no", "for each", "for all"]),
+    seed=st.integers(0, 2**32),
+)
+def test_pairs_are_each_image_under_each_output(
+    name: str, shape: tuple[int, ...], outputs: int, masked: str, seed: int
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    likelihood, x, _, _ = case(name, shape, rng)
+    n, c, h, w = shape
+    decoded = torch.randn(outputs, c, h, w, generator=rng).double()
+    mask = None if masked == "no" else (torch.rand(n if masked == "for each" else 1, 1, h, w, generator=rng) > 0.4)
+    mask = None if mask is None else mask.double()
+    pairs = likelihood.log_prob_pairs(x, decoded, mask)
+    assert pairs.shape == (n, outputs)
+    for j in range(outputs):
+        expected = likelihood.log_prob(x, decoded[j].expand_as(x), mask)
+        torch.testing.assert_close(pairs[:, j], expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["x", "decoded"])
 @pytest.mark.parametrize("channels", [1, 3], ids=["one mask for all channels", "a mask for each"])

@@ -21,6 +21,7 @@ SMALL = [
     "6",
     "--model.width=32",
     "--inference.steps=4",
+    "--inference.candidates=8",
     "--training.threads=1",
     "--data.train-limit=400",
     "--data.test-limit=40",

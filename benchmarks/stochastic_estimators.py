@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first test image")
     parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.25])
     parser.add_argument("--seed", type=int, default=0, help="of the chains' noise and of the estimators' draws")
-    parser.add_argument("--probes", type=int, default=8)
+    parser.add_argument("--probes", type=int, default=6)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--every", type=int, default=2)
     parser.add_argument("--rank", type=int, default=48)

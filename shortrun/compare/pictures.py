@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from shortrun.charts import COLOURS, page
+from shortrun.compare.labels import labels
 from shortrun.data import ImageSet
 from shortrun.figures import captioned_rows
 from shortrun.learners import Learner
@@ -20,13 +21,13 @@ ROUNDING = 1 / 255**2
 def draw_images(learners: Mapping[str, Learner], test: ImageSet) -> Image.Image:
     """Draw the same test images as each learner rebuilds them, and draws of each from prior and fitted density."""
     x = test.images(slice(0, min(IMAGES, len(test))))
-    rows = [("test images", x)]
+    rows, label = [("test images", x)], labels(learners)
     for name, learner in learners.items():
-        rows.append((f"{name}: rebuilt", learner.reconstruct(x, stream("cpu", 0, PICTURE))))
+        rows.append((f"{label[name]}: rebuilt", learner.reconstruct(x, stream("cpu", 0, PICTURE))))
     for name, learner in learners.items():
-        rows.append((f"{name}: prior", learner.sample(len(x), stream("cpu", 0, PICTURE))))
+        rows.append((f"{label[name]}: prior", learner.sample(len(x), stream("cpu", 0, PICTURE))))
         if learner.latent_density is not None:
-            rows.append((f"{name}: fitted", learner.sample(len(x), stream("cpu", 0, PICTURE), "fitted")))
+            rows.append((f"{label[name]}: fitted", learner.sample(len(x), stream("cpu", 0, PICTURE), "fitted")))
     return captioned_rows(rows)
 
 
@@ -39,6 +40,7 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
     looks: dict[str, dict[str, Any]] = {
         name: {"linestyle": dash, "color": colour} for name, (dash, colour) in zip(curves, styles, strict=False)
     }
+    shown_as, lines = labels(curves), {}
     with page(1, 2, (5.5, 4.0)) as sheet:
         for panel, key, label in zip(
             sheet.panels,
@@ -47,14 +49,16 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
             strict=True,
         ):
             for name, runs in curves.items():
-                for seed, points in enumerate(runs):
+                for points in runs:
                     shown = [point for point in points if point.get(key, 0) > ROUNDING]
                     seconds, values = [point["seconds"] for point in shown], [point[key] for point in shown]
-                    words = name if seed == 0 and shown else None
-                    panel.plot(seconds, values, marker="o", label=words, linewidth=1, markersize=3, **looks[name])
-            if not panel.get_legend_handles_labels()[0]:  # nothing to show, which has no place on a logarithmic axis
+                    if shown:
+                        (line,) = panel.plot(seconds, values, marker="o", linewidth=1, markersize=3, **looks[name])
+                        lines.setdefault(shown_as[name], line)
+            if not panel.lines:  # nothing to show, which has no place on a logarithmic axis
                 panel.set_axis_off()
                 continue
             panel.set(xscale="log", yscale="log", xlabel="training, seconds", ylabel=label)
-            panel.legend(fontsize=7)
+        # below the panels: names with settings are too long to lie among the lines
+        sheet.figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize=7)
         return sheet.picture()

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from shortrun.compare.budget import Budget
+from shortrun.compare.labels import labels
 from shortrun.files import replacing
 
 GROUPS = {
@@ -52,6 +53,7 @@ def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
     leaves out figures that no learner has; below its tables stand the conditions that all were measured under.
     """
     rows = {name: [plain(one) for one in runs] for name, runs in assessments.items()}
+    label = labels(rows)
     lines, shown = [], []
     for title, columns in GROUPS.items():
         there = [key for key in columns if any(key in run for runs in rows.values() for run in runs)]
@@ -61,7 +63,7 @@ def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
         lines.append("| --- " * (len(there) + 2) + "|")
         for name, runs in rows.items():
             cells = [spread([run[key] for run in runs if key in run]) for key in there]
-            lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
+            lines.append(f"| {label[name]} | {len(runs)} | {' | '.join(cells)} |")
         lines.append("")
         shown += there
     words = "\n".join([*lines, *conditions(assessments, shown)]) + "\n"
@@ -115,7 +117,8 @@ def conditions(assessments: Assessments, shown: Sequence[str]) -> list[str]:
         alike.setdefault(own, []).append(COLUMNS[key])
     lines = [f"All: {said(shared)}.  "] if shared else []
     lines += [f"{'; '.join(names)}: {own}.  " for own, names in alike.items() if own]
-    return lines + [f"{name}: {words}.  " for name, words in inferences(assessments).items() if words]
+    label = labels(assessments)
+    return lines + [f"{label[name]}: {words}.  " for name, words in inferences(assessments).items() if words]
 
 
 def inferences(assessments: Assessments) -> dict[str, str]:

@@ -30,9 +30,7 @@ def test_figures_and_pictures_say_the_candidates(call: Call, chosen: Path, tmp_p
 
 
 @pytest.mark.parametrize("command", ["tune", "diagnose"])
-def test_commands_for_chains_from_the_standard_normal_refuse_candidates(
-    call: Call, chosen: Path, command: str
-) -> None:
+def test_commands_for_chains_from_the_standard_normal_refuse_candidates(call: Call, chosen: Path, command: str) -> None:
     code, _, err = call(command, chosen)
     assert code == 2
     assert f"{chosen}: starts its chains from 16 candidates" in err

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from shortrun.errors import InputError
 from shortrun.learners import Persistent, ShortRun
 from shortrun.learners.chain import draw_by
 from shortrun.model import Gaussian, TopDown
+from shortrun.model.prior import Mixture
 
 SHAPE = (1, 2, 2)
 
@@ -24,16 +26,18 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+WEIGHT = torch.tensor([[1.0, 0.5], [-0.5, 1.0], [0.3, -0.8], [0.0, 0.6]])
+
+
 class Linear(nn.Module):
     """x = W z, four pixels of two latents."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.tensor([[1.0, 0.5], [-0.5, 1.0], [0.3, -0.8], [0.0, 0.6]]))
         self.pixel = nn.Parameter(torch.zeros(()))
 
     def forward(self, z: Tensor) -> Tensor:
-        return (z @ self.weight.T + self.pixel).view(-1, *SHAPE)
+        return (z @ WEIGHT.T + self.pixel).view(-1, *SHAPE)
 
 
 STILL = 1e-6
@@ -68,10 +72,9 @@ def test_what_is_not_finite_is_not_drawn() -> None:
 def test_with_many_candidates_the_start_is_a_draw_of_the_posterior() -> None:
     """N(S W^T x / sigma^2, S), S = (I + W^T W / sigma^2)^-1, of a linear generator."""
     learner, sigma = linear(4000), 0.8
-    weight = learner.generator.decoder.weight
     image = torch.tensor([0.9, -0.4, 0.1, 0.3]).view(1, *SHAPE)
-    spread = torch.linalg.inv(torch.eye(2) + weight.T @ weight / sigma**2)
-    mean = spread @ weight.T @ image.flatten() / sigma**2
+    spread = torch.linalg.inv(torch.eye(2) + WEIGHT.T @ WEIGHT / sigma**2)
+    mean = spread @ WEIGHT.T @ image.flatten() / sigma**2
     # new candidates now and then, for those of one batch are common to its images
     drawn = torch.cat([learner.infer(image.expand(200, -1, -1, -1), rng(seed)).z for seed in range(40)])
     torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.03)
@@ -94,7 +97,9 @@ def test_hidden_pixels_have_no_say() -> None:
 
 @pytest.mark.parametrize("prior", ["normal", "mixture"])
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "logistic"])
-def test_the_start_is_one_of_the_candidates_and_parts_of_a_batch_share_them(likelihood: str, prior: str) -> None:
+def test_the_start_is_one_of_the_candidates_and_parts_of_a_batch_share_them(
+    likelihood: Literal["gaussian", "bernoulli", "logistic"], prior: Literal["normal", "mixture"]
+) -> None:
     model = ModelConfig(latents=(2, 3), width=8, likelihood=likelihood, prior=prior, components=3)
     learner = ShortRun.build(SHAPE, model, InferenceConfig(steps=1, step_size=STILL, candidates=7), levels=2)
     x = torch.randint(2, (6, *SHAPE), generator=rng(2)).float() * 2 - 1
@@ -111,8 +116,9 @@ def test_chains_start_in_the_component_that_explains_the_image() -> None:
     for candidates in (1, 50):
         settings = InferenceConfig(steps=1, step_size=STILL, candidates=candidates)
         learner = ShortRun.build(SHAPE, model, settings, levels=None, decoder=Linear())
-        with torch.no_grad():
-            learner.generator.prior.means.copy_(torch.tensor([[-0.5, -0.5], [0.5, 0.5]]))  # -5 and 5: kept over ten
+        prior = learner.generator.prior
+        assert isinstance(prior, Mixture)
+        prior.means.data = torch.tensor([[-0.5, -0.5], [0.5, 0.5]])  # -5 and 5: kept over ten
         z = torch.where(torch.arange(40)[:, None] % 2 > 0, 5.0, -5.0).expand(40, 2)
         starts[candidates] = (torch.sign(learner.infer(learner.generator.decode(z), rng()).z) == torch.sign(z)).all(1)
     assert starts[50].all()

@@ -94,10 +94,6 @@ def read_short_run(arguments: ModelArguments) -> "ShortRun":
     if not isinstance(learner, ShortRun):
         kind = "another learner" if learner.description is None else learner.description.learner
         raise InputError(f"{arguments.run}: is a model of {kind}; this command is for those of short_run")
-    try:
-        learner.require_normal_start()
-    except InputError as error:
-        raise InputError(str(error).replace("learner", str(arguments.run), 1)) from None
     return learner
 
 

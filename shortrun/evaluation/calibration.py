@@ -150,10 +150,9 @@ def simulated_gap(
 ) -> Gap:
     """Draw z* from the prior and x from p(x | z*), run 10 K steps on each x, compare the energies with z*'s."""
     generator, device = learner.generator, learner.device
-    truth = torch.randn(simulations, generator.dim, generator=rng)
+    truth = generator.prior.sample(simulations, rng, device=device)
     x, energy = [], []
     for z in truth.split(batch_size):
-        z = z.to(device)
         x.append(generator.likelihood.sample(generator.decoder(*generator.split(z)), rng))
         energy.append(-generator.log_joint(x[-1], z).double().cpu())
     seen = walk(learner, torch.cat(x), rng, steps, noise, 1, batch_size, "on simulated images", shown)
@@ -189,7 +188,7 @@ def calibrate(
     found: list[Tensor] = []
     per_batch = max(1, batch_size // draws)
     for part in shown(torch.arange(simulations).split(per_batch), "calibration on simulated images"):
-        truth = torch.randn(len(part), generator.dim, generator=rng, dtype=dtype).to(device)
+        truth = generator.prior.sample(len(part), rng, dtype, device)
         x = generator.likelihood.sample(generator.decoder(*generator.split(truth)), rng)
         repeated = x.repeat_interleave(draws, 0)
         inferred = torch.cat([sampler(rows, rng) for rows in repeated.split(batch_size)])

@@ -112,7 +112,7 @@ def walk(
                 return generator.log_joint(repeated, z)
 
             draws = DrawnNoise(rng, length, (len(repeated), generator.dim), device=learner.device)
-            here, rows, since = evaluate(log_density, draws.draw()), [], []
+            here, rows, since = evaluate(log_density, learner.start(repeated, draws)), [], []
             for k in shown(range(length + 1), f"chains up to 10 K {words}, batch {number} of {len(batches)}"):
                 s = sizes[min(k, length - 1)]
                 there = evaluate(log_density, propose(here, s, draws.draw() if noise else torch.zeros_like(here.z)))

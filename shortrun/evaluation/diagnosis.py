@@ -63,6 +63,9 @@ class Conditions:
     """Of a Gaussian likelihood, pixels in [-1, 1]."""
     latents: list[int]
     likelihood: str
+    prior: str
+    candidates: int
+    """Draws of the prior among which a chain's start is drawn; 1: the start is a draw of the prior itself."""
     traced_chains: int
     """For each image; so are the next two."""
     short_runs: int
@@ -185,12 +188,10 @@ def diagnose(
 
     x: images (n, c, h, w) in [-1, 1], at least 8; more: images of which one draw each makes the aggregate, x where not
     given; steps, noise: in place of the learner's; batch_size: chains at a time; split, seed: for the record. Takes
-    about 400 n K evaluations of log p(x, z) and its gradient. Raises InputError for fewer than 8 images, and for
-    chains that do not start from N(0, I).
+    about 400 n K evaluations of log p(x, z) and its gradient. Raises InputError for fewer than 8 images.
     """
     if len(x) < LEAST_IMAGES:
         raise InputError(f"x: got {len(x)} images; give at least {LEAST_IMAGES}")
-    learner.require_normal_start()
     steps = learner.steps if steps is None else steps
     noise = learner.noise if noise is None else noise
     latents, common = learner.generator.latents, (steps, noise)
@@ -217,6 +218,8 @@ def diagnose(
     )
     gap = simulated_gap(learner, rng, GAP * len(x), *common, batch_size, shown)
     likelihood = learner.generator.likelihood
+    mean, variance = (moment.detach().double().cpu() for moment in learner.generator.prior.moments())
+    standard = [((z.double() - mean) / variance.sqrt()) for z in (one_each[:, 0], short)]
     conditions = Conditions(
         split=split,
         images=len(x),
@@ -230,6 +233,8 @@ def diagnose(
         sigma=float(likelihood.sigma) if isinstance(likelihood, Gaussian) else None,
         latents=list(latents),
         likelihood=type(likelihood).__name__,
+        prior=type(learner.generator.prior).__name__,
+        candidates=learner.candidates,
         traced_chains=TRACED,
         short_runs=SHORT,
         long_runs=RESTARTS,
@@ -246,7 +251,7 @@ def diagnose(
         Adjusted(adapted, run.acceptance, run.energy, len(x) * RESTARTS, run.kept.shape[2]),
         distances,
         mixing,
-        aggregate(one_each[:, 0], short, latents),
+        aggregate(*standard, latents),
         calibration,
         gap,
     )

@@ -143,7 +143,7 @@ def _restarts(panel: Axes, d: Diagnosis) -> None:
         panel.plot(finite, [i / 100 for i in range(101)], color=colour, label=words)
     slow = max(one.rhat_one_mode for one in d.mixing)
     panel.axvline(1.1, 0, 1 / 1.9, color=GREY, linestyle="--", linewidth=1, label="1.1: they agree below")
-    panel.axvline(slow, 0, 1 / 1.9, color=GREY, linestyle=":", label=f"{slow:.2f}: chains on the prior (one mode)")
+    panel.axvline(slow, 0, 1 / 1.9, color=GREY, linestyle=":", label=f"{slow:.2f}: chains on N(0, 1) (one mode)")
     panel.set_ylim(0, 1.9)
     panel.set_yticks([0, 0.25, 0.5, 0.75, 1])
     panel.legend(fontsize=7, loc="upper left")
@@ -158,7 +158,8 @@ def _latents(d: Diagnosis) -> list[range]:
 def _aggregate(panel: Axes, d: Diagnosis) -> None:
     panel.set_title(f"Inferred latents of {d.conditions.aggregate_images} images against the prior")
     panel.set_xlabel("latent, top layer first")
-    panel.set_ylabel("over images, one draw each")
+    units = "" if d.conditions.prior == "Normal" else "; prior's mean and sd"
+    panel.set_ylabel(f"over images, one draw each{units}", fontsize=8 if units else None)
     for index, (at, layer) in enumerate(zip(_latents(d), d.aggregates, strict=True)):
         colour, name = _colour(index), layer_names(len(d.aggregates))[index]
         panel.plot(at, layer.variance, "o", markersize=3, color=colour, label=f"{name}: z² {layer.second_moment:.2f}")

@@ -84,7 +84,7 @@ def _high(values: list[float]) -> float:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The inferred latents of a layer over images, against the prior N(0, I); one figure for each latent."""
+    """The inferred latents of a layer over images, less the prior's mean and in its standard deviations, one by one."""
 
     mean: list[float]
     """Over images, one draw each."""
@@ -108,7 +108,8 @@ def posterior_mean_variance(draws: Draws) -> Float[Tensor, "d"]:
 def aggregate(one_each: Float[Tensor, "m d"], many: Draws, latents: tuple[int, ...]) -> list[Aggregate]:
     """Hold the inferred latents against the prior, layer by layer, top down, and count those in use.
 
-    one_each: one draw for each of many images; many: several draws for each of some. A latent that the generator
+    one_each: one draw for each of many images; many: several draws for each of some; both less the prior's mean and in
+    its standard deviations. A latent that the generator
     ignores has the prior for its posterior: variance 1 and a posterior mean that does not vary. The threshold is 0.01
     or four standard errors of such a latent's estimate, (1 / restarts) sqrt(2 / (n - 1)), where that is more.
 

@@ -18,7 +18,9 @@ def chain_in_words(d: Diagnosis) -> str:
     falling = "" if c.step_size == c.last_step_size else f" falling to {numbers(c.last_step_size)}"
     sigma = "" if c.sigma is None else f" sigma {c.sigma:.3g}"
     noise = "with" if c.noise else "without"
-    return f"K = {c.steps}, step size {numbers(c.step_size)}{falling}, {noise} noise, {c.likelihood}{sigma}"
+    start = "" if c.candidates == 1 else f", from {c.candidates} candidates"
+    model = f"{c.likelihood}{sigma}" + ("" if c.prior == "Normal" else f", {c.prior} prior")
+    return f"K = {c.steps}, step size {numbers(c.step_size)}{falling}, {noise} noise{start}, {model}"
 
 
 def summary(d: Diagnosis) -> list[str]:
@@ -54,7 +56,8 @@ def summary(d: Diagnosis) -> list[str]:
             f"  {one.name:<{width}}  R-hat median {one.rhat_median:.2f} (one mode {one.rhat_one_mode:.2f}) worst "
             f"{one.rhat_worst:.2f}  median ESS {one.ess_median:.0f} of {c.long_runs * d.adjusted.draws}"
         )
-    lines += ["", f"inferred latents of {c.aggregate_images} images against the prior"]
+    units = "" if c.prior == "Normal" else ": less its mean, in its standard deviations"
+    lines += ["", f"inferred latents of {c.aggregate_images} images against the prior{units}"]
     for name, layer in zip(names, d.aggregates, strict=True):
         mean = sum(value**2 for value in layer.mean) / len(layer.mean)
         variance = sum(layer.variance) / len(layer.variance)

@@ -196,8 +196,9 @@ def judge_restarts(d: Diagnosis) -> Finding:
     worst = max(d.mixing[:-1], key=lambda one: one.rhat_median / one.rhat_one_mode)
     said = f"median R-hat {worst.rhat_median:.2f} in {worst.name}, worst {worst.rhat_worst:.2f}"
     if all(one.rhat_median <= RHAT for one in d.mixing[:-1]):
-        return Finding("restarts", True, f"long chains from several starts agree: {said}")
-    alone = f"chains as long as these have {worst.rhat_one_mode:.2f} on the prior, which has one mode"
+        shared = "; starts are shared among candidates, and may miss modes" if d.conditions.candidates > 1 else ""
+        return Finding("restarts", True, f"long chains from several starts agree: {said}{shared}")
+    alone = f"chains as long as these have {worst.rhat_one_mode:.2f} on N(0, 1), which has one mode"
     if worst.rhat_median <= RHAT_FACTOR * worst.rhat_one_mode:
         words = f"long chains do not mix ({said}), but slow steps explain it ({alone}); no sign of several modes"
         return Finding("restarts", True, f"{words}; they bound the distance to the posterior from below")
@@ -212,9 +213,10 @@ def judge_prior(d: Diagnosis) -> list[Finding]:
     """Do the inferred latents of many images follow the prior together?"""
     found = []
     names = layer_names(len(d.aggregates))
+    prior = "prior 1" if d.conditions.prior == "Normal" else "about the learned prior's mean, in its variances: 1"
     for index, (name, layer) in enumerate(zip(names, d.aggregates, strict=True)):
         moment = layer.second_moment
-        said = f"the second moment of the inferred latents of {name} is {moment:.2f} (prior 1)"
+        said = f"the second moment of the inferred latents of {name} is {moment:.2f} ({prior})"
         if MOMENTS[0] <= moment <= MOMENTS[1]:
             found.append(Finding("prior", True, said))
             continue

@@ -85,12 +85,12 @@ class ChainLearner(LatentLearner):
         """
         steps = self.steps if steps is None else check_steps(steps)
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), share, x.device)
-        start = self._start(x, draws, mask)
+        start = self.start(x, draws, mask)
         z, failed, retried = self._run(x, start, draws, mask, noise)
         return Inferred(torch.where(failed[:, None], start, z), failed, retried)
 
     @torch.no_grad()
-    def _start(self, x: Images, draws: DrawnNoise, mask: Mask | None) -> Flat:
+    def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Flat:
         """Return where chains start: draws from the prior, or what is drawn among its candidates by their likelihood.
 
         The numbers are those that come next; the candidates are the same in all processes that share a batch.
@@ -128,7 +128,7 @@ class ChainLearner(LatentLearner):
                 retried += len(rows)
                 again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
                 part = mask[rows] if mask is not None and len(mask) > 1 else mask
-                begin = self._start(x[rows], again, part) if anew else start[rows]
+                begin = self.start(x[rows], again, part) if anew else start[rows]
                 z[rows] = self._chain(x[rows], begin, steps * 0.5**attempt, again, part, noise)
                 failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))
         return Inferred(z, failed, retried)

@@ -64,15 +64,18 @@ class ShortRun(
             chain.candidates,
         )
 
-    def require_normal_start(self) -> None:
-        """Raise InputError unless the chains start from N(0, I), as estimators of their divergence take for granted."""
+    def require_normal_start(self, name: str = "learner") -> None:
+        """Raise InputError unless the chains start from N(0, I), as estimators of their divergence take for granted.
+
+        name: of the learner, in the error.
+        """
         if not isinstance(self.generator.prior, Normal):
             raise InputError(
-                "learner: has a learned prior; this is for chains that start from N(0, I), model.prior = normal"
+                f"{name}: has a learned prior; this is for chains that start from N(0, I), model.prior = normal"
             )
         if self.candidates > 1:
             raise InputError(
-                f"learner: starts its chains from {self.candidates} candidates; this is for chains that start from "
+                f"{name}: starts its chains from {self.candidates} candidates; this is for chains that start from "
                 "N(0, I), inference.candidates = 1"
             )
 

@@ -54,6 +54,10 @@ class Prior(nn.Module):
         """Return log p(z) - log N(z; 0, I): what an importance weight takes where z was drawn from N(0, I)."""
 
     @abstractmethod
+    def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+        """Return the mean and the variance of each latent."""
+
+    @abstractmethod
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
         """Make draws of z out of standard normal numbers, and of uniform ones, which are drawn only where needed."""
 
@@ -76,6 +80,10 @@ class Normal(Prior):
     def over_normal(self, z: Flat) -> PerImage:
         """Return zeros."""
         return z.new_zeros(len(z))
+
+    def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+        """Return zeros and ones."""
+        return torch.zeros(self.dim), torch.ones(self.dim)
 
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
         """Return the standard normal numbers themselves."""
@@ -119,6 +127,13 @@ class Mixture(Prior):
     def over_normal(self, z: Flat) -> PerImage:
         """Return log p(z) - log N(z; 0, I)."""
         return self.log_prob(z) - standard_normal(z)
+
+    def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+        """Return sum_k w_k mu_k, and sum_k w_k (sigma_k^2 + (mu_k - mean)^2)."""
+        log_weights, means, scales = self.parts()
+        weights = log_weights.exp()[:, None]
+        mean = (weights * means).sum(0)
+        return mean, (weights * (scales**2 + (means - mean) ** 2)).sum(0)
 
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
         """Return mu_k + sigma_k noise, the component k of each row chosen by its uniform number."""

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,9 +30,15 @@ def test_figures_and_pictures_say_the_candidates(call: Call, chosen: Path, tmp_p
     assert "candidates 16" in out
 
 
-@pytest.mark.parametrize("command", ["tune", "diagnose"])
-def test_commands_for_chains_from_the_standard_normal_refuse_candidates(call: Call, chosen: Path, command: str) -> None:
-    code, _, err = call(command, chosen)
+def test_a_run_with_candidates_is_diagnosed(call: Call, chosen: Path, tmp_path: Path) -> None:
+    code, out, err = call("diagnose", chosen, "--n", 8, "--out", tmp_path)
+    assert code == 0, err
+    assert "with noise, from 16 candidates, Gaussian sigma" in out
+    assert json.loads((tmp_path / "diagnosis.json").read_text())["conditions"]["candidates"] == 16
+
+
+def test_the_estimators_of_chains_from_the_standard_normal_refuse_candidates(call: Call, chosen: Path) -> None:
+    code, _, err = call("tune", chosen)
     assert code == 2
     assert f"{chosen}: starts its chains from 16 candidates" in err
     assert err.count("\n") == 1

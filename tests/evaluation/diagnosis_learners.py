@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shortrun.evaluation import diagnose
 from shortrun.evaluation.diagnosis import Diagnosis
 from shortrun.learners import ShortRun
-from shortrun.model import Gaussian, TopDown
+from shortrun.model import Gaussian, Mixture, TopDown
 
 LATENTS, PIXELS, SIGMA = (2, 3), 8, 0.8
 
@@ -41,10 +41,20 @@ def posterior(learner: ShortRun, x: Tensor) -> tuple[Tensor, Tensor]:
     return x.double().flatten(1) @ w @ covariance / SIGMA**2, covariance
 
 
+def mixed_learner(steps: int, step_size: float, candidates: int = 1) -> ShortRun:
+    """Return a learner with three components far apart and narrower than N(0, I) for its prior."""
+    prior = Mixture(sum(LATENTS), 3)
+    prior.means.data = 0.1 * torch.tensor([[6.0] * 5, [-2.0] * 5, [4.0, -4.0, 4.0, -4.0, 4.0]])
+    prior.logits.data = 0.1 * torch.tensor([0.0, 0.7, 0.3])
+    prior.log_scales.data.fill_(-0.05)
+    generator = TopDown(Linear(), Gaussian(SIGMA), LATENTS, prior)
+    return ShortRun(generator, steps, step_size, candidates=candidates)
+
+
 def images(learner: ShortRun, n: int, seed: int = 0) -> Tensor:
     """Draw images from the model."""
     rng = torch.Generator().manual_seed(seed)
-    z = torch.randn(n, learner.generator.dim, generator=rng)
+    z = learner.generator.prior.sample(n, rng)
     with torch.no_grad():
         return learner.generator.likelihood.sample(learner.generator.decoder(*learner.generator.split(z)), rng)
 

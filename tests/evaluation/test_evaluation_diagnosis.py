@@ -6,7 +6,17 @@ import sys
 
 import pytest
 import torch
-from diagnosis_learners import LATENTS, SIGMA, changed, good_diagnosis, images, linear_learner, measured, posterior
+from diagnosis_learners import (
+    LATENTS,
+    SIGMA,
+    changed,
+    good_diagnosis,
+    images,
+    linear_learner,
+    measured,
+    mixed_learner,
+    posterior,
+)
 from torch import Tensor
 
 from shortrun.errors import InputError
@@ -15,7 +25,7 @@ from shortrun.evaluation.chains import long_run, shown_steps, trace, walk
 from shortrun.evaluation.diagnosis import Diagnosis, plain
 from shortrun.evaluation.diagnosis_page import draw_diagnosis
 from shortrun.evaluation.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
-from shortrun.inference import StepSize, no_noise, short_run
+from shortrun.inference import DrawnNoise, StepSize, no_noise, short_run
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -53,6 +63,10 @@ def test_the_walk_begins_with_the_short_run() -> None:
     torch.testing.assert_close(seen.energy[at].flatten().float(), -log_joint(z).detach())
     error = (learner.decode(z) - repeated).square().flatten(1).mean(1) / 4
     torch.testing.assert_close(seen.mse[at].flatten().float(), error)
+    chosen = mixed_learner(7, 0.3, candidates=5)
+    begun = chosen.start(repeated, DrawnNoise(rng(5), 70, (6, sum(LATENTS))))
+    first = walk(chosen, x, rng(5), 7, False, 2, 100, "").energy[0].flatten()
+    torch.testing.assert_close(first.float(), -chosen.generator.log_joint(repeated, begun).detach())
     # and goes on with the last step
     beyond = short_run(log_joint, z, learner.step_size(7)[-1], no_noise(63, z)).detach()
     torch.testing.assert_close(seen.energy[-1].flatten().float(), -log_joint(beyond).detach(), rtol=1e-4, atol=1e-4)
@@ -164,6 +178,28 @@ def test_a_layer_that_the_generator_ignores_is_dead() -> None:
 
 
 # --- the whole
+
+
+def test_a_learned_prior_is_what_the_latents_are_held_against() -> None:
+    """Many candidates start the chains in the right component; against N(0, I) the moments would be 10 and more."""
+    learner = mixed_learner(60, 0.2, candidates=2000)
+    x = images(learner, 1000)
+    found = diagnose(learner, x[:64], rng(), more=x, batch_size=8192, seed=0)
+    assert float((learner.infer(x, rng()).z ** 2).mean()) > 10
+    assert (found.conditions.prior, found.conditions.candidates) == ("Mixture", 2000)
+    for layer in found.aggregates:
+        assert layer.second_moment == pytest.approx(1, abs=0.15)
+        assert max(map(abs, layer.mean)) < 0.15
+        assert layer.active == len(layer.mean)
+    assert all(layer.p_adjusted > 0.01 for layer in found.calibration.layers)
+    assert abs(found.gap.gap[-1]) < 4 * found.gap.error[-1]
+    assert all(each.well for each in verdict(found) if each.subject in ("prior", "use", "arrival", "calibration"))
+    lines = "\n".join(summary(found))
+    assert "with noise, from 2000 candidates, Gaussian sigma 0.8, Mixture prior" in lines
+    assert "against the prior: less its mean, in its standard deviations" in lines
+    # from draws of the prior as many chains stay in the wrong component
+    lost = diagnose(mixed_learner(60, 0.2), x[:64], rng(), more=x, batch_size=8192, seed=0)
+    assert lost.gap.gap[lost.gap.k.index(60)] > 10 * found.gap.error[-1]
 
 
 def test_a_good_inference_is_said_to_be_good(good: Diagnosis) -> None:

@@ -1,7 +1,6 @@
 """Chains whose start is drawn among candidates of the prior by their likelihood."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -157,10 +156,9 @@ def test_persistent_chains_start_new_images_from_candidates() -> None:
     assert learner.describe_inference() == "100 steps, with noise, from 6 candidates of the prior"
 
 
-@pytest.mark.parametrize("work", [shortrun.tune, shortrun.diagnose])
-def test_what_takes_a_start_from_the_standard_normal_for_granted_is_refused(work: Callable[..., object]) -> None:
+def test_what_takes_a_start_from_the_standard_normal_for_granted_is_refused() -> None:
     learner = linear(3)
     with pytest.raises(InputError, match=r"from 3 candidates.*inference.candidates = 1"):
-        work(learner, torch.zeros(8, *SHAPE), rng())
+        shortrun.tune(learner, torch.zeros(8, *SHAPE), rng())
     with pytest.raises(InputError, match=r"candidates: got 0; write a whole number"):
         linear(0)

@@ -58,6 +58,7 @@ def test_samples_have_the_moments_of_the_mixture() -> None:
     prior, n = moved(), 200_000
     z = prior.sample(n, rng(), torch.float64)
     expected = as_torch(prior)
+    torch.testing.assert_close(prior.moments(), (expected.mean, expected.variance))
     assert not z.requires_grad
     assert ((z.mean(0) - expected.mean).abs() < 4.5 * z.std(0) / math.sqrt(n)).all()
     squared = (z - expected.mean) ** 2
@@ -78,6 +79,7 @@ def test_the_standard_normal_draws_what_it_always_drew() -> None:
     assert prior.from_normal(noise, never) is noise
     assert torch.equal(prior.sample(5, rng()), noise)
     assert (prior.over_normal(noise) == 0).all()
+    assert [moment.tolist() for moment in prior.moments()] == [[0.0] * 3, [1.0] * 3]
     assert not prior.state_dict()
 
 

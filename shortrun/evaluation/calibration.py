@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shortrun.evaluation.chains import Shown, layer_names, silent, walk
+from shortrun.evaluation.chains import Shown, layer_names, repeats, silent, walk
 from shortrun.learners import ShortRun
 from shortrun.model import TopDown
 
@@ -172,12 +172,14 @@ def calibrate(
     draws: int = 31,
     batch_size: int = 500,
     shown: Shown = silent,
+    once: bool = False,
 ) -> Calibration:
     """Draw z* from the prior and x from p(x | z*), infer z from x `draws` times, and rank z* among what is inferred.
 
     Where the inference is exact, the rank of any statistic of (z, x) is uniform on 0..B. The statistics: for each layer
     its coordinates in some random directions and its norm, and log p(x, z). sampler: (x, rng) -> z, one draw for each
-    image; simulations where any draw is non-finite are left out. Both are on the device of the generator's weights.
+    image; simulations where any draw is non-finite are left out; once: it is never called with an image twice, for one
+    that shares random numbers among its images. Both are on the device of the generator's weights.
     """
     device = next(generator.parameters()).device
     dtype = next(generator.parameters()).dtype
@@ -186,14 +188,15 @@ def calibrate(
         for size in generator.latents
     ]
     found: list[Tensor] = []
-    per_batch = max(1, batch_size // draws)
+    per_batch = batch_size if once else max(1, batch_size // draws)
     for part in shown(torch.arange(simulations).split(per_batch), "calibration on simulated images"):
         truth = generator.prior.sample(len(part), rng, dtype, device)
         x = generator.likelihood.sample(generator.decoder(*generator.split(truth)), rng)
-        repeated = x.repeat_interleave(draws, 0)
-        inferred = torch.cat([sampler(rows, rng) for rows in repeated.split(batch_size)])
+        rows = repeats(len(x), draws, once).to(device)
+        repeated, order = x[rows], rows.argsort(stable=True)
+        inferred = torch.cat([sampler(some, rng) for some in repeated.split(len(x) if once else batch_size)])
         at_truth = _statistics(generator, truth, x, directions)
-        at_draws = _statistics(generator, inferred, repeated, directions).unflatten(1, (len(part), draws))
+        at_draws = _statistics(generator, inferred, repeated, directions)[:, order].unflatten(1, (-1, draws))
         ranks = torch.stack([ranks_among(one, many) for one, many in zip(at_truth, at_draws, strict=True)])
         # a rank among draws of which one is not finite is no rank
         found.append(ranks[:, torch.isfinite(at_draws).all(2).all(0)].cpu())

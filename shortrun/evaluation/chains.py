@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shortrun.inference import DrawnNoise
@@ -71,6 +71,11 @@ def shown_steps(steps: int, length: int) -> list[int]:
         torch.logspace(math.log10(steps), math.log10(length), 100).round().long().tolist() if steps < length else []
     )
     return sorted({*range(steps + 1), *beyond, length})
+
+
+def repeats(n: int, times: int, apart: bool) -> Int64[Tensor, "rows"]:
+    """Return each of n rows so many times: one after the other, or, apart, all of them before any comes again."""
+    return torch.arange(n).repeat(times) if apart else torch.arange(n).repeat_interleave(times)
 
 
 class Walk(NamedTuple):
@@ -243,11 +248,13 @@ def short_ends(
 ) -> tuple[Float[Tensor, "n restarts d"], int]:
     """Return where `restarts` short runs of each image end, from the prior, and how many of them failed."""
     ends, failed = [], 0
-    for part in shown(x.split(max(1, batch_size // restarts)), words):
-        repeated = part.repeat_interleave(restarts, 0)
+    apart = learner.shares_draws  # the restarts of an image would depend on one another
+    for part in shown(x.split(batch_size if apart else max(1, batch_size // restarts)), words):
+        rows = repeats(len(part), restarts, apart)
         found = [
-            learner.infer(rows.to(learner.device), rng, steps=steps, noise=noise) for rows in repeated.split(batch_size)
+            learner.infer(part[some].to(learner.device), rng, steps=steps, noise=noise)
+            for some in rows.split(len(part) if apart else batch_size)
         ]
-        ends.append(torch.cat([each.z.cpu() for each in found]).unflatten(0, (len(part), restarts)))
+        ends.append(torch.cat([each.z.cpu() for each in found])[rows.argsort(stable=True)].unflatten(0, (-1, restarts)))
         failed += sum(int(each.failed.sum()) for each in found)
     return torch.cat(ends), failed

@@ -214,7 +214,14 @@ def diagnose(
         return inferred.z.masked_fill(inferred.failed[:, None], math.nan)
 
     calibration = calibrate(
-        learner.generator, sampler, rng, SIMULATIONS * len(x), CALIBRATION_DRAWS, batch_size, shown=shown
+        learner.generator,
+        sampler,
+        rng,
+        SIMULATIONS * len(x),
+        CALIBRATION_DRAWS,
+        batch_size,
+        shown,
+        once=learner.shares_draws,
     )
     gap = simulated_gap(learner, rng, GAP * len(x), *common, batch_size, shown)
     likelihood = learner.generator.likelihood

@@ -158,8 +158,8 @@ def _latents(d: Diagnosis) -> list[range]:
 def _aggregate(panel: Axes, d: Diagnosis) -> None:
     panel.set_title(f"Inferred latents of {d.conditions.aggregate_images} images against the prior")
     panel.set_xlabel("latent, top layer first")
-    units = "" if d.conditions.prior == "Normal" else "; prior's mean and sd"
-    panel.set_ylabel(f"over images, one draw each{units}", fontsize=8 if units else None)
+    normal = d.conditions.prior == "Normal"
+    panel.set_ylabel("over images, one draw each" if normal else "over images, in the prior's sd")
     for index, (at, layer) in enumerate(zip(_latents(d), d.aggregates, strict=True)):
         colour, name = _colour(index), layer_names(len(d.aggregates))[index]
         panel.plot(at, layer.variance, "o", markersize=3, color=colour, label=f"{name}: z² {layer.second_moment:.2f}")

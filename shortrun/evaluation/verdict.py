@@ -196,8 +196,7 @@ def judge_restarts(d: Diagnosis) -> Finding:
     worst = max(d.mixing[:-1], key=lambda one: one.rhat_median / one.rhat_one_mode)
     said = f"median R-hat {worst.rhat_median:.2f} in {worst.name}, worst {worst.rhat_worst:.2f}"
     if all(one.rhat_median <= RHAT for one in d.mixing[:-1]):
-        shared = "; starts are shared among candidates, and may miss modes" if d.conditions.candidates > 1 else ""
-        return Finding("restarts", True, f"long chains from several starts agree: {said}{shared}")
+        return Finding("restarts", True, f"long chains from several starts agree: {said}")
     alone = f"chains as long as these have {worst.rhat_one_mode:.2f} on N(0, 1), which has one mode"
     if worst.rhat_median <= RHAT_FACTOR * worst.rhat_one_mode:
         words = f"long chains do not mix ({said}), but slow steps explain it ({alone}); no sign of several modes"

@@ -68,6 +68,11 @@ class ChainLearner(LatentLearner):
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
         self.candidates = candidates
 
+    @property
+    def shares_draws(self) -> bool:
+        """Whether chains choose among candidates, which are common to a batch."""
+        return self.candidates > 1
+
     def infer(
         self,
         x: Images,

@@ -79,6 +79,11 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         return sum(self.latents)
 
     @property
+    def shares_draws(self) -> bool:
+        """Whether images of one call to `infer` share random draws, so that draws for an image twice in it depend."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the learner is, and where its images have to be."""
         return next(itertools.chain(self.parameters(), self.buffers())).device

@@ -55,6 +55,8 @@ def inpaint(
     given = torch.where(seen, x, 0.0)  # a non-finite value under the mask would spoil gradients
     # all completions of all images are rows alike, so that one image with many completions fills a batch too
     rows = torch.arange(completions * n) % n
+    if learner.shares_draws:
+        batch_size = min(batch_size, n)  # each image once: completions are to differ as independent draws do
     z, failed = infer(learner, given[rows], rng, mask=mask[rows], steps=steps, noise=noise, batch_size=batch_size)
     filled = torch.where(seen, given, decode(learner, z, batch_size).unflatten(0, (completions, n)))
     mean = torch.where(seen, given, filled.mean(0))

@@ -110,6 +110,19 @@ def test_the_draws_of_simulations_that_failed_are_left_out() -> None:
     assert (nothing.simulations, nothing.layers) == (0, [])
 
 
+def test_a_sampler_that_shares_its_draws_sees_an_image_once_in_a_call() -> None:
+    exact, calls = posterior(1.0), []
+
+    def sampler(x: Tensor, rng: torch.Generator) -> Tensor:
+        calls.append(len(x))
+        assert len(torch.unique(x.flatten(1), dim=0)) == len(x)
+        return exact(x, rng)
+
+    found = calibrate(GENERATOR, sampler, torch.Generator().manual_seed(0), 300, 31, batch_size=200, once=True)
+    assert calls == [200] * 31 + [100] * 31
+    assert shapes(found) == ["uniform"] * 3
+
+
 def test_ranks_count_the_draws_below() -> None:
     truth, draws = torch.tensor([0.5, -1.0, 9.0]), torch.tensor([[0.0, 1.0, 0.4], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     assert ranks_among(truth, draws).tolist() == [2, 0, 3]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shortrun.errors import InputError
 from shortrun.evaluation import conclusion, diagnose, summary, verdict
-from shortrun.evaluation.chains import long_run, shown_steps, trace, walk
+from shortrun.evaluation.chains import long_run, short_ends, shown_steps, trace, walk
 from shortrun.evaluation.diagnosis import Diagnosis, plain
 from shortrun.evaluation.diagnosis_page import draw_diagnosis
 from shortrun.evaluation.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
@@ -45,6 +45,19 @@ def hasty() -> Diagnosis:
 
 
 # --- chains
+
+
+def test_the_short_runs_of_an_image_are_independent_though_a_batch_shares_candidates() -> None:
+    learner = mixed_learner(1, 1e-6, candidates=200)
+    x = images(learner, 5)
+    z, failed = short_ends(learner, x, rng(), 1, True, 20, 100, "")
+    assert failed == 0
+    for image, starts in zip(x, z, strict=True):
+        assert len(torch.unique((1e3 * starts).round(), dim=0)) == 20
+        # and are of this image: nearer to it than draws of the prior are
+        errors = ((learner.generator.decode(starts) - image) ** 2).sum((1, 2, 3))
+        others = ((learner.generator.decode(learner.generator.prior.sample(500, rng(1))) - image) ** 2).sum((1, 2, 3))
+        assert errors.median() < others.quantile(0.2)
 
 
 def test_the_walk_begins_with_the_short_run() -> None:

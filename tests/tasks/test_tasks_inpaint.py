@@ -28,6 +28,17 @@ def conditional(weights: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
     return torch.stack(means).float(), torch.stack(deviations).float()
 
 
+def test_completions_start_from_candidates_of_their_own() -> None:
+    """Of candidates common to a batch an image would take the likeliest each time, and its completions be alike."""
+    weights, x, mask = linear_setting()
+    learner = linear_learner(weights, SHAPE, SIGMA / 4, steps=1, step_size=1e-6)
+    learner.candidates = 50
+    filled = inpaint(learner, x, mask, rng(), completions=12, batch_size=1000)
+    for image in range(len(x)):
+        starts = filled.completions[:, image].flatten(1)
+        assert len({tuple(row) for row in starts.round(decimals=4).tolist()}) == 12
+
+
 def test_a_long_chain_on_a_linear_generator_gives_the_conditional_mean_and_its_spread() -> None:
     weights, x, mask = linear_setting()
     learner = linear_learner(weights, SHAPE, SIGMA, steps=150, step_size=0.3)

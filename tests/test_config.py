@@ -256,7 +256,8 @@ REFUSED = {
     "inference.retries = -1": "inference.retries: got -1; write 0 or more",
     "inference.candidates = 0": "inference.candidates: got 0; write 1 for a start from the prior",
     "learner = 'vae'\ninference.candidates = 8": "inference.candidates: vae starts no chains; drop it",
-    "inference = {candidates = 8, step_size = 'tuned'}": "inference.step-size: the estimators are for chains that",
+    "inference = {candidates = 8, step_size = 'tuned'}": "inference.step-size: the estimators are for chains that "
+    "start from N(0, I), not from the likeliest of several candidates; write a number, inference.tuning.tuner = ",
     f"inference.step_decay = {10**400}": "inference.step-decay: got inf; write a positive number",
     "training.seed = -1": "seed: got -1; write a whole number from 0",
     f"training.seed = {2**63}": "seed: got 9223372036854775808; write a whole number from 0",

@@ -138,12 +138,12 @@ def check_learner(config: Config) -> None:
     if model.prior == "mixture" and inference.tuned:
         raise InputError(
             "inference.step-size: the estimators are for chains that start from N(0, I), not from a learned mixture; "
-            "write a number, or model.prior = normal"
+            "by acceptance it and the steps drive each other up; write a number, or model.prior = normal"
         )
-    if inference.candidates > 1 and inference.tuned:
+    if inference.candidates > 1 and inference.tuned and inference.tuning.tuner != "acceptance":
         raise InputError(
             "inference.step-size: the estimators are for chains that start from N(0, I), not from the likeliest of "
-            "several candidates; write a number, or inference.candidates = 1"
+            "several candidates; write a number, inference.tuning.tuner = acceptance, or inference.candidates = 1"
         )
     if inference.candidates > 1 and learner not in ("short_run", "persistent"):
         raise InputError(f"inference.candidates: {learner} starts no chains; drop it")

@@ -226,7 +226,7 @@ def diagnose(
     gap = simulated_gap(learner, rng, GAP * len(x), *common, batch_size, shown)
     likelihood = learner.generator.likelihood
     mean, variance = (moment.detach().double().cpu() for moment in learner.generator.prior.moments())
-    standard = [((z.double() - mean) / variance.sqrt()) for z in (one_each[:, 0], short)]
+    one, many = ((z.double() - mean) / variance.sqrt() for z in (one_each[:, 0], short))
     conditions = Conditions(
         split=split,
         images=len(x),
@@ -258,7 +258,7 @@ def diagnose(
         Adjusted(adapted, run.acceptance, run.energy, len(x) * RESTARTS, run.kept.shape[2]),
         distances,
         mixing,
-        aggregate(*standard, latents),
+        aggregate(one, many, latents),
         calibration,
         gap,
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shortrun.config import DENSE, TuningConfig
 from shortrun.errors import InputError, did_you_mean
+from shortrun.inference import DrawnNoise
 from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
 from shortrun.inference.divergence import ESTIMATORS, Density, follow, named
 from shortrun.inference.moves import gradient_move, grid_move
@@ -46,17 +47,10 @@ class Chains:
     """
 
     def __init__(self, learner: ShortRun, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
-        learner.require_normal_start()
         self.learner, self.x, self.steps = learner, x, steps or learner.steps
-        draws = [torch.randn(len(x), learner.generator.dim, generator=rng, device=rng.device).to(x.device)]
-        draws += (
-            [torch.zeros_like(draws[0]) for _ in range(self.steps)]
-            if not learner.noise
-            else [
-                torch.randn(*draws[0].shape, generator=rng, device=rng.device).to(x.device) for _ in range(self.steps)
-            ]
-        )
-        self.z, self.noise = draws[0], torch.stack(draws[1:])
+        draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
+        self.z = learner.start(x, draws)
+        self.noise = torch.stack(list(draws)) if learner.noise else self.z.new_zeros(self.steps, *self.z.shape)
         self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
         self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
         # the probes of stochastic estimators too are the same for all step sizes
@@ -69,8 +63,10 @@ class Chains:
     def density(self, estimator: str) -> Density:
         """Return an estimator of log q_s(z_K), dense or stochastic by the number of latents.
 
-        Raises InputError for a name that is none, and for one that needs noise where the learner has none.
+        Raises InputError for a name that is none, for one that needs noise where the learner has none, and for chains
+        that do not start from N(0, I), of which the estimators take log q(z_0).
         """
+        self.learner.require_normal_start()
         kind = named(estimator)
         if kind.needs_noise and not self.learner.noise:
             raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
@@ -118,7 +114,7 @@ def tune(
     x: (n, c, h, w) in [-1, 1]; estimator: marginal, conditional or path; tuner: grid, gradient or acceptance; over:
     one, layers, schedule or both; steps: K in place of the learner's. `Space(over, latents, decay).write(
     learner.step_size, result.settings)`, decay the learner's, puts the result into a learner with as many step sizes.
-    Raises InputError for names that are none and for chains that do not start from N(0, I).
+    Raises InputError for names that are none, and, but for acceptance, for chains that do not start from N(0, I).
     """
     chains = Chains(learner, x.to(learner.device), rng, steps)
     space = Space(over, learner.generator.latents, learner.step_size.decay)

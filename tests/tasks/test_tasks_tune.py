@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shortrun.config import TuningConfig
 from shortrun.errors import InputError
+from shortrun.inference import DrawnNoise
 from shortrun.inference.divergence import ESTIMATORS, named
 from shortrun.inference.tuning import LOOK, Space
 from shortrun.learners import ShortRun, frozen
@@ -53,6 +54,23 @@ def test_the_learner_is_left_as_it_is(name: str) -> None:
     assert [parameter.requires_grad for parameter in learner.parameters()] == wanted
     assert any(wanted)
     assert all(parameter.grad is None for parameter in learner.parameters())
+
+
+def test_acceptance_starts_where_the_chains_of_the_learner_start() -> None:
+    """And the estimators, which take log q(z_0) of N(0, I), refuse such a start."""
+    learner = sharp()
+    learner.candidates = 30
+    x, space = images(N), Space("one", learner.generator.latents)
+    chains = Chains(learner, x, rng(3))
+    start = learner.start(x, DrawnNoise(rng(3), learner.steps, (N, learner.dim)))
+    assert torch.equal(chains.z, start)
+    assert not torch.equal(start, torch.randn(N, learner.dim, generator=rng(3)))
+    found = tune(learner, x, rng(3), tuner="acceptance")
+    assert found.value < 0.02 < found.start
+    assert float(chains.acceptance(space)(found.settings).mean()) == pytest.approx(0.574, abs=0.02)
+    for estimator in ESTIMATORS:
+        with pytest.raises(InputError, match="from 30 candidates"):
+            chains.divergence(space, estimator)
 
 
 @pytest.mark.parametrize("name", ["gradient", "acceptance", "both"])

@@ -96,9 +96,10 @@ class ChainLearner(LatentLearner):
 
     @torch.no_grad()
     def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Flat:
-        """Return where chains start: draws from the prior, or what is drawn among its candidates by their likelihood.
+        """Return where chains start, (n, d): draws from the prior, or from its candidates in proportion to p(x | z).
 
-        The numbers are those that come next; the candidates are the same in all processes that share a batch.
+        x: (n, c, h, w) in [-1, 1]; draws: gives the next numbers; mask: as in `infer`. The candidates are the same for
+        all images of a call, and in all processes that share a batch.
         """
         generator = self.generator
         if self.candidates == 1:

@@ -22,3 +22,10 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"choose one of {', '.join(names)}"
+
+
+def at_least_one(**numbers: int) -> None:
+    """Raise InputError where a count is below one."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name}: got {number}; write a whole number of at least 1")

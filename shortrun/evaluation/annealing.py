@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from tqdm import tqdm
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 
 LogLikelihood = Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows"]]
 
@@ -86,9 +86,7 @@ def annealed_importance(
     Raises InputError where a count is below 1, `posterior` has another shape, or a log-likelihood at a chain's start is
     not finite.
     """
-    for name, count in (("temperatures", temperatures), ("chains", chains), ("leapfrog", leapfrog), ("dim", dim)):
-        if count < 1:
-            raise InputError(f"{name}: got {count}; write a whole number of at least 1")
+    at_least_one(temperatures=temperatures, chains=chains, leapfrog=leapfrog, dim=dim)
     if posterior is not None and posterior.shape != (n_images, dim):
         raise InputError(f"posterior: got {list(posterior.shape)}; give one row for each image, {[n_images, dim]}")
     size = (chains * n_images, dim)

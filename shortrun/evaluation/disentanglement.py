@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 
 BINS = 20
 TREES, TEST_SHARE, LEAF_SHARE = 100, 1 / 3, 0.01
@@ -97,8 +97,7 @@ def dci(
     from sklearn.ensemble import RandomForestClassifier
 
     z, v = _checked(codes, factors, least_factors=2)
-    if trees < 1:
-        raise InputError(f"trees: got {trees}; write a whole number of at least 1")
+    at_least_one(trees=trees)
     tests = round(test_share * len(z))
     if not 1 <= tests < len(z):
         raise InputError(f"test_share: got {test_share} of {len(z)} images; leave at least one on each side")

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 
 
 @torch.no_grad()
@@ -20,8 +20,7 @@ def feature_matrix(
     """
     if not len(images):
         raise InputError(f"{name}: got 0 images; write at least one")
-    if batch_size < 1:
-        raise InputError(f"batch_size: got {batch_size}; write a whole number of at least 1")
+    at_least_one(batch_size=batch_size)
     device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
     rows = []
     for part in images.split(batch_size):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 
 
 class _AsMeasured(nn.Module):
@@ -48,8 +48,7 @@ def frechet_distance(
             raise InputError(f"{name}: got {len(images)} images; a covariance needs at least two")
     if real.shape[1:] != made.shape[1:]:
         raise InputError(f"made: images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}")
-    if batch_size < 1:
-        raise InputError(f"batch_size: got {batch_size}; write a whole number of at least 1")
+    at_least_one(batch_size=batch_size)
     device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
     size = features(real[:1].to(device)).shape[-1]
     # Each process of several measures its own images: without the argument the sums of all would be added up.

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from tqdm import tqdm
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 from shortrun.evaluation.likelihood import bits_per_dim
 from shortrun.inference.jacobian import Linearized
 from shortrun.learners import EncoderLearner, LatentLearner, frozen
@@ -58,9 +58,7 @@ def importance_bound(
     """
     if not len(x):
         raise InputError("x: got no images; give at least one, (n, c, h, w)")
-    for name, count in (("samples", samples), ("batch_size", batch_size)):
-        if count < 1:
-            raise InputError(f"{name}: got {count}; write a whole number of at least 1")
+    at_least_one(samples=samples, batch_size=batch_size)
     if not isinstance(learner, EncoderLearner) and learner.dim > MOST_LATENTS:
         raise InputError(f"learner: got {learner.dim} latents; the proposal is for at most {MOST_LATENTS}")
     parts = []

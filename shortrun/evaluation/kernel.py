@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 from shortrun.evaluation.feature_matrix import feature_matrix
 
 MOST_IN_A_SUBSET = 1000
@@ -47,8 +47,7 @@ def kernel_distance(
             raise InputError(f"{name}: got {len(images)} images; write at least two")
     if real.shape[1:] != made.shape[1:]:
         raise InputError(f"made: images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}")
-    if subsets < 1:
-        raise InputError(f"subsets: got {subsets}; write a whole number of at least 1")
+    at_least_one(subsets=subsets)
     smaller = min(len(real), len(made))
     size = max(2, min(MOST_IN_A_SUBSET, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:

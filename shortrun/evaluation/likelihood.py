@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 from shortrun.evaluation.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
 from shortrun.learners import LatentLearner, frozen
 from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown
@@ -105,8 +105,7 @@ def simulate(
     x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n
     below 1 and for a likelihood that is not of this package.
     """
-    if n < 1:
-        raise InputError(f"n: got {n}; write a whole number of at least 1")
+    at_least_one(n=n)
     dtype = next((weight.dtype for weight in generator.parameters()), torch.float32)
     z = generator.prior.sample(n, rng, dtype, device)
     decoded, likelihood = generator.decoder(*generator.split(z)), generator.likelihood

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 
 ENTRIES = 2**24
 """Distances held at once, 128 MiB in float64."""
@@ -50,8 +50,7 @@ def neighbour_figures(
     most = min(len(real), len(made)) - 1
     if not 1 <= k <= most:
         raise InputError(f"k: got {k}; write a whole number from 1 to {most}, one less than the smaller set")
-    if entries < 1:
-        raise InputError(f"entries: got {entries}; write a whole number of at least 1")
+    at_least_one(entries=entries)
     for name, rows in (("real", real), ("made", made)):
         if not torch.isfinite(rows).all():
             raise InputError(f"{name}: some features are not finite; leave out images that are not")

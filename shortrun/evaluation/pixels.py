@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 
 WINDOW, SIGMA = 11, 1.5
 """The window of Wang et al. and the standard deviation of its weights, both in pixels."""
@@ -57,8 +57,7 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
     except ImportError:
         raise InputError("ssim: torchmetrics is not installed; pip install 'shortrun[metrics]'") from None
     _check(x, y)
-    if batch_size < 1:
-        raise InputError(f"batch_size: got {batch_size}; write a whole number of at least 1")
+    at_least_one(batch_size=batch_size)
     least = min(WINDOW, *x.shape[2:])
     border = (least - 1) // 2
     if border < 1:

@@ -17,7 +17,7 @@ import torch
 
 from shortrun.config import Config
 from shortrun.data import Dataset
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, at_least_one, did_you_mean
 from shortrun.evaluation import Features, frechet_distance, log_likelihood_figures, own_features
 from shortrun.experiments.checks import check_short_run
 from shortrun.files import replacing
@@ -98,9 +98,7 @@ def step_sizes(
     for variant in variants:
         if variant not in VARIANTS:
             raise InputError(f"--variants: got {variant!r}; {did_you_mean(variant, VARIANTS)}")
-    for name, count in (("--seeds", seeds), ("--likelihood-images", likelihood_images)):
-        if count < 1:
-            raise InputError(f"{name}: got {count}; write a whole number of at least 1")
+    at_least_one(**{"--seeds": seeds, "--likelihood-images": likelihood_images})
     check_short_run(config)
     dataset = read_dataset(config)
     features = own_features(dataset)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shortrun.config import LearnerConfig
-from shortrun.errors import InputError
+from shortrun.errors import at_least_one
 from shortrun.inference import DrawnNoise, StepSize, no_noise, short_run
 from shortrun.learners.learner import Flat, Inferred, LatentLearner, Statistics, frozen
 from shortrun.model import TopDown
@@ -17,8 +17,7 @@ from shortrun.model.likelihood import Images, Mask
 
 def check_steps(steps: int) -> int:
     """Return K, or raise InputError where it is no number of steps."""
-    if steps < 1:
-        raise InputError(f"steps: got {steps}; write a whole number of at least 1")
+    at_least_one(steps=steps)
     return steps
 
 
@@ -61,8 +60,7 @@ class ChainLearner(LatentLearner):
     ) -> None:
         super().__init__()
         check_steps(steps)
-        if candidates < 1:
-            raise InputError(f"candidates: got {candidates}; write a whole number of at least 1")
+        at_least_one(candidates=candidates)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description

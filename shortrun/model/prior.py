@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from shortrun.errors import InputError
+from shortrun.errors import at_least_one
 
 Flat = Float[Tensor, "n d"]
 PerImage = Float[Tensor, "n"]
@@ -105,8 +105,7 @@ class Mixture(Prior):
 
     def __init__(self, dim: int, components: int, seed: int = 0) -> None:
         super().__init__(dim)
-        if components < 1:
-            raise InputError(f"components: got {components}; write a whole number of at least 1")
+        at_least_one(components=components)
         rng = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1, np.uint64)[0]))
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(SPREAD / RATE * torch.randn(components, dim, generator=rng))

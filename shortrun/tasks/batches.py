@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 from shortrun.learners import Learner
 
 BATCH_SIZE = 100
@@ -41,9 +41,9 @@ def infer(
     Raises InputError for images of another shape than the model's.
     """
     check_images(learner, x)
-    check_count("batch_size", batch_size)
+    at_least_one(batch_size=batch_size)
     if steps is not None:
-        check_count("steps", steps)
+        at_least_one(steps=steps)
     parts = []
     for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
         part = None if mask is None else mask[rows].to(learner.device)
@@ -54,19 +54,13 @@ def infer(
 
 def decode(learner: Learner, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
     """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
-    check_count("batch_size", batch_size)
+    at_least_one(batch_size=batch_size)
     return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
 
 
 def shown(batches: Sequence[Item], words: str) -> Iterable[Item]:
     """Return the batches with a progress bar on a terminal; a single one needs none."""
     return tqdm(batches, desc=words, unit="batch", leave=False, disable=None if len(batches) > 1 else True)
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise InputError where a count is less than one."""
-    if value < 1:
-        raise InputError(f"{name}: got {value}; write a whole number of at least 1")
 
 
 def check_images(learner: Learner, x: Tensor) -> None:

@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from shortrun.errors import at_least_one
 from shortrun.learners import Learner
 from shortrun.learners.learner import Source
-from shortrun.tasks.batches import BATCH_SIZE, check_count, shown
+from shortrun.tasks.batches import BATCH_SIZE, shown
 
 
 def sample(
@@ -17,7 +18,6 @@ def sample(
     source: fitted draws z from the density that was fitted to the latents of training images. The numbers are drawn
     batch by batch, so they depend on `batch_size` too. Raises InputError for n < 1, and where there is no such density.
     """
-    check_count("n", n)
-    check_count("batch_size", batch_size)
+    at_least_one(n=n, batch_size=batch_size)
     sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]
     return torch.cat([learner.sample(size, rng, source).cpu() for size in shown(sizes, "sampling")])

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, at_least_one
 from shortrun.learners import Learner
-from shortrun.tasks.batches import BATCH_SIZE, check_count, decode
+from shortrun.tasks.batches import BATCH_SIZE, decode
 
 
 class Traversal(NamedTuple):
@@ -38,7 +38,7 @@ def traverse(
     conditional parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
     Raises InputError for a layer or a coordinate out of range and for counts below 1.
     """
-    check_count("columns", columns)
+    at_least_one(columns=columns)
     first, last = varied_range(learner, layer, coordinate)
     varied = z.cpu()[:, None].repeat(1, columns, 1)
     if coordinate is None:

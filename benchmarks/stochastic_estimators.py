@@ -20,7 +20,8 @@ from torch import Tensor
 from shortrun.config import load_config
 from shortrun.inference.divergence import Conditional, Density, Estimate, Marginal, follow
 from shortrun.inference.langevin import LogDensity
-from shortrun.inference.stochastic import LanczosConditional, SubspaceMarginal
+from shortrun.inference.stochastic import LanczosConditional
+from shortrun.inference.subspace import SubspaceMarginal
 from shortrun.learners import ShortRun, frozen
 from shortrun.training.loop import read_dataset
 from shortrun.training.tracking import machine
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=48)
     parser.add_argument("--stiff", type=int, default=10)
     parser.add_argument("--late", type=int, default=7)
+    parser.add_argument("--frame", type=int, default=18)
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -66,7 +68,7 @@ def main() -> None:
     def stand_ins() -> list[tuple[str, Density, LanczosConditional | SubspaceMarginal]]:
         draws = torch.Generator().manual_seed(arguments.seed)
         lanczos = LanczosConditional(draws, arguments.probes, arguments.depth, arguments.every)
-        subspace = SubspaceMarginal(draws, arguments.rank, arguments.stiff, arguments.late)
+        subspace = SubspaceMarginal(draws, arguments.rank, arguments.stiff, arguments.late, arguments.frame)
         return [("conditional", Conditional(), lanczos), ("marginal", Marginal(), subspace)]
 
     print(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}", flush=True)

@@ -14,7 +14,8 @@ from shortrun.inference import DrawnNoise
 from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
 from shortrun.inference.divergence import ESTIMATORS, Density, follow, named
 from shortrun.inference.moves import gradient_move, grid_move
-from shortrun.inference.stochastic import LanczosConditional, SubspaceMarginal
+from shortrun.inference.stochastic import LanczosConditional
+from shortrun.inference.subspace import SubspaceMarginal
 from shortrun.inference.tuning import (
     LOOK,
     Known,

@@ -5,10 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
-from shortrun.inference import stochastic
+from shortrun.inference import moving_frame, subspace
+from shortrun.inference import products as hessian
 from shortrun.inference.divergence import Conditional, Density, Estimate, Marginal, follow
 from shortrun.inference.jacobian import Linearized, Step
-from shortrun.inference.stochastic import LanczosConditional, SubspaceMarginal, log_det
+from shortrun.inference.stochastic import LanczosConditional, log_det
+from shortrun.inference.subspace import SubspaceMarginal
 
 IMAGES, STEPS = 3, 12
 SIZES: dict[str, float | Tensor] = {
@@ -160,18 +162,25 @@ def test_the_subspace_estimator_is_differentiable_in_the_step_size() -> None:
 
 @pytest.mark.parametrize("steps", [1, 4, 12])
 def test_products_are_as_many_as_said(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted, inner = [], stochastic.products
+    counted, inner = [], hessian.products
 
     def counting(step: Linearized, v: Tensor) -> Tensor:
         counted.append(len(v))
         return inner(step, v)
 
-    monkeypatch.setattr(stochastic, "products", counting)
+    for room in (hessian, subspace, moving_frame):
+        monkeypatch.setattr(room, "products", counting)
     log_density, (z, noise) = Decoder(40).log_density, chain(40, steps)
-    for density in (LanczosConditional(seeded(), 3, 2), SubspaceMarginal(seeded(), 10, 4, 3)):
+    overshooting = SubspaceMarginal(seeded(), 10, 4, 3, 6, 2)
+    for density, size in (
+        (LanczosConditional(seeded(), 3, 2), 0.1),
+        (SubspaceMarginal(seeded(), 10, 4, 3), 0.1),
+        (overshooting, 1.5),
+    ):
         counted.clear()
-        estimate(density, log_density, 0.1, z, noise)
+        estimate(density, log_density, size, z, noise)
         assert sum(counted) == pytest.approx(density.products_per_step(steps) * steps)
+    assert overshooting.overshot == (steps > 1)
 
 
 def test_counts_below_one_are_refused() -> None:

@@ -26,6 +26,8 @@ from shortrun.learners import ShortRun, frozen
 from shortrun.training.loop import read_dataset
 from shortrun.training.tracking import machine
 
+LANCZOS = ("probes", "depth", "every")
+SUBSPACE = ("rank", "stiff", "late", "frame", "outside")
 HEAD = ["estimator", "s", "dense", "stochastic", "error", "nats", "one image", "products", "time"]
 
 
@@ -45,13 +47,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first test image")
     parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.25])
     parser.add_argument("--seed", type=int, default=0, help="of the chains' noise and of the estimators' draws")
-    parser.add_argument("--probes", type=int, default=6)
-    parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--every", type=int, default=2)
-    parser.add_argument("--rank", type=int, default=48)
-    parser.add_argument("--stiff", type=int, default=10)
-    parser.add_argument("--late", type=int, default=7)
-    parser.add_argument("--frame", type=int, default=18)
+    for name in (*LANCZOS, *SUBSPACE):
+        parser.add_argument(f"--{name}", type=int, help="in place of the setting for the number of latents")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -67,8 +64,10 @@ def main() -> None:
 
     def stand_ins() -> list[tuple[str, Density, LanczosConditional | SubspaceMarginal]]:
         draws = torch.Generator().manual_seed(arguments.seed)
-        lanczos = LanczosConditional(draws, arguments.probes, arguments.depth, arguments.every)
-        subspace = SubspaceMarginal(draws, arguments.rank, arguments.stiff, arguments.late, arguments.frame)
+        given = {name: value for name, value in vars(arguments).items() if value is not None}
+        lanczos, subspace = ({name: given[name] for name in names if name in given} for names in (LANCZOS, SUBSPACE))
+        lanczos = LanczosConditional.at_a_tenth(draws, d, **lanczos)
+        subspace = SubspaceMarginal.at_a_tenth(draws, d, **subspace)
         return [("conditional", Conditional(), lanczos), ("marginal", Marginal(), subspace)]
 
     print(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}", flush=True)
@@ -88,7 +87,7 @@ def main() -> None:
                 ]
                 columns += [f"{error:+.1f}", f"{typical:.1f}", f"{cheap.products_per_step(steps):.1f} of {d}"]
                 print(f"| {' | '.join([*columns, f'{slow / fast:.1f} times less'])} |", flush=True)
-    conditions = {name: value for name, value in vars(arguments).items() if name != "run"}
+    conditions = {name: value for name, value in vars(arguments).items() if name != "run" and value is not None}
     conditions |= {"run": str(arguments.run), "data": dataset.name, "d": d, "K": steps, "test_images": n}
     print(json.dumps(conditions | {"machine": machine(), "date": datetime.date.today().isoformat()}))
 

@@ -46,13 +46,21 @@ def log_det_covariance(steps: list[Step], rng: torch.Generator, columns: int, po
     """
     d = steps[0].z.shape[1]
     inside, frames = _follow(steps, rng, min(columns, d), powers)
-    others = d - frames[0].shape[2]
-    if not others:
+    if d == frames[0].shape[2]:
         return inside
+    return inside + (d - frames[0].shape[2]) * beside(steps, frames, rng, depth)[1]
+
+
+def beside(steps: list[Step], frames: list[Columns], rng: torch.Generator, depth: int) -> tuple[PerImage, PerImage]:
+    """Estimate the mean eigenvalue, and the mean logarithm of one, of the covariance of what is beside the frames.
+
+    Of the covariance of chains that lose their part in P_k, k = 0..K, at each step, by the quadrature of
+    `log_det_covariance` from one random vector.
+    """
     start = without(frames[-1], signs(steps[0].z, rng))
     lowest = steps[-1].step_size.double().amin(1) ** 2
-    mean_log = _mean_log(lambda v: _covariance(steps, frames, v), start, min(depth, others), lowest)
-    return inside + others * mean_log
+    depth = min(depth, frames[0].shape[1] - frames[0].shape[2])
+    return _mean_and_log(lambda v: _covariance(steps, frames, v), start, depth, lowest)
 
 
 def _follow(steps: list[Step], rng: torch.Generator, columns: int, powers: int) -> tuple[PerImage, list[Columns]]:
@@ -104,8 +112,10 @@ def _covariance(steps: list[Step], frames: list[Columns], v: Flat) -> Flat:
     return on
 
 
-def _mean_log(product: Callable[[Flat], Flat], start: Flat, depth: int, lowest: Float[Tensor, "#n"]) -> PerImage:
-    """Return u^T log(M) u / u^T u between its bounds by quadrature, M's eigenvalues at least `lowest`."""
+def _mean_and_log(
+    product: Callable[[Flat], Flat], start: Flat, depth: int, lowest: Float[Tensor, "#n"]
+) -> tuple[PerImage, PerImage]:
+    """Return u^T M u and, between its bounds by quadrature, u^T log(M) u, both over u^T u; M is at least `lowest`."""
     basis = [start / start.norm(dim=1, keepdim=True)]
     diagonal, beside = [], []
     for _ in range(depth):
@@ -119,11 +129,11 @@ def _mean_log(product: Callable[[Flat], Flat], start: Flat, depth: int, lowest: 
     alpha, beta = torch.stack(diagonal, 1), torch.stack(beside, 1)
     above, below = _bounds(alpha, beta, lowest)
     if depth == 1:
-        return 0.5 * (above + below)
+        return alpha[:, 0], 0.5 * (above + below)
     higher, lower = _bounds(alpha[:, :-1], beta[:, :-1], lowest)
     # the bound that still moves more is the farther one
     fell, rose = (higher - above).clamp(min=SMALL), (below - lower).clamp(min=SMALL)
-    return (above * rose + below * fell) / (fell + rose)
+    return alpha[:, 0], (above * rose + below * fell) / (fell + rose)
 
 
 def _bounds(alpha: Coefficients, beta: Coefficients, lowest: Float[Tensor, "#n"]) -> tuple[PerImage, PerImage]:

@@ -12,6 +12,8 @@ from shortrun.inference.jacobian import Flat, Linearized, Step
 Columns = Float[Tensor, "n d r"]
 Square = Float[Tensor, "n r r"]
 Inside = Float[Tensor, "n r"]
+LARGE = 512
+"""Latents from which a tenth of the dense products holds as many as the stochastic estimators have use for."""
 
 
 def products(step: Linearized, v: Float[Tensor, "m n d"]) -> Float[Tensor, "m n d"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from shortrun.errors import at_least_one
 from shortrun.inference.divergence import Density, PerImage, standard_normal
 from shortrun.inference.jacobian import Flat, Linearized, Step
-from shortrun.inference.products import Columns, images
+from shortrun.inference.products import LARGE, Columns, images
 
 CONVERGED = 0.1
 """A Ritz value counts as an eigenvalue where its residual is below this share of its distance from the prior's value.
@@ -40,6 +40,11 @@ class LanczosConditional(Density):
     def __init__(self, rng: torch.Generator, probes: int = 6, depth: int = 6, every: int = 2, first: int = 1) -> None:
         at_least_one(probes=probes, depth=depth, every=every)
         self.rng, self.probes, self.depth, self.every, self.first = rng, probes, depth, every, first
+
+    @classmethod
+    def at_a_tenth(cls, rng: torch.Generator, d: int, **changes: int) -> "LanczosConditional":
+        """Return it with the settings for d latents, about a tenth of the dense one's cost or less, and the changes."""
+        return cls(rng, **({"every": 1 if d >= LARGE else 2} | changes))
 
     def start(self, z: Flat) -> None:
         """See z_0."""

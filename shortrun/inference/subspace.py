@@ -11,8 +11,9 @@ from torch import Tensor
 from shortrun.errors import at_least_one
 from shortrun.inference.divergence import Density, PerImage, chi_square_bound
 from shortrun.inference.jacobian import Flat, Linearized, Step
-from shortrun.inference.moving_frame import log_det_covariance
+from shortrun.inference.moving_frame import beside, log_det_covariance
 from shortrun.inference.products import (
+    LARGE,
     Columns,
     Inside,
     Square,
@@ -38,19 +39,20 @@ class SubspaceMarginal(Density):
 
         P (d, r): the leading left singular vectors of (I + H_k) delta_k and g_{k+1} - g_k + z_{k+1} - z_k, k = 0..K-1
         inside: Sigma' = B_k Sigma B_k^T + s_k^2 I + C_k C_k^T;  B_k = P^T A_k P,  C_k = P^T A_k (I - P P^T)
-        outside: Sigma = c I, c the mean of w^T Sigma_K w over the outside, by one random w sent back along the chain
+        outside: Sigma's mean eigenvalue and its log det by quadrature from one random vector sent back along the
+                 chain and on, as `beside` does it
 
     C_k C_k^T is what the outside, at its prior variance, adds to the inside. The last `late` steps know all of B_k;
     before them only the rows and columns of its `stiff` stiffest directions are taken at each step, the rest from the
     mean of the late ones: stiff directions forget, the others average. delta^T Sigma^-1 delta is that of the two
     blocks uncoupled, as is delta itself there, and is cut as in `Marginal`. rank: r. Products: see
-    `products_per_step`. rng: of w, and of probes for P where r exceeds 2 K - 1. Exact where log p(x, z) is
+    `products_per_step`. rng: of that vector, and of probes for P where r exceeds 2 K - 1. Exact where log p(x, z) is
     quadratic and the outside is at the prior's curvature. Differentiable in the step size, with P held fixed.
 
     Where the geometric mean of |delta_K|^2 over the images exceeds GROWN d, steps overshoot, P cannot follow, and
     log det Sigma comes from `log_det_covariance` in place of it, delta^T Sigma^-1 delta from the last step's Hessian
     in place of every step's, in `frame` directions of P. frame: also the columns of the moving frame; depth: of its
-    quadrature.
+    quadrature; outside: of that outside of P, 1 for half of a product's cost and the logarithm of the mean.
 
     Source: none known; the subspace is in the manner of Halko, Martinsson, Tropp, "Finding structure with randomness",
     2011, arXiv 0909.4061.
@@ -61,15 +63,22 @@ class SubspaceMarginal(Density):
     def __init__(
         self,
         rng: torch.Generator,
-        rank: int = 48,
-        stiff: int = 10,
+        rank: int = 40,
+        stiff: int = 12,
         late: int = 7,
         frame: int = 18,
         depth: int = 4,
+        outside: int = 2,
     ) -> None:
-        at_least_one(rank=rank, late=late, frame=frame, depth=depth)
+        at_least_one(rank=rank, late=late, frame=frame, depth=depth, outside=outside)
         self.rng, self.rank, self.stiff, self.late = rng, rank, min(stiff, rank), late
-        self.frame, self.depth, self.overshot = frame, depth, False
+        self.frame, self.depth, self.outside, self.overshot = frame, depth, outside, False
+
+    @classmethod
+    def at_a_tenth(cls, rng: torch.Generator, d: int, **changes: int) -> "SubspaceMarginal":
+        """Return it with the settings for d latents, about a tenth of the dense one's cost or less, and the changes."""
+        more = {"rank": 64, "stiff": 16, "late": 10, "frame": 32, "depth": 5} if d >= LARGE else {}
+        return cls(rng, **(more | changes))
 
     def start(self, z: Flat) -> None:
         """See z_0."""
@@ -108,8 +117,12 @@ class SubspaceMarginal(Density):
         white = torch.linalg.solve_triangular(alone.mT, inside[..., None], upper=False)
         squared = (white**2).sum((-2, -1))
         if (others := d - basis.shape[2]) > 0:
-            variance = self._variance_outside(basis)
-            log_det = log_det + others * variance.log()
+            if self.outside > 1:
+                variance, mean_log = beside(self.steps, [basis] * (len(self.steps) + 1), self.rng, self.outside)
+            else:
+                variance = self._variance_outside(basis)
+                mean_log = variance.log()
+            log_det = log_det + others * mean_log
             squared = squared + (outside**2).sum(1) / variance
         return log_det, squared
 
@@ -121,7 +134,8 @@ class SubspaceMarginal(Density):
             return 1 + frame + 2 * self.depth + (frame * POWERS + frame + completing) / steps
         late = min(self.late, steps)
         completing = max(0, self.rank - (2 * steps - 1))
-        return 3 + (self.rank * late + self.stiff * (steps - late) + completing) / steps
+        outside = 1 if self.outside == 1 else 2 * self.outside
+        return 2 + outside + (self.rank * late + self.stiff * (steps - late) + completing) / steps
 
     def _squared_by_the_last_hessian(self, basis: Columns) -> PerImage:
         """Return delta^T Sigma^-1 delta of a chain whose every Hessian is the last one inside, the prior's outside."""

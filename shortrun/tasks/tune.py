@@ -30,9 +30,9 @@ from shortrun.inference.tuning import (
 from shortrun.learners import ShortRun, frozen
 
 Images = Float[Tensor, "n c h w"]
-STOCHASTIC: dict[str, Callable[[torch.Generator], Density]] = {
-    "conditional": LanczosConditional,
-    "marginal": SubspaceMarginal,
+STOCHASTIC: dict[str, Callable[[torch.Generator, int], Density]] = {
+    "conditional": LanczosConditional.at_a_tenth,
+    "marginal": SubspaceMarginal.at_a_tenth,
 }
 """What stands in for an estimator where there are more than DENSE latents."""
 TUNERS = {"grid": grid, "gradient": gradient}
@@ -73,7 +73,7 @@ class Chains:
             raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
         if self.z.shape[1] <= DENSE or estimator not in STOCHASTIC:
             return kind()
-        return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes))
+        return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
 
     def has_derivative(self, estimator: str) -> bool:
         """Return whether the estimator's derivative in the step size can be followed; Lanczos quadrature's cannot."""

@@ -6,14 +6,16 @@ import torch
 
 from shortrun.config import DENSE, Config
 from shortrun.data import ImageSet
+from shortrun.inference.products import LARGE
 from shortrun.learners import ShortRun
 from shortrun.tasks.tune import move_step_size
 from shortrun.training.checkpoint import Position
 from shortrun.training.processes import Processes
 from shortrun.training.streams import TUNE, stream
 
-STOCHASTIC = 25
-"""Products of a stochastic estimator at a step, about."""
+STOCHASTIC = 27
+MORE = 45
+"""Products of a stochastic estimator at a step, about; MORE from LARGE latents on."""
 
 
 def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
@@ -29,7 +31,9 @@ def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
     evaluations = {"grid": 1 + 2 * settings[tuning.over], "gradient": 4 * settings[tuning.over], "acceptance": 2}
     # a derivative by forward mode costs three to four evaluations; acceptance runs its chain on for as many adjusted
     # steps; path has no Hessian, but a chain of few images costs as much time as an update's
-    products = 0 if tuning.tuner == "acceptance" or tuning.estimator == "path" else dim if dim <= DENSE else STOCHASTIC
+    products = dim if dim <= DENSE else STOCHASTIC if dim < LARGE else MORE
+    if tuning.tuner == "acceptance" or tuning.estimator == "path":
+        products = 0
     once = evaluations[tuning.tuner] * max(1.5 * products * tuning.images, 1.5 * config.training.batch_size)
     count = min(max(1, int(tuning.share * total * config.training.batch_size / once)), total, 100)
     return frozenset(int(total * (j / (count + 1)) ** 2) for j in range(1, count + 1))

@@ -11,7 +11,7 @@ from shortrun.inference import subspace
 from shortrun.inference.divergence import Marginal, follow
 from shortrun.inference.jacobian import Step, steps_of
 from shortrun.inference.langevin import LogDensity
-from shortrun.inference.moving_frame import _bounds, _mean_log, log_det_covariance
+from shortrun.inference.moving_frame import _bounds, _mean_and_log, beside, log_det_covariance
 from shortrun.inference.subspace import SubspaceMarginal
 
 
@@ -85,7 +85,8 @@ def test_quadrature_lies_between_its_bounds_which_hold_the_truth(depth: int) -> 
     above, below = _bounds(*lanczos(matrix, start, depth), lowest)
     assert (above > exact).all()
     assert (below < exact).all()
-    found = _mean_log(lambda v: (matrix @ v[..., None])[..., 0], 3 * start, depth, lowest)
+    mean, found = _mean_and_log(lambda v: (matrix @ v[..., None])[..., 0], 3 * start, depth, lowest)
+    assert torch.allclose(mean, (start[:, None] @ matrix @ start[..., None])[:, 0, 0])
     assert (found < above).all()
     assert (found > below).all()
     assert (found - exact).abs().mean() < 0.4 * (above - below).mean()
@@ -96,14 +97,30 @@ def test_quadrature_of_the_whole_space_is_exact_also_where_it_ends_early() -> No
     start = torch.randn(5, 6, generator=seeded(4), dtype=torch.float64)
     matrix = spread_out(5, 6)
     exact = (start[:, None] @ _log(matrix) @ start[..., None])[:, 0, 0] / (start**2).sum(1)
-    found = _mean_log(lambda v: (matrix @ v[..., None])[..., 0], start, 6, lowest)
+    found = _mean_and_log(lambda v: (matrix @ v[..., None])[..., 0], start, 6, lowest)[1]
     assert torch.allclose(found, exact, rtol=1e-6)
-    assert torch.allclose(_mean_log(lambda v: 0.3 * v, start, 4, lowest), torch.tensor(0.3).double().log().expand(5))
+    same = _mean_and_log(lambda v: 0.3 * v, start, 4, lowest)[1]
+    assert torch.allclose(same, torch.tensor(0.3, dtype=torch.float64).log().expand(5))
 
 
 def _log(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return vectors @ torch.diag_embed(values.log()) @ vectors.mT
+
+
+def test_what_is_beside_a_fixed_frame_has_its_closed_form() -> None:
+    d, stiff, rows, s = 40, 5, 2000, 0.4
+    eigenvalues = torch.cat([torch.linspace(20, 12, stiff), torch.linspace(4, 0.2, d - stiff)]).double()
+    turn = torch.linalg.qr(torch.randn(d, d, generator=seeded(1), dtype=torch.float64))[0]  # as in `quadratic`
+    steps = list(steps_of(quadratic(eigenvalues), chain(d, 8, rows)[0], s, chain(d, 8, rows)[1]))
+    frame = turn[:, :stiff].expand(rows, d, stiff)
+    mean, mean_log = beside(steps, [frame] * 9, seeded(), depth=3)
+    kept = (1 - 0.5 * s**2 * eigenvalues[stiff:]) ** 2
+    variance = kept**8 + s**2 * sum(kept**k for k in range(8))
+    for found, exact in ((mean, variance.mean()), (mean_log, variance.log().mean())):
+        assert (found.mean() - exact).abs() < 4 * found.std() / rows**0.5 + 1e-3
+        assert found.std() > 0
+    assert variance.mean().log() - variance.log().mean() > 0.05  # the logarithm of the mean would not do
 
 
 def test_overshooting_chains_are_told_apart_and_measured_better_than_by_a_fixed_subspace(

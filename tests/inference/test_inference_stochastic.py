@@ -175,12 +175,21 @@ def test_products_are_as_many_as_said(steps: int, monkeypatch: pytest.MonkeyPatc
     for density, size in (
         (LanczosConditional(seeded(), 3, 2), 0.1),
         (SubspaceMarginal(seeded(), 10, 4, 3), 0.1),
+        (SubspaceMarginal(seeded(), 10, 4, 3, outside=1), 0.1),
         (overshooting, 1.5),
     ):
         counted.clear()
         estimate(density, log_density, size, z, noise)
         assert sum(counted) == pytest.approx(density.products_per_step(steps) * steps)
     assert overshooting.overshot == (steps > 1)
+
+
+@pytest.mark.parametrize("d", [257, 511, 512, 2000])
+def test_the_settings_by_size_take_about_a_tenth_of_the_products(d: int) -> None:
+    for density in (LanczosConditional.at_a_tenth(seeded(), d), SubspaceMarginal.at_a_tenth(seeded(), d)):
+        assert density.products_per_step(25) < 0.102 * d
+    assert LanczosConditional.at_a_tenth(seeded(), d, probes=3).products_per_step(25) < 0.06 * d
+    assert SubspaceMarginal.at_a_tenth(seeded(), d, rank=9).rank == 9
 
 
 def test_counts_below_one_are_refused() -> None:

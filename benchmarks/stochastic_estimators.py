@@ -5,7 +5,8 @@
 For each estimator and step size: the dense value, the mean over test images of `Estimate.kl`; that of its stochastic
 stand-in for the same chains; the error of the mean, in per cent of the value and in nats; the error of one image, root
 mean square; Hessian-vector products per step and image, and the dense one's; how many times less CPU time of one thread
-the whole estimator takes. A value near zero makes its per cent meaningless: read the nats.
+the whole estimator takes. A value's zero lies where the units of the pixels put it, so its per cent means little near
+it: at the end, the largest error also as a share of the dense values' range over the step sizes.
 """
 
 import argparse
@@ -73,11 +74,13 @@ def main() -> None:
     print(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}", flush=True)
     with frozen(learner.generator):
         timed(Conditional(), log_density, z, arguments.step_sizes[0], noise[:1])  # whatever is set up on first use
+        told: dict[str, list[tuple[float, float]]] = {}
         for size in arguments.step_sizes:
             for name, dense, cheap in stand_ins():
                 (exact, slow), (found, fast) = (timed(way, log_density, z, size, noise) for way in (dense, cheap))
                 value, errors = float(exact.kl.mean()), found.kl - exact.kl
                 error, typical = float(errors.mean()), float((errors**2).mean().sqrt())
+                told.setdefault(name, []).append((value, error))
                 columns = [
                     name,
                     f"{size:g}",
@@ -87,6 +90,10 @@ def main() -> None:
                 ]
                 columns += [f"{error:+.1f}", f"{typical:.1f}", f"{cheap.products_per_step(steps):.1f} of {d}"]
                 print(f"| {' | '.join([*columns, f'{slow / fast:.1f} times less'])} |", flush=True)
+    for name, pairs in told.items():
+        values, errors = zip(*pairs, strict=True)
+        largest, spread = max(map(abs, errors)), max(values) - min(values)
+        print(f"{name}: error at most {largest:.1f} nats, {largest / max(spread, 1e-9):.1%} of the range {spread:.0f}")
     conditions = {name: value for name, value in vars(arguments).items() if name != "run" and value is not None}
     conditions |= {"run": str(arguments.run), "data": dataset.name, "d": d, "K": steps, "test_images": n}
     print(json.dumps(conditions | {"machine": machine(), "date": datetime.date.today().isoformat()}))

@@ -35,7 +35,7 @@ POWERS = 2
 
 
 class SubspaceMarginal(Density):
-    """log q = log N(delta_K; 0, Sigma_K), as `Marginal`, in a subspace of stiff directions and one number beside it.
+    """log q = log N(delta_K; 0, Sigma_K), as `Marginal`, in a subspace of stiff directions, and what is outside.
 
         P (d, r): the leading left singular vectors of (I + H_k) delta_k and g_{k+1} - g_k + z_{k+1} - z_k, k = 0..K-1
         inside: Sigma' = B_k Sigma B_k^T + s_k^2 I + C_k C_k^T;  B_k = P^T A_k P,  C_k = P^T A_k (I - P P^T)
@@ -52,7 +52,7 @@ class SubspaceMarginal(Density):
     Where the geometric mean of |delta_K|^2 over the images exceeds GROWN d, steps overshoot, P cannot follow, and
     log det Sigma comes from `log_det_covariance` in place of it, delta^T Sigma^-1 delta from the last step's Hessian
     in place of every step's, in `frame` directions of P. frame: also the columns of the moving frame; depth: of its
-    quadrature; outside: of that outside of P, 1 for half of a product's cost and the logarithm of the mean.
+    quadrature; outside: depth of the one outside of P.
 
     Source: none known; the subspace is in the manner of Halko, Martinsson, Tropp, "Finding structure with randomness",
     2011, arXiv 0909.4061.
@@ -117,11 +117,7 @@ class SubspaceMarginal(Density):
         white = torch.linalg.solve_triangular(alone.mT, inside[..., None], upper=False)
         squared = (white**2).sum((-2, -1))
         if (others := d - basis.shape[2]) > 0:
-            if self.outside > 1:
-                variance, mean_log = beside(self.steps, [basis] * (len(self.steps) + 1), self.rng, self.outside)
-            else:
-                variance = self._variance_outside(basis)
-                mean_log = variance.log()
+            variance, mean_log = beside(self.steps, [basis] * (len(self.steps) + 1), self.rng, self.outside)
             log_det = log_det + others * mean_log
             squared = squared + (outside**2).sum(1) / variance
         return log_det, squared
@@ -134,8 +130,7 @@ class SubspaceMarginal(Density):
             return 1 + frame + 2 * self.depth + (frame * POWERS + frame + completing) / steps
         late = min(self.late, steps)
         completing = max(0, self.rank - (2 * steps - 1))
-        outside = 1 if self.outside == 1 else 2 * self.outside
-        return 2 + outside + (self.rank * late + self.stiff * (steps - late) + completing) / steps
+        return 2 * (1 + self.outside) + (self.rank * late + self.stiff * (steps - late) + completing) / steps
 
     def _squared_by_the_last_hessian(self, basis: Columns) -> PerImage:
         """Return delta^T Sigma^-1 delta of a chain whose every Hessian is the last one inside, the prior's outside."""
@@ -206,11 +201,3 @@ class SubspaceMarginal(Density):
             inside = inside + (block @ inside[..., None])[..., 0] + project(basis, s * step.noise)
             outside = without(basis, outside + size[..., 0] * added + s * step.noise)
         return root, alone, inside, outside
-
-    def _variance_outside(self, basis: Columns) -> PerImage:
-        probe = without(basis, signs(self.delta, self.rng))
-        back, total = probe, torch.zeros_like(probe[:, 0])
-        for step in self.steps[::-1]:
-            total = total + ((step.step_size.double() * back) ** 2).sum(1)
-            back = without(basis, back + products(step, (half_square(step)[..., 0] * back)[None])[0])
-        return (total + (back**2).sum(1)) / (probe**2).sum(1)

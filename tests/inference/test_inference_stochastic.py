@@ -175,7 +175,7 @@ def test_products_are_as_many_as_said(steps: int, monkeypatch: pytest.MonkeyPatc
     for density, size in (
         (LanczosConditional(seeded(), 3, 2), 0.1),
         (SubspaceMarginal(seeded(), 10, 4, 3), 0.1),
-        (SubspaceMarginal(seeded(), 10, 4, 3, outside=1), 0.1),
+        (SubspaceMarginal(seeded(), 10, 4, 3, outside=3), 0.1),
         (overshooting, 1.5),
     ):
         counted.clear()

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from test_inference_stochastic import STEPS, Decoder, chain, estimate, quadratic, seeded
+from test_inference_stochastic import SIZES, STEPS, Decoder, chain, estimate, quadratic, seeded
 from torch import Tensor
 
 from shortrun.inference import subspace
 from shortrun.inference.divergence import Marginal, follow
 from shortrun.inference.jacobian import Step, steps_of
 from shortrun.inference.langevin import LogDensity
-from shortrun.inference.moving_frame import _bounds, _mean_and_log, beside, log_det_covariance
+from shortrun.inference.moving_frame import _bounds, _forgotten, _mean_and_log, beside, log_det_covariance
 from shortrun.inference.subspace import SubspaceMarginal
 
 
@@ -90,6 +90,59 @@ def test_quadrature_lies_between_its_bounds_which_hold_the_truth(depth: int) -> 
     assert (found < above).all()
     assert (found > below).all()
     assert (found - exact).abs().mean() < 0.4 * (above - below).mean()
+
+
+def test_a_bound_that_still_moves_counts_less() -> None:
+    rows, d = 100, 30
+    values = torch.linspace(1, 3, d, dtype=torch.float64)
+    start = torch.randn(rows, d, generator=seeded(4), dtype=torch.float64)
+    exact = (start**2 * values.log()).sum(1) / (start**2).sum(1)
+    lowest = torch.tensor([1e-6], dtype=torch.float64)  # far below what there is, so that the lower bound is far off
+    unit = start / start.norm(dim=1, keepdim=True)
+    above, below = _bounds(*lanczos(torch.diag(values).expand(rows, d, d), unit, 2), lowest)
+    found = _mean_and_log(lambda v: v * values, start, 2, lowest)[1]
+    assert (found - exact).abs().mean() < 0.25 * (0.5 * (above + below) - exact).abs().mean()
+
+
+def test_what_is_forgotten_is_what_the_noise_has_replaced() -> None:
+    sizes = torch.linspace(0.6, 0.2, 5, dtype=torch.float64)[:, None, None]
+    z, noise = chain(6, 5)
+    shares = _forgotten(list(steps_of(quadratic(torch.ones(6)), z, sizes, noise)))
+    kept = torch.tensor([float(torch.prod((1 - sizes[k:] ** 2 / 2) ** 2)) for k in range(5)], dtype=torch.float64)
+    assert torch.allclose(torch.stack([share[0, 0, 0] for share in shares]), 1 - kept)
+
+
+@pytest.mark.parametrize("step_size", SIZES.values(), ids=SIZES.keys())
+def test_the_squared_length_by_the_last_hessian_is_exact_where_all_are_alike(step_size: float | Tensor) -> None:
+    log_density, (z, noise) = quadratic(torch.linspace(1.5, 60, 9)), chain(9)
+    size = 1.5 * step_size
+    dense, density = Marginal(), SubspaceMarginal(seeded(), 4, 2, 2)
+    follow([dense, density], log_density, z, size, noise)
+    whole = torch.eye(9, dtype=torch.float64).expand(len(z), 9, 9)
+    assert density.overshot
+    assert torch.allclose(density._squared_by_the_last_hessian(whole), dense.squared_length(), rtol=1e-6)
+
+
+def test_a_subspace_that_is_the_whole_space_follows_overshooting_chains_itself() -> None:
+    log_density, (z, noise) = Decoder(12).log_density, chain(12)
+    density = SubspaceMarginal(seeded(), rank=12, stiff=12, late=STEPS)
+    found, exact = follow([density, Marginal()], log_density, z, 1.0, noise)
+    assert density.delta.norm() > 1e3
+    assert not density.overshot
+    assert torch.allclose(found.kl, exact.kl, rtol=1e-4)
+
+
+def test_what_is_outside_the_subspace_counts_by_its_logarithms() -> None:
+    eigenvalues = torch.linspace(4, 0.2, 40)
+    log_density, (z, noise) = quadratic(eigenvalues), chain(40, 8, rows=200)
+    density, dense = SubspaceMarginal(seeded(), 1, 1, 8), Marginal()
+    follow([density, dense], log_density, z, 0.4, noise)
+    exact = 2 * dense.root.diagonal(dim1=1, dim2=2).abs().log().sum(1)
+    kept = (1 - 0.5 * 0.4**2 * eigenvalues.double()) ** 2
+    variance = kept**8 + 0.4**2 * sum(kept**k for k in range(8))
+    of_the_mean = 40 * variance.mean().log() - variance.log().sum()
+    assert of_the_mean > 2
+    assert (density._in_a_subspace()[0] - exact).mean().abs() < 0.25 * of_the_mean
 
 
 def test_quadrature_of_the_whole_space_is_exact_also_where_it_ends_early() -> None:

@@ -117,16 +117,16 @@ def _mean_and_log(
 ) -> tuple[PerImage, PerImage]:
     """Return u^T M u and, between its bounds by quadrature, u^T log(M) u, both over u^T u; M is at least `lowest`."""
     basis = [start / start.norm(dim=1, keepdim=True)]
-    diagonal, beside = [], []
+    diagonal, off_diagonal = [], []
     for _ in range(depth):
         new = product(basis[-1])
         diagonal.append((new * basis[-1]).sum(1))
         for _ in range(2):  # once is not enough where the space ends early
             for old in basis:
                 new = new - (new * old).sum(1, keepdim=True) * old
-        beside.append(new.norm(dim=1).clamp(min=SMALL))
-        basis.append(new / beside[-1][:, None])
-    alpha, beta = torch.stack(diagonal, 1), torch.stack(beside, 1)
+        off_diagonal.append(new.norm(dim=1).clamp(min=SMALL))
+        basis.append(new / off_diagonal[-1][:, None])
+    alpha, beta = torch.stack(diagonal, 1), torch.stack(off_diagonal, 1)
     above, below = _bounds(alpha, beta, lowest)
     if depth == 1:
         return alpha[:, 0], 0.5 * (above + below)
@@ -147,8 +147,8 @@ def _bounds(alpha: Coefficients, beta: Coefficients, lowest: Float[Tensor, "#n"]
     return _log_at_first(jacobi, node), _log_at_first(radau, node)
 
 
-def _tridiagonal(diagonal: Coefficients, beside: Tensor) -> Float[Tensor, "n m m"]:
-    return torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+def _tridiagonal(diagonal: Coefficients, off_diagonal: Tensor) -> Float[Tensor, "n m m"]:
+    return torch.diag_embed(diagonal) + torch.diag_embed(off_diagonal, 1) + torch.diag_embed(off_diagonal, -1)
 
 
 def _log_at_first(matrix: Float[Tensor, "n m m"], lowest: PerImage) -> PerImage:

@@ -15,7 +15,7 @@ from shortrun.training.streams import TUNE, stream
 
 STOCHASTIC = 27
 MORE = 45
-"""Products of a stochastic estimator at a step, about; MORE from LARGE latents on."""
+"""Products of a stochastic estimator at a step, about: STOCHASTIC below LARGE latents, MORE from there."""
 
 
 def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:

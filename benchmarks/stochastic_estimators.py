@@ -93,7 +93,8 @@ def main() -> None:
     for name, pairs in told.items():
         values, errors = zip(*pairs, strict=True)
         largest, spread = max(map(abs, errors)), max(values) - min(values)
-        print(f"{name}: error at most {largest:.1f} nats, {largest / max(spread, 1e-9):.1%} of the range {spread:.0f}")
+        share = f", {largest / spread:.1%} of the range {spread:.0f}" if spread else ""  # one step size has no range
+        print(f"{name}: error at most {largest:.1f} nats{share}")
     conditions = {name: value for name, value in vars(arguments).items() if name != "run" and value is not None}
     conditions |= {"run": str(arguments.run), "data": dataset.name, "d": d, "K": steps, "test_images": n}
     print(json.dumps(conditions | {"machine": machine(), "date": datetime.date.today().isoformat()}))

@@ -184,7 +184,6 @@ def test_a_recipe_holds_other_values_for_other_learners(tmp_path: Path) -> None:
         ("", "ladder_vae", "add --model.parameterization conditional"),
         ('[model]\nparameterization = "conditional"', "vlae", "add --model.parameterization ladder"),
         ('[model]\nprior = "mixture"', "vae", "model.prior: vae has the divergence"),
-        ('[model]\nprior = "mixture"\n[inference]\nstep_size = "tuned"', None, "inference.step-size: the estimators"),
         ('[inference]\nstep_size = "tuned"', "persistent", "inference.step-size: only short_run"),
         ("[training]\nkl_schedule = [[0, 0], [1, 1]]", None, "training.kl-schedule: short_run has no encoder"),
         ("[training]\nkl_schedule = [[0, -1], [1, 1]]", "vae", "training.kl-schedule: got a negative"),
@@ -256,8 +255,8 @@ REFUSED = {
     "inference.retries = -1": "inference.retries: got -1; write 0 or more",
     "inference.candidates = 0": "inference.candidates: got 0; write 1 for a start from the prior",
     "learner = 'vae'\ninference.candidates = 8": "inference.candidates: vae starts no chains; drop it",
-    "inference = {candidates = 8, step_size = 'tuned'}": "inference.step-size: the estimators are for chains that "
-    "start from N(0, I), not from the likeliest of several candidates; write a number, inference.tuning.tuner = ",
+    "model.prior = 'mixture'\ninference = {step_size = 'tuned', tuning = {tuner = 'acceptance'}}": "inference.tuning."
+    "tuner: by acceptance the steps and a learned mixture drive each other up; write grid or gradient, a number for ",
     f"inference.step_decay = {10**400}": "inference.step-decay: got inf; write a positive number",
     "training.seed = -1": "seed: got -1; write a whole number from 0",
     f"training.seed = {2**63}": "seed: got 9223372036854775808; write a whole number from 0",

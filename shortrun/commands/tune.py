@@ -50,7 +50,6 @@ def main(words: list[str]) -> int:
         if not 0 < s < math.inf:
             raise InputError(f"--step-sizes: got {s}; write positive numbers, 0.05 0.1 0.2 for example")
     learner = read_short_run(arguments)
-    learner.require_normal_start(str(arguments.run))
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
 

@@ -135,15 +135,10 @@ def check_learner(config: Config) -> None:
         raise InputError(f"training.step-size-schedule: {learner} takes no Langevin steps; drop it")
     if learner not in ("vae", "ladder_vae", "vlae") and training.kl_schedule:
         raise InputError(f"training.kl-schedule: {learner} has no encoder; drop it, or choose vae, ladder_vae or vlae")
-    if model.prior == "mixture" and inference.tuned:
+    if model.prior == "mixture" and inference.tuned and inference.tuning.tuner == "acceptance":
         raise InputError(
-            "inference.step-size: the estimators are for chains that start from N(0, I), not from a learned mixture; "
-            "by acceptance it and the steps drive each other up; write a number, or model.prior = normal"
-        )
-    if inference.candidates > 1 and inference.tuned and inference.tuning.tuner != "acceptance":
-        raise InputError(
-            "inference.step-size: the estimators are for chains that start from N(0, I), not from the likeliest of "
-            "several candidates; write a number, inference.tuning.tuner = acceptance, or inference.candidates = 1"
+            "inference.tuning.tuner: by acceptance the steps and a learned mixture drive each other up; write grid or "
+            "gradient, a number for inference.step-size, or model.prior = normal"
         )
     if inference.candidates > 1 and learner not in ("short_run", "persistent"):
         raise InputError(f"inference.candidates: {learner} starts no chains; drop it")

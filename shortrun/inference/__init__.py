@@ -1,6 +1,7 @@
 """q_s(z | x): short-run Langevin chains and their step sizes. Knows a log-density, never a model."""
 
 from shortrun.inference.divergence import conditional, marginal, path
+from shortrun.inference.initial import Initial
 from shortrun.inference.langevin import langevin_step, no_noise, short_run
 from shortrun.inference.noise import DrawnNoise
 from shortrun.inference.step_size import StepSize
@@ -8,6 +9,7 @@ from shortrun.inference.tuning import Space
 
 __all__ = [
     "DrawnNoise",
+    "Initial",
     "Space",
     "StepSize",
     "conditional",

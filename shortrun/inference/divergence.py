@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import InputError, did_you_mean
+from shortrun.inference.initial import Initial, PerImage
 from shortrun.inference.jacobian import Flat, Linearized, Step, ladj_from_eigenvalues, steps_of
 from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes
 
-PerImage = Float[Tensor, "n"]
+Roots = Float[Tensor, "n d d"]
 
 
 class Estimate(NamedTuple):
@@ -39,8 +40,8 @@ class Density:
     needs_noise = False
 
     @abstractmethod
-    def start(self, z: Flat) -> None:
-        """See z_0."""
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
 
     @abstractmethod
     def follow(self, step: Step) -> None:
@@ -52,11 +53,11 @@ class Density:
 
 
 class Conditional(Density):
-    """log q = log N(z_0; 0, I) - sum_k log |det A_k|; see `conditional`."""
+    """log q = log q(z_0) - sum_k log |det A_k|; see `conditional`."""
 
-    def start(self, z: Flat) -> None:
-        """See z_0."""
-        self.value = standard_normal(z)
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
+        self.value = initial.log_prob(z)
 
     def follow(self, step: Step) -> None:
         """See a step of the chain."""
@@ -70,9 +71,9 @@ class Conditional(Density):
 class ConditionalEigenvalues(Density):
     """The same from the eigenvalues of dz_K/dz_0, as the paper computes it; see `ladj_from_eigenvalues`."""
 
-    def start(self, z: Flat) -> None:
-        """See z_0."""
-        self.value = standard_normal(z)
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
+        self.value = initial.log_prob(z)
         self.product = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
 
     def follow(self, step: Step) -> None:
@@ -85,34 +86,58 @@ class ConditionalEigenvalues(Density):
 
 
 class Marginal(Density):
-    """log q = log N(delta_K; 0, Sigma_K); see `marginal`."""
+    """log q = log sum_c w_c N(delta_K; 0, Sigma_K) of each component of q(z_0); see `marginal`."""
 
     needs_noise = True
 
-    def start(self, z: Flat) -> None:
-        """See z_0."""
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
+        self.z, self.initial = z.double(), initial
+        # what a component adds to the noise goes through dz_k/dz_0; of only one it is taken along as if it were noise
+        self.jacobian = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
+        self.alone = len(initial.log_weights) == 1
         # delta = root^T white. Kept white, |white| never exceeds the noise's: delta's round-off, solved for, would
-        self.white = z.double()
+        self.white = (self.z - initial.means[0]) / initial.scales[0] if self.alone else torch.zeros_like(self.z)
         # the rows of a square root: Sigma = root^T root. Sigma itself loses its definiteness when a step overshoots
-        self.root = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
+        self.root = self.jacobian * initial.scales[0] if self.alone else torch.zeros_like(self.jacobian)
 
     def follow(self, step: Step) -> None:
         """See a step of the chain."""
-        s = step.step_size.double()
-        fresh = torch.diag_embed(s).expand_as(self.root)
-        stacked = torch.cat([self.root @ step.jacobian.mT, fresh], dim=1)
-        rotation, self.root = torch.linalg.qr(stacked)
-        self.white = (rotation.mT @ torch.cat([self.white, step.noise.double()], dim=1)[..., None])[..., 0]
+        fresh = torch.diag_embed(step.step_size.double()).expand_as(self.root)
+        drawn = step.noise.double()
+        self.root, self.white = _joined((self.root @ step.jacobian.mT, self.white), (fresh, drawn))
+        if not self.alone:
+            self.jacobian = step.jacobian @ self.jacobian
 
     def log_q(self, end: Linearized) -> PerImage:
         """Return log q_s(z_K)."""
-        log_det = 2 * self.root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-        squared = self.squared_length().clamp(max=chi_square_bound(self.white.shape[1]))
-        return -0.5 * (log_det + squared + self.white.shape[1] * math.log(2 * math.pi))
+        log_det, squared = self._of_components()
+        d = self.z.shape[1]
+        cut = (squared.amin(1, keepdim=True) - chi_square_bound(d)).clamp(min=0)
+        each = self.initial.log_weights - 0.5 * (log_det + squared - cut + d * math.log(2 * math.pi))
+        return torch.logsumexp(each, 1) + self.initial.tilt
 
     def squared_length(self) -> PerImage:
-        """Return delta^T Sigma^-1 delta: d on average where the linearization holds."""
-        return (self.white**2).sum(1)
+        """Return delta^T Sigma^-1 delta of the nearest component: d on average where the linearization holds."""
+        return self._of_components()[1].amin(1)
+
+    def _of_components(self) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
+        """Return log det Sigma_K and delta_K^T Sigma_K^-1 delta_K of each."""
+        ends = [(self.root, self.white)]
+        if not self.alone:
+            ends = [
+                _joined((scale[:, None] * self.jacobian.mT, (self.z - mean) / scale), (self.root, self.white))
+                for mean, scale in zip(self.initial.means, self.initial.scales, strict=True)
+            ]
+        log_det = [2 * root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1) for root, _ in ends]
+        return torch.stack(log_det, 1), torch.stack([(white**2).sum(1) for _, white in ends], 1)
+
+
+def _joined(one: tuple[Roots, Flat], other: tuple[Roots, Flat]) -> tuple[Roots, Flat]:
+    """Return root and white of the sum of two independent normal variables from theirs."""
+    (root, white), (fresh, drawn) = one, other
+    rotation, root = torch.linalg.qr(torch.cat([root, fresh], dim=1))
+    return root, (rotation.mT @ torch.cat([white, drawn], dim=1)[..., None])[..., 0]
 
 
 class Path(Density):
@@ -120,9 +145,9 @@ class Path(Density):
 
     needs_noise = True
 
-    def start(self, z: Flat) -> None:
-        """See z_0."""
-        self.value, self.last = standard_normal(z), None
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
+        self.value, self.last = initial.log_prob(z), None
 
     def follow(self, step: Step) -> None:
         """See a step of the chain."""
@@ -151,19 +176,23 @@ def chi_square_bound(d: int) -> float:
     return d * (1 - 2 / (9 * d) + 6 * math.sqrt(2 / (9 * d))) ** 3
 
 
-def standard_normal(z: Flat) -> PerImage:
-    """Return log N(z; 0, I) in float64."""
-    return -0.5 * (z.double() ** 2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
-
-
 def follow(
-    densities: list[Density], log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise
+    densities: list[Density],
+    log_density: LogDensity,
+    z: Flat,
+    step_size: StepSizes,
+    noise: ChainNoise,
+    initial: Initial | None = None,
 ) -> list[Estimate]:
-    """Return what several estimators say of one and the same chain, whose Hessians they share."""
+    """Return what several estimators say of one and the same chain, whose Hessians they share.
+
+    initial: the density of z_0, N(0, I) where not given.
+    """
     if not len(noise):
         raise InputError("noise: got none; a chain takes at least one step, (K, n, d)")
+    initial = Initial.normal(z) if initial is None else initial
     for density in densities:
-        density.start(z)
+        density.start(z, initial)
     for step in steps_of(log_density, z, step_size, noise):
         for density in densities:
             density.follow(step)
@@ -173,31 +202,37 @@ def follow(
     return [Estimate(z, log_q, log_q - joint) for log_q in (density.log_q(end) for density in densities)]
 
 
-def conditional(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
+def conditional(
+    log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise, initial: Initial | None = None
+) -> Estimate:
     """Estimate the divergence with the noise held fixed, by the change of variables from z_0 (the paper's estimator).
 
-        log q = log N(z_0; 0, I) - sum_k log |det A_k|
+        log q = log q(z_0) - sum_k log |det A_k|,   q(z_0) = N(z_0; 0, I) where `initial` says nothing else
 
     Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x): KL is convex, and q_s is the average over the noise of
     the densities that it takes. Without noise (`no_noise`) it is exact. Both as long as no two z_0 end at the same z_K:
     always where s^2 lambda < 2 for all curvatures lambda on the way, or where log p(x, z) is quadratic. Longer steps
-    may fold the space, and then the mean can fall below. log_density, z_0 (n, d), step_size, noise
-    (K, n, d): see `short_run`; d Hessian-vector products a step. Differentiable in step_size. At an exact zero of
-    det A_k, which has probability zero, it is infinite.
+    may fold the space, and then the mean can fall below. log_density, z_0 (n, d), step_size, noise (K, n, d): see
+    `short_run`; d Hessian-vector products a step. initial: see `Initial`. Differentiable in step_size. At an exact zero
+    of det A_k, which has probability zero, it is infinite.
 
     Source: Nijkamp et al., ECCV 2020, arXiv 1912.01909.
     """
-    return follow([Conditional()], log_density, z, step_size, noise)[0]
+    return follow([Conditional()], log_density, z, step_size, noise, initial)[0]
 
 
-def marginal(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
+def marginal(
+    log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise, initial: Initial | None = None
+) -> Estimate:
     """Estimate the divergence with the noise averaged out in the linearization around the path.
 
         delta_0 = z_0,  delta_{k+1} = A_k delta_k + s_k noise_k
         Sigma_0 = I,    Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I
         log q = log N(delta_K; 0, Sigma_K)
 
-    Exact, sample by sample, where log p(x, z) is quadratic in z; elsewhere it bounds the KL from neither side. It is
+    From a mixture of normals, `initial`, it is the logarithm of the sum of w_c N(delta_K; 0, Sigma_K) over components,
+    with delta_0 = z_0 - mu_c and Sigma_0 = diag sigma_c^2. Exact, sample by sample, where log p(x, z) is quadratic in z
+    and the start is not tilted; elsewhere it bounds the KL from neither side. It is
     never above `conditional` on average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is
     wider than q_s, and the mean can be far below the KL; of the three, `path` alone bounds it then. Sigma is kept as a
     square root, by QR in float64, and delta in its coordinates, so that no overshoot loses digits.
@@ -205,13 +240,15 @@ def marginal(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: Chai
     once in 10^9. The noise must be standard normal, not zero. Arguments and cost: see `conditional`, and a QR
     decomposition of (2d, d) for each image and step.
     """
-    return follow([Marginal()], log_density, z, step_size, noise)[0]
+    return follow([Marginal()], log_density, z, step_size, noise, initial)[0]
 
 
-def path(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Estimate:
+def path(
+    log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise, initial: Initial | None = None
+) -> Estimate:
     """Estimate the divergence of whole paths, with reversed Langevin kernels as the guess of the way back.
 
-        log q = log N(z_0; 0, I) + sum_k log N(z_{k+1}; z_k + (s_k^2 / 2) g_k, s_k^2)
+        log q = log q(z_0) + sum_k log N(z_{k+1}; z_k + (s_k^2 / 2) g_k, s_k^2)
                                  - sum_k log N(z_k; z_{k+1} + (s_k^2 / 2) g_{k+1}, s_k^2)
 
     Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x), loose, as KL of paths is never below KL of their ends.
@@ -220,7 +257,7 @@ def path(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoi
     Source: Thin et al., "Monte Carlo Variational Auto-Encoders", 2021, arXiv 2106.15921; Doucet et al., "Score-Based
     Diffusion meets Annealed Importance Sampling", 2022, arXiv 2208.07698.
     """
-    return follow([Path()], log_density, z, step_size, noise)[0]
+    return follow([Path()], log_density, z, step_size, noise, initial)[0]
 
 
 def named(estimator: str) -> type[Density]:

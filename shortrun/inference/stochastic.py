@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import at_least_one
-from shortrun.inference.divergence import Density, PerImage, standard_normal
+from shortrun.inference.divergence import Density, PerImage
+from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Flat, Linearized, Step
 from shortrun.inference.products import LARGE, Columns, images
 
@@ -21,7 +22,7 @@ Chosen by trial on trained generators, whose stiff eigenvalues fall off geometri
 
 
 class LanczosConditional(Density):
-    """log q = log N(z_0; 0, I) - sum_k log |det A_k|, the log-determinants by stochastic Lanczos quadrature.
+    """log q = log q(z_0) - sum_k log |det A_k|, the log-determinants by stochastic Lanczos quadrature.
 
         log |det A_k| = tr log |I + S H_k S|,  S = diag(s_k / sqrt 2);   tr f(M) ~= (d / b) sum_j |tau_j|^2 f(theta_j)
 
@@ -46,9 +47,9 @@ class LanczosConditional(Density):
         """Return it with the settings for d latents, about a tenth of the dense one's cost or less, and the changes."""
         return cls(rng, **({"every": 1 if d >= LARGE else 2} | changes))
 
-    def start(self, z: Flat) -> None:
-        """See z_0."""
-        self.value, self.seen = standard_normal(z), 0
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
+        self.value, self.seen = initial.log_prob(z), 0
         self.block: list[Step] = []
 
     def follow(self, step: Step) -> None:

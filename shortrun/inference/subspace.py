@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from shortrun.errors import at_least_one
-from shortrun.inference.divergence import Density, PerImage, chi_square_bound
-from shortrun.inference.jacobian import Flat, Linearized, Step
+from shortrun.inference.divergence import Density, chi_square_bound
+from shortrun.inference.initial import Initial, PerImage
+from shortrun.inference.jacobian import Flat, Linearized, Scaled, Step
 from shortrun.inference.moving_frame import beside, log_det_covariance
 from shortrun.inference.products import (
     LARGE,
@@ -46,7 +47,9 @@ class SubspaceMarginal(Density):
     before them only the rows and columns of its `stiff` stiffest directions are taken at each step, the rest from the
     mean of the late ones: stiff directions forget, the others average. delta^T Sigma^-1 delta is that of the two
     blocks uncoupled, as is delta itself there, and is cut as in `Marginal`. rank: r. Products: see
-    `products_per_step`. rng: of that vector, and of probes for P where r exceeds 2 K - 1. Exact where log p(x, z) is
+    `products_per_step`. rng: of that vector, and of probes for P where r exceeds 2 K - 1. From a mixture of m normals
+    the component of z_0 is drawn and held, and z is in its units: the mean is then above that of the whole mixture, by
+    log m at most. Exact where log p(x, z) is
     quadratic and the outside is at the prior's curvature. Differentiable in the step size, with P held fixed.
 
     Where the geometric mean of |delta_K|^2 over the images exceeds GROWN d, steps overshoot, P cannot follow, and
@@ -80,13 +83,20 @@ class SubspaceMarginal(Density):
         more = {"rank": 64, "stiff": 16, "late": 10, "frame": 32, "depth": 5} if d >= LARGE else {}
         return cls(rng, **(more | changes))
 
-    def start(self, z: Flat) -> None:
-        """See z_0."""
-        self.delta, self.steps = z.double(), []
+    def start(self, z: Flat, initial: Initial) -> None:
+        """See z_0, and what it was drawn from."""
+        component = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        if len(initial.log_weights) > 1:
+            share = torch.softmax(initial.components(z), 1).to(self.rng.device)
+            component = torch.multinomial(share, 1, generator=self.rng)[:, 0].to(z.device)
+        self.mean, self.scale = initial.means[component].to(z.dtype), initial.scales[component].to(z.dtype)
+        self.initial = initial.tilt - self.scale.double().log().sum(1)
+        self.delta, self.steps = ((z - self.mean) / self.scale).double(), []
         self.sketch: list[Tensor] = []
 
     def follow(self, step: Step) -> None:
         """See a step of the chain."""
+        step = Scaled(step, self.mean, self.scale)
         curved = products(step, self.delta[None])[0]
         self.sketch.append(unit(self.delta, self.delta + curved))
         if self.steps:
@@ -103,7 +113,8 @@ class SubspaceMarginal(Density):
         # a subspace that is the whole space follows anything
         self.overshot = self.rank < d and bool(growth > math.log(GROWN))
         log_det, squared = self._beside_a_moving_frame() if self.overshot else self._in_a_subspace()
-        return -0.5 * (log_det + squared.clamp(max=chi_square_bound(d)) + d * math.log(2 * math.pi))
+        squared = squared.clamp(max=chi_square_bound(d))
+        return self.initial - 0.5 * (log_det + squared + d * math.log(2 * math.pi))
 
     def _beside_a_moving_frame(self) -> tuple[PerImage, PerImage]:
         log_det = log_det_covariance(self.steps, self.rng, self.frame, POWERS, self.depth)

@@ -1,5 +1,6 @@
 """What learners that infer by a Langevin chain have in common."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import at_least_one
-from shortrun.inference import DrawnNoise, StepSize, no_noise, short_run
+from shortrun.inference import DrawnNoise, Initial, StepSize, no_noise, short_run
 from shortrun.learners.learner import Flat, Inferred, LatentLearner, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images, Mask
@@ -21,16 +22,21 @@ def check_steps(steps: int) -> int:
     return steps
 
 
-def draw_by(log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]) -> Int64[Tensor, "n"]:
-    """Return one of m for each row, drawn in proportion to exp(log_weights) by its number in [0, 1).
+def draw_by(
+    log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]
+) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
+    """Return one of m for each row, drawn in proportion to exp(log_weights) by its number in [0, 1), and its tilt.
 
-    Weights that are not finite count as none; where no weight is, all are equal.
+    tilt: the logarithm of the weight less that of the mean weight, float64. Weights that are not finite count as none;
+    where no weight is, all are equal.
     """
     finite = torch.where(torch.isfinite(log_weights), log_weights, -torch.inf).double()
     hopeless = torch.isinf(finite).all(1, keepdim=True)
-    share = torch.softmax(torch.where(hopeless, 0.0, finite), 1).cumsum(1)
+    finite, m = torch.where(hopeless, 0.0, finite), log_weights.shape[1]
     # the sum may be rounded to less than 1
-    return torch.searchsorted(share, uniform[:, None].double(), right=True)[:, 0].clamp(max=log_weights.shape[1] - 1)
+    shares = torch.softmax(finite, 1).cumsum(1)
+    chosen = torch.searchsorted(shares, uniform[:, None].double(), right=True).clamp(max=m - 1)
+    return chosen[:, 0], torch.log_softmax(finite, 1).gather(1, chosen)[:, 0] + math.log(m)
 
 
 class ChainLearner(LatentLearner):
@@ -92,19 +98,28 @@ class ChainLearner(LatentLearner):
         z, failed, retried = self._run(x, start, draws, mask, noise)
         return Inferred(torch.where(failed[:, None], start, z), failed, retried)
 
-    @torch.no_grad()
     def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Flat:
         """Return where chains start, (n, d): draws from the prior, or from its candidates in proportion to p(x | z).
 
         x: (n, c, h, w) in [-1, 1]; draws: gives the next numbers; mask: as in `infer`. The candidates are the same for
         all images of a call, and in all processes that share a batch.
         """
+        return self.start_of(x, draws, mask)[0]
+
+    @torch.no_grad()
+    def start_of(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> tuple[Flat, Initial]:
+        """Return where chains start, as `start` does, and the density that it was drawn from."""
         generator = self.generator
         if self.candidates == 1:
-            return generator.prior.from_normal(draws.draw(), draws.uniform)
-        candidates = generator.prior.sample(self.candidates, draws.rng, device=x.device)
-        log_weights = generator.likelihood.log_prob_pairs(x, generator.decoder(*generator.split(candidates)), mask)
-        return candidates[draw_by(log_weights, draws.uniform())]
+            z = generator.prior.from_normal(draws.draw(), draws.uniform)
+            tilt = torch.zeros(1, dtype=torch.float64)
+        else:
+            candidates = generator.prior.sample(self.candidates, draws.rng, device=x.device)
+            decoded = generator.decoder(*generator.split(candidates))
+            chosen, tilt = draw_by(generator.likelihood.log_prob_pairs(x, decoded, mask), draws.uniform())
+            z = candidates[chosen]
+        log_weights, means, scales = (part.to(z.device).double() for part in generator.prior.parts())
+        return z, Initial(log_weights, means, scales, tilt.to(z.device))
 
     def _run(
         self,

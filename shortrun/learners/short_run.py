@@ -9,12 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
-from shortrun.errors import InputError
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Rows
 from shortrun.model.likelihood import Images
-from shortrun.model.prior import Normal
 
 
 class ShortRun(
@@ -63,21 +61,6 @@ class ShortRun(
             description,
             chain.candidates,
         )
-
-    def require_normal_start(self, name: str = "learner") -> None:
-        """Raise InputError unless the chains start from N(0, I), as estimators of their divergence take for granted.
-
-        name: of the learner, in the error.
-        """
-        if not isinstance(self.generator.prior, Normal):
-            raise InputError(
-                f"{name}: has a learned prior; this is for chains that start from N(0, I), model.prior = normal"
-            )
-        if self.candidates > 1:
-            raise InputError(
-                f"{name}: starts its chains from {self.candidates} candidates; this is for chains that start from "
-                "N(0, I), inference.candidates = 1"
-            )
 
     def loss(
         self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None

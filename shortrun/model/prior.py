@@ -58,6 +58,10 @@ class Prior(nn.Module):
         """Return the mean and the variance of each latent."""
 
     @abstractmethod
+    def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """Return the logarithms of the weights, the means and the standard deviations of the normals p(z) is of."""
+
+    @abstractmethod
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
         """Make draws of z out of standard normal numbers, and of uniform ones, which are drawn only where needed."""
 
@@ -84,6 +88,10 @@ class Normal(Prior):
     def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
         """Return zeros and ones."""
         return torch.zeros(self.dim), torch.ones(self.dim)
+
+    def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """Return those of N(0, I) alone."""
+        return torch.zeros(1), torch.zeros(1, self.dim), torch.ones(1, self.dim)
 
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
         """Return the standard normal numbers themselves."""
@@ -112,7 +120,7 @@ class Mixture(Prior):
         self.log_scales = nn.Parameter(torch.full((components, dim), 0.5 * math.log(1 - LEAST_SCALE**2) / RATE))
 
     def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
-        """Return the logarithms of the weights, the means and the standard deviations."""
+        """Return the logarithms of the weights, the means and the standard deviations of the components."""
         scales = (LEAST_SCALE**2 + torch.exp(2 * RATE * self.log_scales)).sqrt()
         return torch.log_softmax(RATE * self.logits, 0), RATE * self.means, scales
 

@@ -12,7 +12,7 @@ from shortrun.config import DENSE, TuningConfig
 from shortrun.errors import InputError, did_you_mean
 from shortrun.inference import DrawnNoise
 from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
-from shortrun.inference.divergence import ESTIMATORS, Density, follow, named
+from shortrun.inference.divergence import ESTIMATORS, Density, Estimate, follow, named
 from shortrun.inference.moves import gradient_move, grid_move
 from shortrun.inference.stochastic import LanczosConditional
 from shortrun.inference.subspace import SubspaceMarginal
@@ -50,7 +50,7 @@ class Chains:
     def __init__(self, learner: ShortRun, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
         self.learner, self.x, self.steps = learner, x, steps or learner.steps
         draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
-        self.z = learner.start(x, draws)
+        self.z, self.initial = learner.start_of(x, draws)
         self.noise = torch.stack(list(draws)) if learner.noise else self.z.new_zeros(self.steps, *self.z.shape)
         self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
         self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
@@ -64,16 +64,18 @@ class Chains:
     def density(self, estimator: str) -> Density:
         """Return an estimator of log q_s(z_K), dense or stochastic by the number of latents.
 
-        Raises InputError for a name that is none, for one that needs noise where the learner has none, and for chains
-        that do not start from N(0, I), of which the estimators take log q(z_0).
+        Raises InputError for a name that is none, and for one that needs noise where the learner has none.
         """
-        self.learner.require_normal_start()
         kind = named(estimator)
         if kind.needs_noise and not self.learner.noise:
             raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
         if self.z.shape[1] <= DENSE or estimator not in STOCHASTIC:
             return kind()
         return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
+
+    def follow(self, densities: list[Density], sizes: Tensor) -> list[Estimate]:
+        """Return what estimators say of the chains with these step sizes, (K, 1, d) or what broadcasts to it."""
+        return follow(densities, self.log_density, self.z, sizes, self.noise, self.initial)
 
     def has_derivative(self, estimator: str) -> bool:
         """Return whether the estimator's derivative in the step size can be followed; Lanczos quadrature's cannot."""
@@ -85,7 +87,7 @@ class Chains:
 
         def objective(settings: Settings) -> Float[Tensor, "n"]:
             sizes = space.sizes(settings, self.steps).to(self.z)
-            return follow([self.density(estimator)], self.log_density, self.z, sizes, self.noise)[0].kl
+            return self.follow([self.density(estimator)], sizes)[0].kl
 
         return objective
 
@@ -115,7 +117,7 @@ def tune(
     x: (n, c, h, w) in [-1, 1]; estimator: marginal, conditional or path; tuner: grid, gradient or acceptance; over:
     one, layers, schedule or both; steps: K in place of the learner's. `Space(over, latents, decay).write(
     learner.step_size, result.settings)`, decay the learner's, puts the result into a learner with as many step sizes.
-    Raises InputError for names that are none, and, but for acceptance, for chains that do not start from N(0, I).
+    Raises InputError for names that are none.
     """
     chains = Chains(learner, x.to(learner.device), rng, steps)
     space = Space(over, learner.generator.latents, learner.step_size.decay)
@@ -201,8 +203,7 @@ def divergence_curves(
         for log_s in shown(logs, "divergence at each step size"):
             sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
             densities = [chains.density(name) for name in estimators]
-            made = follow(densities, chains.log_density, chains.z, sizes, chains.noise)
-            for name, estimate in zip(estimators, made, strict=True):
+            for name, estimate in zip(estimators, chains.follow(densities, sizes), strict=True):
                 values[name][(log_s,)] = torch.where(torch.isfinite(estimate.kl), estimate.kl, torch.inf)
         able = [
             (name, tuner)

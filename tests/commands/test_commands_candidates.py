@@ -37,8 +37,23 @@ def test_a_run_with_candidates_is_diagnosed(call: Call, chosen: Path, tmp_path: 
     assert json.loads((tmp_path / "diagnosis.json").read_text())["conditions"]["candidates"] == 16
 
 
-def test_the_estimators_of_chains_from_the_standard_normal_refuse_candidates(call: Call, chosen: Path) -> None:
-    code, _, err = call("tune", chosen)
+def test_a_run_with_candidates_is_tuned(call: Call, chosen: Path, tmp_path: Path) -> None:
+    """With steps of no length the estimators agree: on the importance-weighted bound of the candidates."""
+    words = ["--n", 6, "--step-sizes", "1e-6", "0.1", "0.2", "--tuners", "grid", "--out", tmp_path]
+    code, out, err = call("tune", chosen, *words)
+    assert code == 0, err
+    assert "minimum by grid" in out
+    curves = json.loads((tmp_path / "step_size.json").read_text())["curves"]
+    least = {name: curve[0] for name, curve in curves.items()}
+    assert all(point["step_size"] == pytest.approx(1e-6) for point in least.values())
+    for name in ("marginal", "path"):
+        assert least[name]["value"] == pytest.approx(least["conditional"]["value"], abs=0.5)
+
+
+def test_a_mixture_tuned_by_acceptance_is_refused(call: Call, tmp_path: Path) -> None:
+    words = ["--model.prior", "mixture", "--inference.step-size", "tuned", "--inference.tuning.tuner", "acceptance"]
+    code, _, err = call("train", "digits", *words, "--out", tmp_path / "run")
     assert code == 2
-    assert f"{chosen}: starts its chains from 16 candidates" in err
+    assert "inference.tuning.tuner: by acceptance the steps and a learned mixture drive each other up" in err
     assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

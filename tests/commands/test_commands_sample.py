@@ -68,11 +68,12 @@ def test_what_is_not_there_is_refused(call: Call, mixed: Path, run: Path, tmp_pa
     assert "latent_density.safetensors is damaged" in err
 
 
-def test_the_estimators_of_chains_from_the_standard_normal_refuse_a_learned_prior(call: Call, mixed: Path) -> None:
-    code, _, err = call("tune", mixed)
-    assert code == 2
-    assert f"{mixed}: has a learned prior" in err
-    assert err.count("\n") == 1
+def test_a_run_with_a_learned_prior_is_tuned(call: Call, mixed: Path, tmp_path: Path) -> None:
+    words = ["--n", 4, "--step-sizes", "0.1", "0.2", "--tuners", "grid", "--over", "schedule", "--out", tmp_path]
+    code, out, err = call("tune", mixed, *words)
+    assert code == 0, err
+    assert out.count("minimum by grid") == 3
+    assert "acceptance of 57.4% at s = " in out
 
 
 def test_a_saved_model_keeps_its_density(call: Call, trained: Path, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
-import shortrun
 from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.errors import InputError
+from shortrun.inference import DrawnNoise
 from shortrun.learners import Persistent, ShortRun
 from shortrun.learners.chain import draw_by
 from shortrun.model import Gaussian, TopDown
@@ -55,17 +56,21 @@ def linear(candidates: int, sigma: float = 0.8) -> ShortRun:
 def test_a_row_is_drawn_where_its_number_falls_in_the_running_sum(log_weights: list[float], uniform: float) -> None:
     weights = [math.exp(value - max(log_weights)) for value in log_weights]
     shares = [sum(weights[: i + 1]) / sum(weights) for i in range(len(weights))]
-    drawn = int(draw_by(torch.tensor([log_weights]).double(), torch.tensor([uniform])))
+    chosen, tilt = draw_by(torch.tensor([log_weights], dtype=torch.float64), torch.tensor([uniform]))
+    drawn = int(chosen)
     below = shares[drawn - 1] if drawn else 0.0
     assert below - 1e-9 <= uniform <= shares[drawn] + 1e-9
+    mean = max(log_weights) + math.log(sum(weights) / len(weights))
+    assert float(tilt) == pytest.approx(log_weights[drawn] - mean, abs=1e-9 * (1 + max(map(abs, log_weights))))
 
 
 def test_what_is_not_finite_is_not_drawn() -> None:
     weights = torch.tensor([[math.nan, 0.0, math.inf], [-math.inf, math.nan, 5.0], [math.nan, math.nan, math.nan]])
     for uniform in (0.0, 0.5, 0.999):
-        drawn = draw_by(weights, torch.full((3,), uniform)).tolist()
-        assert drawn[:2] == [1, 2]
+        drawn, tilt = draw_by(weights, torch.full((3,), uniform))
+        assert drawn[:2].tolist() == [1, 2]
         assert drawn[2] == int(3 * uniform)  # nothing speaks for any: all alike
+        assert tilt.tolist() == pytest.approx([math.log(3), math.log(3), 0.0])
 
 
 def test_with_many_candidates_the_start_is_a_draw_of_the_posterior() -> None:
@@ -80,6 +85,30 @@ def test_with_many_candidates_the_start_is_a_draw_of_the_posterior() -> None:
     torch.testing.assert_close(torch.cov(drawn.T), spread, rtol=0, atol=0.03)
     alone = torch.cat([linear(1).infer(image.expand(200, -1, -1, -1), rng(seed)).z for seed in range(40)])
     assert (alone.mean(0) - mean).abs().max() > 0.2  # of the prior, which the test would tell apart
+
+
+def test_with_many_candidates_the_density_of_the_start_is_the_posteriors() -> None:
+    """exp(tilt) N(z_0; 0, I), against the closed form."""
+    learner, sigma, n = linear(20_000), 0.8, 200
+    image = torch.tensor([0.9, -0.4, 0.1, 0.3])
+    precision = torch.eye(2) + WEIGHT.T @ WEIGHT / sigma**2
+    mean = torch.linalg.solve(precision, WEIGHT.T @ image) / sigma**2
+    x, draws = image.view(1, *SHAPE).expand(n, -1, -1, -1), (DrawnNoise(rng(seed), 1, (n, 2)) for seed in (3, 3))
+    z, initial = learner.start_of(x, next(draws))
+    assert torch.equal(z, learner.start(x, next(draws)))
+    exact = MultivariateNormal(mean, precision_matrix=precision).log_prob(z)
+    assert float((initial.log_prob(z) - exact).abs().max()) < 0.05
+    assert len({*initial.tilt.tolist()}) > 1
+
+
+def test_the_density_of_a_start_without_candidates_is_the_priors() -> None:
+    plain, learned = linear(1), linear(1)
+    learned.generator.prior = Mixture(2, 3)
+    for learner in (plain, learned):
+        z, initial = learner.start_of(torch.zeros(5, *SHAPE), DrawnNoise(rng(), 1, (5, 2)))
+        log_prior = learner.generator.log_prior(z).double()
+        torch.testing.assert_close(initial.log_prob(z), log_prior, rtol=1e-5, atol=1e-5)
+        assert not any(part.requires_grad for part in initial)
 
 
 def test_hidden_pixels_have_no_say() -> None:
@@ -156,9 +185,6 @@ def test_persistent_chains_start_new_images_from_candidates() -> None:
     assert learner.describe_inference() == "100 steps, with noise, from 6 candidates of the prior"
 
 
-def test_what_takes_a_start_from_the_standard_normal_for_granted_is_refused() -> None:
-    learner = linear(3)
-    with pytest.raises(InputError, match=r"from 3 candidates.*inference.candidates = 1"):
-        shortrun.tune(learner, torch.zeros(8, *SHAPE), rng())
+def test_no_candidates_at_all_are_refused() -> None:
     with pytest.raises(InputError, match=r"candidates: got 0; write a whole number"):
         linear(0)

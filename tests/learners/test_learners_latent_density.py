@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import shortrun
 from shortrun.config import InferenceConfig, ModelConfig
 from shortrun.errors import InputError
 from shortrun.learners import ShortRun
@@ -211,9 +210,3 @@ def test_the_weights_of_the_generator_do_not_depend_on_the_prior() -> None:
 def test_records_are_plain_tables() -> None:
     table = dataclasses.asdict(fit_latent_density(clusters(60, 2), rng()).record)
     assert table["candidates"][0].keys() == {"covariance", "components", "nats"}
-
-
-def test_a_learned_prior_is_refused_where_chains_have_to_start_from_the_standard_normal() -> None:
-    learner = ShortRun.build(SHAPE, ModelConfig(latents=(2,), width=8, prior="mixture", components=2))
-    with pytest.raises(InputError, match=r"has a learned prior.*model.prior = normal"):
-        shortrun.tune(learner, torch.zeros(8, *SHAPE), rng())

@@ -12,9 +12,10 @@ from torch import Tensor
 from shortrun.config import TuningConfig
 from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise
-from shortrun.inference.divergence import ESTIMATORS, named
+from shortrun.inference.divergence import ESTIMATORS, follow, named
 from shortrun.inference.tuning import LOOK, Space
 from shortrun.learners import ShortRun, frozen
+from shortrun.model.prior import Mixture
 from shortrun.tasks.tune import TUNERS, Chains, divergence_curves, move_step_size, tune
 
 N = 5
@@ -57,7 +58,6 @@ def test_the_learner_is_left_as_it_is(name: str) -> None:
 
 
 def test_acceptance_starts_where_the_chains_of_the_learner_start() -> None:
-    """And the estimators, which take log q(z_0) of N(0, I), refuse such a start."""
     learner = sharp()
     learner.candidates = 30
     x, space = images(N), Space("one", learner.generator.latents)
@@ -68,9 +68,26 @@ def test_acceptance_starts_where_the_chains_of_the_learner_start() -> None:
     found = tune(learner, x, rng(3), tuner="acceptance")
     assert found.value < 0.02 < found.start
     assert float(chains.acceptance(space)(found.settings).mean()) == pytest.approx(0.574, abs=0.02)
-    for estimator in ESTIMATORS:
-        with pytest.raises(InputError, match="from 30 candidates"):
-            chains.divergence(space, estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("candidates", [1, 30])
+@pytest.mark.parametrize("prior", [None, Mixture(9, 3)])
+def test_the_estimators_take_the_density_of_the_start(estimator: str, candidates: int, prior: Mixture | None) -> None:
+    learner = sharp()
+    learner.candidates = candidates
+    learner.generator.prior = prior or learner.generator.prior
+    x, space = images(N), Space("one", learner.generator.latents)
+    chains = Chains(learner, x, rng(3))
+    z, initial = learner.start_of(x, DrawnNoise(rng(3), learner.steps, (N, learner.dim)))
+    at = torch.tensor([math.log(S)]).double()
+    with frozen(learner.generator):
+        found = chains.divergence(space, estimator)(at)
+        expected, plain = (
+            follow([named(estimator)()], chains.log_density, z, S, chains.noise, of)[0].kl for of in (initial, None)
+        )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert bool((found - plain).abs().max() > 0.01) == (candidates > 1 or prior is not None)
 
 
 @pytest.mark.parametrize("name", ["gradient", "acceptance", "both"])

@@ -90,23 +90,32 @@ def test_the_step_size_moves_and_is_written_down(tuner: str, over: str, stripes:
     assert (f"falling to {decay:.3g} of it" in words) == (over in ("schedule", "both"))
 
 
-def from_candidates(config: Config) -> Config:
-    """The same with chains that start from 16 candidates."""
-    return dataclasses.replace(config, inference=dataclasses.replace(config.inference, candidates=16))
+def from_candidates(config: Config, mixture: bool = False) -> Config:
+    """The same with chains that start from 16 candidates, of a mixture that is learned too."""
+    model = dataclasses.replace(config.model, prior="mixture", components=3) if mixture else config.model
+    return dataclasses.replace(config, model=model, inference=dataclasses.replace(config.inference, candidates=16))
 
 
 @pytest.mark.parametrize(
-    ("tuner", "candidates"), [("grid", False), ("gradient", False), ("acceptance", False), ("acceptance", True)]
+    ("tuner", "start"),
+    [
+        ("grid", "prior"),
+        ("gradient", "prior"),
+        ("acceptance", "prior"),
+        ("grid", "candidates"),
+        ("acceptance", "candidates"),
+        ("grid", "mixture"),
+    ],
 )
 def test_it_comes_nearer_to_what_tuning_the_finished_model_finds(
-    tuner: Any, candidates: bool, stripes: Dataset, tmp_path: Path
+    tuner: Any, start: str, stripes: Dataset, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
         small(tuner=tuner, start=0.06, images=6),
         model=ModelConfig(latents=LATENTS, width=32, sigma=0.2),
         training=TrainingConfig(epochs=44, batch_size=40, learning_rate=1e-2, precision="float32"),
     )
-    config = from_candidates(config) if candidates else config
+    config = config if start == "prior" else from_candidates(config, start == "mixture")
     run = shortrun.train(config, tmp_path / "run", dataset=stripes)
     learner = shortrun.ShortRun.from_pretrained(run / "checkpoint")
     best = tune(learner, stripes.test.images(), torch.Generator().manual_seed(0), tuner=tuner)
@@ -166,19 +175,20 @@ def stopped_after(updates: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("tuner", "over", "candidates"),
+    ("tuner", "over", "start"),
     [
-        ("grid", "both", False),
-        ("gradient", "layers", False),
-        ("acceptance", "one", False),
-        ("acceptance", "one", True),
+        ("grid", "both", "prior"),
+        ("gradient", "layers", "prior"),
+        ("gradient", "one", "mixture"),
+        ("acceptance", "one", "prior"),
+        ("acceptance", "one", "candidates"),
     ],
 )
 def test_interrupted_before_at_and_after_a_tuning_it_resumes_bit_for_bit(
-    tuner: str, over: str, candidates: bool, stripes: Dataset, tmp_path: Path
+    tuner: str, over: str, start: str, stripes: Dataset, tmp_path: Path
 ) -> None:
     config = small(tuner=tuner, over=over)
-    config = from_candidates(config) if candidates else config
+    config = config if start == "prior" else from_candidates(config, start == "mixture")
     at = max(tuning_steps(config, sum(LATENTS), TOTAL))
     assert 1 < at < TOTAL - 1
     unbroken = shortrun.train(config, tmp_path / "unbroken", dataset=stripes)

@@ -28,7 +28,7 @@ from shortrun.training.loop import read_dataset
 from shortrun.training.tracking import machine
 
 LANCZOS = ("probes", "depth", "every")
-SUBSPACE = ("rank", "stiff", "late", "frame", "outside")
+SUBSPACE = ("rank", "stiff", "whole", "outside")
 HEAD = ["estimator", "s", "dense", "stochastic", "error", "nats", "one image", "products", "time"]
 
 

@@ -12,7 +12,6 @@ from shortrun.errors import at_least_one
 from shortrun.inference.divergence import Density, chi_square_bound
 from shortrun.inference.initial import Initial, PerImage
 from shortrun.inference.jacobian import Flat, Linearized, Scaled, Step
-from shortrun.inference.moving_frame import beside, log_det_covariance
 from shortrun.inference.products import (
     LARGE,
     Columns,
@@ -28,11 +27,33 @@ from shortrun.inference.products import (
     unit,
     without,
 )
+from shortrun.inference.quadrature import beside
 
-GROWN = 1000.0
-"""|delta|^2 / d is about 1 where steps forget, and grows by orders of magnitude along a chain that overshoots."""
-POWERS = 2
-"""Products with A_0 before the first step, for where the moving frame starts."""
+FAR = 5 / 6
+"""How far back from its end steps of a chain are known wholly."""
+
+
+def whole_steps(steps: int, whole: int) -> list[int]:
+    """Return the steps of K whose Hessian is known in the whole subspace, in rising order.
+
+    They grow rarer from the last one back, over FAR of the chain: the last steps decide where it ends, and the first
+    ones, where it is still far from the posterior, stand for none of the others.
+    """
+    if whole >= steps:
+        return list(range(steps))
+    found = [steps - 1]
+    for index in range(1, whole):
+        back = round((steps - 1) * FAR * (index / (whole - 1)) ** 2)
+        found.append(min(found[-1] - 1, steps - 1 - back))
+    return found[::-1]
+
+
+def _between(known: dict[int, Columns], step: int) -> Columns:
+    """Return what lies at a step on the line between the nearest known ones; beyond the first, the first itself."""
+    before, after = (k for k in known if k < step), min(k for k in known if k > step)
+    last = max(before, default=after)
+    share = (step - last) / (after - last) if after > last else 0.0
+    return torch.lerp(known[last], known[after], share)
 
 
 class SubspaceMarginal(Density):
@@ -43,19 +64,15 @@ class SubspaceMarginal(Density):
         outside: Sigma's mean eigenvalue and its log det by quadrature from one random vector sent back along the
                  chain and on, as `beside` does it
 
-    C_k C_k^T is what the outside, at its prior variance, adds to the inside. The last `late` steps know all of B_k;
-    before them only the rows and columns of its `stiff` stiffest directions are taken at each step, the rest from the
-    mean of the late ones: stiff directions forget, the others average. delta^T Sigma^-1 delta is that of the two
-    blocks uncoupled, as is delta itself there, and is cut as in `Marginal`. rank: r. Products: see
-    `products_per_step`. rng: of that vector, and of probes for P where r exceeds 2 K - 1. From a mixture of m normals
-    the component of z_0 is drawn and held, and z is in its units: the mean is then above that of the whole mixture, by
-    log m at most. Exact where log p(x, z) is
-    quadratic and the outside is at the prior's curvature. Differentiable in the step size, with P held fixed.
-
-    Where the geometric mean of |delta_K|^2 over the images exceeds GROWN d, steps overshoot, P cannot follow, and
-    log det Sigma comes from `log_det_covariance` in place of it, delta^T Sigma^-1 delta from the last step's Hessian
-    in place of every step's, in `frame` directions of P. frame: also the columns of the moving frame; depth: of its
-    quadrature; outside: depth of the one outside of P.
+    C_k C_k^T is what the outside, at its prior variance, adds to the inside. Of `whole` steps all of B_k is known, see
+    `whole_steps`; of the others only the rows and columns of its `stiff` stiffest directions, the rest from a line
+    between the whole ones. delta^T Sigma^-1 delta is that of the two blocks uncoupled, as is delta itself there, and is
+    cut as in `Marginal`. rank: r; outside: depth of the quadrature; products: see `products_per_step`. rng: of the
+    random vector, and of probes for P where r exceeds 2 K - 1. From a mixture of m normals the component of z_0 is
+    drawn and held, and z is in its units: the mean is then above that of the whole mixture, by log m at most. Exact
+    where log p(x, z) is quadratic and the outside is at the prior's curvature. Differentiable in the step size, with P
+    held fixed. Where steps overshoot by much, far beyond the best step size, directions that grow turn faster than P
+    follows, and it is some tenths off.
 
     Source: none known; the subspace is in the manner of Halko, Martinsson, Tropp, "Finding structure with randomness",
     2011, arXiv 0909.4061.
@@ -63,24 +80,14 @@ class SubspaceMarginal(Density):
 
     needs_noise = True
 
-    def __init__(
-        self,
-        rng: torch.Generator,
-        rank: int = 40,
-        stiff: int = 12,
-        late: int = 7,
-        frame: int = 18,
-        depth: int = 4,
-        outside: int = 2,
-    ) -> None:
-        at_least_one(rank=rank, late=late, frame=frame, depth=depth, outside=outside)
-        self.rng, self.rank, self.stiff, self.late = rng, rank, min(stiff, rank), late
-        self.frame, self.depth, self.outside, self.overshot = frame, depth, outside, False
+    def __init__(self, rng: torch.Generator, rank: int = 44, stiff: int = 12, whole: int = 6, outside: int = 2) -> None:
+        at_least_one(rank=rank, whole=whole, outside=outside)
+        self.rng, self.rank, self.stiff, self.whole, self.outside = rng, rank, min(stiff, rank), whole, outside
 
     @classmethod
     def at_a_tenth(cls, rng: torch.Generator, d: int, **changes: int) -> "SubspaceMarginal":
         """Return it with the settings for d latents, about a tenth of the dense one's cost or less, and the changes."""
-        more = {"rank": 64, "stiff": 16, "late": 10, "frame": 32, "depth": 5} if d >= LARGE else {}
+        more = {"rank": 64, "stiff": 16, "whole": 10} if d >= LARGE else {}
         return cls(rng, **(more | changes))
 
     def start(self, z: Flat, initial: Initial) -> None:
@@ -108,63 +115,33 @@ class SubspaceMarginal(Density):
 
     def log_q(self, end: Linearized) -> PerImage:
         """Return log q_s(z_K)."""
+        log_det, squared = self._log_det_and_squared()
         d = self.delta.shape[1]
-        growth = 2 * self.delta.detach().norm(dim=1).log().mean() - math.log(d)
-        # a subspace that is the whole space follows anything
-        self.overshot = self.rank < d and bool(growth > math.log(GROWN))
-        log_det, squared = self._beside_a_moving_frame() if self.overshot else self._in_a_subspace()
         squared = squared.clamp(max=chi_square_bound(d))
         return self.initial - 0.5 * (log_det + squared + d * math.log(2 * math.pi))
 
-    def _beside_a_moving_frame(self) -> tuple[PerImage, PerImage]:
-        log_det = log_det_covariance(self.steps, self.rng, self.frame, POWERS, self.depth)
-        return log_det, self._squared_by_the_last_hessian(self._subspace(self.frame))
-
-    def _in_a_subspace(self) -> tuple[PerImage, PerImage]:
+    def _log_det_and_squared(self) -> tuple[PerImage, PerImage]:
+        """Return log det Sigma_K and delta_K^T Sigma_K^-1 delta_K."""
         d = self.delta.shape[1]
-        basis, known = self._late_blocks(self._subspace(self.rank))
+        basis, known = self._whole_blocks(self._subspace())
         root, alone, inside, outside = self._walk(basis, known)
         log_det = 2 * root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
         white = torch.linalg.solve_triangular(alone.mT, inside[..., None], upper=False)
         squared = (white**2).sum((-2, -1))
         if (others := d - basis.shape[2]) > 0:
-            variance, mean_log = beside(self.steps, [basis] * (len(self.steps) + 1), self.rng, self.outside)
+            variance, mean_log = beside(self.steps, basis, self.rng, self.outside)
             log_det = log_det + others * mean_log
             squared = squared + (outside**2).sum(1) / variance
         return log_det, squared
 
     def products_per_step(self, steps: int) -> float:
-        """Return the Hessian-vector products that a chain of K steps takes, over K; after a run, of that run."""
-        if self.overshot:
-            frame = min(self.frame, self.delta.shape[1])
-            completing = max(0, frame - (2 * steps - 1))
-            return 1 + frame + 2 * self.depth + (frame * POWERS + frame + completing) / steps
-        late = min(self.late, steps)
+        """Return the Hessian-vector products that a chain of K steps takes, over K."""
+        whole = min(self.whole, steps)
         completing = max(0, self.rank - (2 * steps - 1))
-        return 2 * (1 + self.outside) + (self.rank * late + self.stiff * (steps - late) + completing) / steps
+        return 2 * (1 + self.outside) + (self.rank * whole + self.stiff * (steps - whole) + completing) / steps
 
-    def _squared_by_the_last_hessian(self, basis: Columns) -> PerImage:
-        """Return delta^T Sigma^-1 delta of a chain whose every Hessian is the last one inside, the prior's outside."""
-        curved = images(self.steps[-1], basis)
-        z = self.steps[0].z.double()
-        # as `Marginal` does it: delta itself would lose all digits
-        white, root = project(basis, z), eye_like(basis).expand(len(z), -1, -1)
-        outside, variance = without(basis, z), torch.ones_like(z)
-        for step in self.steps:
-            s = step.step_size.double()
-            noise, size = s[..., None] * basis, half_square(step)
-            block = eye_like(basis) + (size * basis).mT @ curved
-            fresh = torch.linalg.cholesky(noise.mT @ noise)
-            drawn = torch.linalg.solve_triangular(fresh, project(basis, s * step.noise)[..., None], upper=False)
-            rotation, root = torch.linalg.qr(torch.cat([root @ block.mT, fresh.mT.expand_as(root)], dim=1))
-            white = (rotation.mT @ torch.cat([white[..., None], drawn], dim=1))[..., 0]
-            keep = 1 - size[..., 0]
-            outside, variance = without(basis, keep * outside + s * step.noise), keep**2 * variance + s**2
-        return (white**2).sum(1) + (outside**2 / variance).sum(1)
-
-    def _subspace(self, rank: int) -> Columns:
-        d = self.delta.shape[1]
-        rank = min(rank, d)
+    def _subspace(self) -> Columns:
+        rank = min(self.rank, self.delta.shape[1])
         missing = rank - len(self.sketch)
         for number in range(missing):
             step, probe = self.steps[-1 - number % len(self.steps)], signs(self.delta, self.rng)
@@ -172,10 +149,10 @@ class SubspaceMarginal(Density):
         # the derivative of a truncated decomposition is unbounded, and the estimate does not depend on P to first order
         return torch.linalg.svd(torch.stack(self.sketch, dim=2).detach(), full_matrices=False)[0][..., :rank]
 
-    def _late_blocks(self, basis: Columns) -> tuple[Columns, dict[int, Columns]]:
-        """Turn the basis so that the stiffest direction comes first; return it and H (s^2/2 P) of each late step."""
+    def _whole_blocks(self, basis: Columns) -> tuple[Columns, dict[int, Columns]]:
+        """Turn the basis so that the stiffest direction comes first; return it and H (s^2/2 P) of each whole step."""
         steps, known, square = self.steps, {}, torch.zeros((), dtype=torch.float64, device=basis.device)
-        for k in range(max(0, len(steps) - self.late), len(steps)):
+        for k in whole_steps(len(steps), self.whole):
             known[k] = images(steps[k], half_square(steps[k]) * basis)
             block = (known[k].mT @ basis + half_square(steps[k]).mean((1, 2), keepdim=True) * eye_like(basis)).detach()
             square = square + block @ block.mT
@@ -184,9 +161,9 @@ class SubspaceMarginal(Density):
 
     def _walk(self, basis: Columns, known: dict[int, Columns]) -> tuple[Square, Square, Inside, Flat]:
         """Return roots of Sigma_K inside, with and without what the outside adds, and delta_K inside and outside."""
-        identity, first = eye_like(basis), min(known)
-        scale = {k: half_square(self.steps[k]).mean((1, 2), keepdim=True) for k in known}
-        mean = torch.stack([known[k].mT @ basis / scale[k] for k in known]).mean(0)
+        identity = eye_like(basis)
+        # H P of the whole steps without the step size, which may fall along the chain
+        bare = {k: curved / half_square(self.steps[k]).mean((1, 2), keepdim=True) for k, curved in known.items()}
         root = alone = identity.expand(len(self.delta), -1, -1)
         z = self.steps[0].z.double()
         inside, outside = project(basis, z), without(basis, z)
@@ -200,10 +177,9 @@ class SubspaceMarginal(Density):
                 both = torch.cat([size * basis[..., :stiff], outside[..., None]], dim=2)
                 few, added = images(step, both).split([stiff, 1], dim=2)
                 added, rows = added[..., 0], few.mT @ basis
-                now = size.mean((1, 2), keepdim=True)
-                corner = torch.cat([rows[..., stiff:].mT, (mean * now)[:, stiff:, stiff:]], dim=2)
-                curved = torch.cat([few, (known[first] * (now / scale[first]))[..., stiff:]], dim=2)
-                block = torch.cat([rows, corner], dim=1)
+                rest = size.mean((1, 2), keepdim=True) * _between(bare, k)[..., stiff:]
+                corner = torch.cat([rows[..., stiff:].mT, rest.mT @ basis[..., stiff:]], dim=2)
+                curved, block = torch.cat([few, rest], dim=2), torch.cat([rows, corner], dim=1)
             noise = s[..., None] * basis
             leak = curved - basis @ (basis.mT @ curved)
             fresh = noise.mT @ noise

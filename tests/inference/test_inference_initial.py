@@ -162,7 +162,7 @@ def test_the_unit_of_the_latents_does_not_matter(kind: type[Density]) -> None:
     z, noise = draw(start, 5, 2), noise_of(7, 5, d, 3)
 
     def density() -> Density:
-        return SubspaceMarginal(seeded(), rank=4, stiff=2, late=3) if kind is SubspaceMarginal else kind()
+        return SubspaceMarginal(seeded(), rank=4, stiff=2, whole=3) if kind is SubspaceMarginal else kind()
 
     plain = follow([density()], problem, z, 0.3, noise, start)[0]
     found = follow(
@@ -231,7 +231,7 @@ def test_stochastic_estimators_are_the_dense_ones_where_they_take_all_products()
     lanczos = LanczosConditional(seeded(), probes=3, depth=2, every=1)
     dense = estimate_by(Conditional(), problem, start, n, d)
     torch.testing.assert_close(estimate_by(lanczos, problem, start, n, d).kl, dense.kl, rtol=1e-8, atol=1e-8)
-    found = estimate_by(SubspaceMarginal(seeded(), rank=d, stiff=d, late=7), problem, start, n, d)
+    found = estimate_by(SubspaceMarginal(seeded(), rank=d, stiff=d, whole=7), problem, start, n, d)
     z, noise = draw(start, n, 2), noise_of(7, n, d, 3)
     components = start.components(z).argmax(1)
     assert len(set(components.tolist())) > 1
@@ -244,7 +244,7 @@ def test_stochastic_estimators_are_the_dense_ones_where_they_take_all_products()
 def test_the_component_held_costs_the_logarithm_of_their_number_at_most() -> None:
     d, n, m = 4, 3000, 3
     problem, start = Quadratic(d, 1), mixture_of(m, d, 4, apart=0.7)
-    gap = estimate_by(SubspaceMarginal(seeded(5), rank=d, stiff=d, late=7), problem, start, n, d).kl
+    gap = estimate_by(SubspaceMarginal(seeded(5), rank=d, stiff=d, whole=7), problem, start, n, d).kl
     gap = gap - estimate_by(Marginal(), problem, start, n, d).kl
     error = float(gap.std()) / math.sqrt(n)
     assert 3 * error < float(gap.mean()) < math.log(m) - 3 * error

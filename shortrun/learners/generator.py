@@ -35,7 +35,9 @@ def build_generator(description: LearnerConfig, decoder: nn.Module | None = None
                 skip=model.skip,
                 activation=nn.Identity() if isinstance(likelihood, Bernoulli) else nn.Tanh(),
             )
-    prior = Mixture(sum(model.latents), model.components, seed) if model.prior == "mixture" else None
+    prior = None
+    if model.prior == "mixture":
+        prior = Mixture(sum(model.latents), model.components, seed, unit=description.inference.tuned)
     return TopDown(decoder, likelihood, model.latents, prior)
 
 

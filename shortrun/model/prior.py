@@ -103,17 +103,20 @@ class Mixture(Prior):
 
         w = softmax(logits),   sigma_k^2 = least^2 + exp(2 log_scales_k)
 
-    dim: d; components: m; seed: of the first means. It starts near N(0, I): equal weights, scales of 1, means around 0.
-    The gradient of -log p(x, z) at an inferred z, which is detached, is the gradient of -log p(z) for the mixture.
-    Raises InputError for fewer than one component.
+    dim: d; components: m; seed: of the first means; unit: whether E[|z|^2] = d holds whatever is learned, by a common
+    factor of means and scales. Without, the latents' scale is free, as the generator can undo any; that needs a step
+    size which is not tuned, since longer steps widen what is inferred, the prior follows it, and they the prior. It
+    starts near N(0, I): equal weights, scales of 1, means around 0. The gradient of -log p(x, z) at an inferred z,
+    which is detached, is the gradient of -log p(z) for the mixture. Raises InputError for fewer than one component.
 
     Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
     on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.
     """
 
-    def __init__(self, dim: int, components: int, seed: int = 0) -> None:
+    def __init__(self, dim: int, components: int, seed: int = 0, unit: bool = False) -> None:
         super().__init__(dim)
         at_least_one(components=components)
+        self.unit = unit
         rng = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1, np.uint64)[0]))
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(SPREAD / RATE * torch.randn(components, dim, generator=rng))
@@ -121,8 +124,14 @@ class Mixture(Prior):
 
     def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         """Return the logarithms of the weights, the means and the standard deviations of the components."""
-        scales = (LEAST_SCALE**2 + torch.exp(2 * RATE * self.log_scales)).sqrt()
-        return torch.log_softmax(RATE * self.logits, 0), RATE * self.means, scales
+        log_weights, means = torch.log_softmax(RATE * self.logits, 0), RATE * self.means
+        variances = torch.exp(2 * RATE * self.log_scales)
+        if self.unit:
+            # what the floor leaves of the unit, so that no scale falls below it
+            moment = log_weights.exp() @ (variances + means**2).mean(1)
+            factor = (1 - LEAST_SCALE**2) / moment
+            means, variances = factor.sqrt() * means, factor * variances
+        return log_weights, means, (LEAST_SCALE**2 + variances).sqrt()
 
     def log_prob(self, z: Flat) -> PerImage:
         """Return log p(z) = logsumexp_k (log w_k + log N(z; mu_k, diag sigma_k^2))."""

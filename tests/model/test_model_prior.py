@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily
 from torch.distributions import Normal as TorchNormal
@@ -15,9 +17,9 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def moved(components: int = 4, dim: int = 3) -> Mixture:
+def moved(components: int = 4, dim: int = 3, unit: bool = False) -> Mixture:
     """A mixture as learning may leave it."""
-    prior = Mixture(dim, components).double()
+    prior = Mixture(dim, components, unit=unit).double()
     for parameter in prior.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng(1), dtype=torch.float64)
     return prior
@@ -28,8 +30,9 @@ def as_torch(prior: Mixture) -> MixtureSameFamily:
     return MixtureSameFamily(Categorical(logits=log_weights), Independent(TorchNormal(means, scales), 1))
 
 
-def test_log_prob_is_that_of_torch_and_so_is_its_gradient() -> None:
-    prior = moved()
+@pytest.mark.parametrize("unit", [False, True])
+def test_log_prob_is_that_of_torch_and_so_is_its_gradient(unit: bool) -> None:
+    prior = moved(unit=unit)
     z = (3 * torch.randn(40, 3, generator=rng(), dtype=torch.float64)).requires_grad_()
     made, expected = prior.log_prob(z), as_torch(prior).log_prob(z)
     torch.testing.assert_close(made, expected)
@@ -38,11 +41,12 @@ def test_log_prob_is_that_of_torch_and_so_is_its_gradient() -> None:
     torch.testing.assert_close(prior.over_normal(z), expected - standard_normal(z))
 
 
-def test_it_starts_near_the_standard_normal() -> None:
-    prior = Mixture(40, 10)
+@pytest.mark.parametrize("unit", [False, True])
+def test_it_starts_near_the_standard_normal(unit: bool) -> None:
+    prior = Mixture(40, 10, unit=unit)
     z = torch.randn(2000, 40, generator=rng())
     assert prior.over_normal(z).abs().mean() < 1  # of 57 nats
-    assert torch.allclose(prior.parts()[2], torch.ones(()))
+    assert torch.allclose(prior.parts()[2], torch.ones(()), atol=0.01 if unit else 1e-6)
     assert torch.allclose(prior.parts()[0].exp(), torch.tensor(0.1))
 
 
@@ -63,6 +67,33 @@ def test_samples_have_the_moments_of_the_mixture() -> None:
     assert ((z.mean(0) - expected.mean).abs() < 4.5 * z.std(0) / math.sqrt(n)).all()
     squared = (z - expected.mean) ** 2
     assert ((squared.mean(0) - expected.variance).abs() < 4.5 * squared.std(0) / math.sqrt(n)).all()
+
+
+@given(st.integers(0, 999), st.floats(0.0, 0.5), st.floats(-0.4, 0.4))
+@settings(max_examples=40, deadline=None)
+def test_one_of_unit_scale_stays_so_whatever_is_learned(seed: int, spread: float, shift: float) -> None:
+    prior = Mixture(5, 3, unit=True).double()
+    for parameter in prior.parameters():
+        parameter.data += spread * torch.randn(parameter.shape, generator=rng(seed), dtype=torch.float64)
+    mean, variance = prior.moments()
+    torch.testing.assert_close((mean**2 + variance).mean(), torch.ones((), dtype=torch.float64))
+    assert (prior.parts()[2] >= LEAST_SCALE).all()
+    # what is learned keeps its shape: another common scale, of means and of deviations, is the same mixture
+    before = prior.parts()
+    prior.means.data *= math.exp(10 * shift)
+    prior.log_scales.data += shift
+    torch.testing.assert_close(prior.parts(), before)
+
+
+def test_one_of_unit_scale_is_the_free_one_up_to_a_factor() -> None:
+    free, unit = moved(dim=40), moved(dim=40, unit=True)
+    log_weights, means, scales = unit.parts()
+    assert torch.equal(log_weights, free.parts()[0])
+    ratio = means / free.parts()[1]
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
+    assert abs(ratio[0, 0].item() - 1) > 0.1
+    bare = (scales**2 - LEAST_SCALE**2) / (free.parts()[2] ** 2 - LEAST_SCALE**2)
+    torch.testing.assert_close(bare, ratio**2)
 
 
 def test_uniform_numbers_choose_components_by_their_weights() -> None:
@@ -92,12 +123,17 @@ def test_a_component_cannot_collapse() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in torch.autograd.grad(value, list(prior.parameters())))
 
 
-def test_learning_finds_the_components_of_latents() -> None:
+@pytest.mark.parametrize("unit", [False, True])
+def test_learning_finds_the_components_of_latents(unit: bool) -> None:
     """Three clusters of unlike weight: the likelihood of the truth is reached."""
-    means = torch.tensor([[3.0, 0.0], [-2.0, 2.0], [0.0, -3.0]])
-    chosen = choose(torch.tensor([0.5, 0.3, 0.2]), torch.rand(3000, generator=rng()))
-    z = means[chosen] + 0.5 * torch.randn(3000, 2, generator=rng(1))
-    prior = Mixture(2, 3)
+    means, scale = torch.tensor([[3.0, 0.0], [-2.0, 2.0], [0.0, -3.0]]), 0.5
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    if unit:
+        factor = (2 / (weights @ (means**2).sum(1) + 2 * scale**2)).sqrt()
+        means, scale = factor * means, float(factor * scale)
+    chosen = choose(weights, torch.rand(3000, generator=rng()))
+    z = means[chosen] + scale * torch.randn(3000, 2, generator=rng(1))
+    prior = Mixture(2, 3, unit=unit)
     optimizer = torch.optim.Adam(prior.parameters(), 2e-3)
     for step in range(600):
         loss = -prior.log_prob(z[100 * (step % 30) :][:100]).mean()
@@ -107,8 +143,8 @@ def test_learning_finds_the_components_of_latents() -> None:
     log_weights, found, scales = prior.parts()
     order = log_weights.argsort(descending=True)
     torch.testing.assert_close(found[order], means, atol=0.2, rtol=0)
-    torch.testing.assert_close(log_weights.exp()[order], torch.tensor([0.5, 0.3, 0.2]), atol=0.05, rtol=0)
-    torch.testing.assert_close(scales, torch.full((3, 2), 0.5), atol=0.1, rtol=0)
+    torch.testing.assert_close(log_weights.exp()[order], weights, atol=0.05, rtol=0)
+    torch.testing.assert_close(scales, torch.full((3, 2), scale), atol=0.2 * scale, rtol=0)
 
 
 class Decoder(nn.Module):

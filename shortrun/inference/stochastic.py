@@ -38,7 +38,7 @@ class LanczosConditional(Density):
     Anal. Appl. 38(4), there with one probe a time and no count of converged values.
     """
 
-    def __init__(self, rng: torch.Generator, probes: int = 6, depth: int = 6, every: int = 2, first: int = 1) -> None:
+    def __init__(self, rng: torch.Generator, probes: int = 6, depth: int = 7, every: int = 2, first: int = 1) -> None:
         at_least_one(probes=probes, depth=depth, every=every)
         self.rng, self.probes, self.depth, self.every, self.first = rng, probes, depth, every, first
 

@@ -65,7 +65,7 @@ class SubspaceMarginal(Density):
                  chain and on, as `beside` does it
 
     C_k C_k^T is what the outside, at its prior variance, adds to the inside. Of `whole` steps all of B_k is known, see
-    `whole_steps`; of the others only the rows and columns of its `stiff` stiffest directions, the rest from a line
+    `whole_steps`; of the others only the rows and columns of the `stiff` leading directions, the rest from a line
     between the whole ones. delta^T Sigma^-1 delta is that of the two blocks uncoupled, as is delta itself there, and is
     cut as in `Marginal`. rank: r; outside: depth of the quadrature; products: see `products_per_step`. rng: of the
     random vector, and of probes for P where r exceeds 2 K - 1. From a mixture of m normals the component of z_0 is
@@ -123,8 +123,8 @@ class SubspaceMarginal(Density):
     def _log_det_and_squared(self) -> tuple[PerImage, PerImage]:
         """Return log det Sigma_K and delta_K^T Sigma_K^-1 delta_K."""
         d = self.delta.shape[1]
-        basis, known = self._whole_blocks(self._subspace())
-        root, alone, inside, outside = self._walk(basis, known)
+        basis = self._subspace()
+        root, alone, inside, outside = self._walk(basis)
         log_det = 2 * root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
         white = torch.linalg.solve_triangular(alone.mT, inside[..., None], upper=False)
         squared = (white**2).sum((-2, -1))
@@ -147,21 +147,14 @@ class SubspaceMarginal(Density):
             step, probe = self.steps[-1 - number % len(self.steps)], signs(self.delta, self.rng)
             self.sketch.append(unit(probe, probe + products(step, probe[None])[0]))
         # the derivative of a truncated decomposition is unbounded, and the estimate does not depend on P to first order
+        # its order stays: what is stiffest at the whole steps is softer at the others, and the rest is stiffer there
         return torch.linalg.svd(torch.stack(self.sketch, dim=2).detach(), full_matrices=False)[0][..., :rank]
 
-    def _whole_blocks(self, basis: Columns) -> tuple[Columns, dict[int, Columns]]:
-        """Turn the basis so that the stiffest direction comes first; return it and H (s^2/2 P) of each whole step."""
-        steps, known, square = self.steps, {}, torch.zeros((), dtype=torch.float64, device=basis.device)
-        for k in whole_steps(len(steps), self.whole):
-            known[k] = images(steps[k], half_square(steps[k]) * basis)
-            block = (known[k].mT @ basis + half_square(steps[k]).mean((1, 2), keepdim=True) * eye_like(basis)).detach()
-            square = square + block @ block.mT
-        turn = torch.linalg.eigh(square)[1].flip(-1)
-        return basis @ turn, {k: curved @ turn for k, curved in known.items()}
-
-    def _walk(self, basis: Columns, known: dict[int, Columns]) -> tuple[Square, Square, Inside, Flat]:
+    def _walk(self, basis: Columns) -> tuple[Square, Square, Inside, Flat]:
         """Return roots of Sigma_K inside, with and without what the outside adds, and delta_K inside and outside."""
         identity = eye_like(basis)
+        whole = {k: self.steps[k] for k in whole_steps(len(self.steps), self.whole)}
+        known = {k: images(step, half_square(step) * basis) for k, step in whole.items()}
         # H P of the whole steps without the step size, which may fall along the chain
         bare = {k: curved / half_square(self.steps[k]).mean((1, 2), keepdim=True) for k, curved in known.items()}
         root = alone = identity.expand(len(self.delta), -1, -1)

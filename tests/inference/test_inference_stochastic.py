@@ -12,6 +12,7 @@ from shortrun.errors import InputError
 from shortrun.inference import products as hessian
 from shortrun.inference import quadrature, subspace
 from shortrun.inference.divergence import Conditional, Density, Estimate, Marginal, follow
+from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Linearized, Step
 from shortrun.inference.stochastic import LanczosConditional, log_det
 from shortrun.inference.subspace import FAR, SubspaceMarginal, _between, whole_steps
@@ -192,6 +193,22 @@ def test_what_is_outside_the_subspace_counts_by_its_logarithms() -> None:
     of_the_mean = 40 * variance.mean().log() - variance.log().sum()
     assert of_the_mean > 2
     assert (density._log_det_and_squared()[0] - exact).mean().abs() < 0.25 * of_the_mean
+
+
+@pytest.mark.parametrize("step_size", [0.3, torch.linspace(0.2, 0.4, 6, dtype=torch.float64)])
+def test_what_leaks_into_the_subspace_widens_it(step_size: float | Tensor) -> None:
+    """Of one step from N(0, I) the covariance inside is known exactly, whichever subspace it is."""
+    log_density, (z, noise) = quadratic(torch.linspace(2, 30, 6)), chain(6, steps=1)
+    found = SubspaceMarginal(seeded(), rank=3, stiff=1)
+    step = Step(log_density, z, torch.as_tensor(step_size, dtype=torch.float64).expand(1, 6), noise[0])
+    found.start(z, Initial.normal(z))
+    found.follow(step)
+    basis = torch.linalg.qr(torch.randn(IMAGES, 6, 3, generator=seeded(), dtype=torch.float64))[0]
+    root, alone = found._walk(basis)[:2]
+    jacobian, fresh = step.jacobian, torch.diag_embed(step.step_size**2)
+    torch.testing.assert_close(root.mT @ root, basis.mT @ (jacobian @ jacobian.mT + fresh) @ basis)
+    block = basis.mT @ jacobian @ basis
+    torch.testing.assert_close(alone.mT @ alone, block @ block.mT + basis.mT @ fresh @ basis)
 
 
 def test_a_subspace_that_is_the_whole_space_follows_overshooting_chains() -> None:

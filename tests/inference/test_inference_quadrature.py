@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from test_inference_stochastic import chain, quadratic, seeded
+from test_inference_stochastic import Decoder, chain, quadratic, seeded
 from torch import Tensor
 
 from shortrun.inference.jacobian import steps_of
-from shortrun.inference.quadrature import _bounds, _mean_and_log, beside
+from shortrun.inference.quadrature import _bounds, _covariance, _mean_and_log, beside
 
 
 def spread_out(rows: int, d: int) -> Tensor:
@@ -88,3 +88,16 @@ def test_what_is_beside_a_fixed_frame_has_its_closed_form() -> None:
         assert (found.mean() - exact).abs() < 4 * found.std() / rows**0.5 + 1e-3
         assert found.std() > 0
     assert variance.mean().log() - variance.log().mean() > 0.05  # the logarithm of the mean would not do
+
+
+def test_the_covariance_is_that_of_chains_which_lose_their_part_in_the_subspace() -> None:
+    d, (z, noise) = 7, chain(7, steps=5)
+    steps = list(steps_of(Decoder(d).log_density, z, torch.linspace(0.2, 0.5, d, dtype=torch.float64), noise))
+    basis = torch.linalg.qr(torch.randn(len(z), d, 2, generator=seeded(), dtype=torch.float64))[0]
+    lose = torch.eye(d, dtype=torch.float64) - basis @ basis.mT
+    covariance = lose
+    for step in steps:
+        kept = lose @ step.jacobian
+        covariance = kept @ covariance @ kept.mT + lose @ torch.diag_embed(step.step_size**2) @ lose
+    v = (lose @ torch.randn(len(z), d, 1, generator=seeded(1), dtype=torch.float64))[..., 0]
+    torch.testing.assert_close(_covariance(steps, basis, v), (covariance @ v[..., None])[..., 0])

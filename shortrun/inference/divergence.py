@@ -232,12 +232,12 @@ def marginal(
 
     From a mixture of normals, `initial`, it is the logarithm of the sum of w_c N(delta_K; 0, Sigma_K) over components,
     with delta_0 = z_0 - mu_c and Sigma_0 = diag sigma_c^2. Exact, sample by sample, where log p(x, z) is quadratic in z
-    and the start is not tilted; elsewhere it bounds the KL from neither side. It is
-    never above `conditional` on average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is
-    wider than q_s, and the mean can be far below the KL; of the three, `path` alone bounds it then. Sigma is kept as a
-    square root, by QR in float64, and delta in its coordinates, so that no overshoot loses digits.
-    delta^T Sigma^-1 delta, a chi-square variable where the linearization holds, is cut where such a one goes less than
-    once in 10^9. The noise must be standard normal, not zero. Arguments and cost: see `conditional`, and a QR
+    and the start is not tilted; elsewhere it bounds the KL from neither side. It is never above `conditional` on
+    average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is wider than q_s, and the mean
+    can be far below the KL; of the three, `path` alone bounds it then. Sigma is kept as a square root, by QR in
+    float64, and delta in its coordinates, so that no overshoot loses digits. delta^T Sigma^-1 delta, a chi-square
+    variable where the linearization holds, is cut where such a one goes less than once in 10^9. The noise must be
+    standard normal, not zero. Arguments and cost: see `conditional`, and a QR
     decomposition of (2d, d) for each image and step.
     """
     return follow([Marginal()], log_density, z, step_size, noise, initial)[0]

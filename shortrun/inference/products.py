@@ -35,9 +35,17 @@ def half_square(step: Step) -> Float[Tensor, "#n d 1"]:
 
 
 def next_root(root: Square, block: Square, added: Square) -> Square:
-    """Return the root of B Sigma B^T + added by QR: see `Marginal` for why not Sigma itself."""
-    fresh = torch.linalg.cholesky(added).mT
+    """Return the root of B Sigma B^T + added by QR, NaN where it has none: see `Marginal` for why not Sigma itself."""
+    fresh, failed = torch.linalg.cholesky_ex(added)
+    fresh = fresh.masked_fill((failed > 0)[:, None, None], torch.nan).mT
     return torch.linalg.qr(torch.cat([root @ block.mT, fresh], dim=1))[1]
+
+
+def eigh(matrix: Float[Tensor, "n m m"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m m"]]:
+    """Return eigenvalues and eigenvectors, NaN for a matrix that is not finite: a lost chain must not lose the rest."""
+    lost = ~torch.isfinite(matrix).all(2).all(1)
+    values, vectors = torch.linalg.eigh(torch.where(lost[:, None, None], torch.zeros_like(matrix), matrix))
+    return values.masked_fill(lost[:, None], torch.nan), vectors
 
 
 def project(basis: Columns, v: Flat) -> Inside:

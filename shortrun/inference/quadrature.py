@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shortrun.inference.initial import PerImage
 from shortrun.inference.jacobian import Flat, Step
-from shortrun.inference.products import Columns, half_square, products, signs, without
+from shortrun.inference.products import Columns, eigh, half_square, products, signs, without
 
 Coefficients = Float[Tensor, "n m"]
 SMALL = 1e-12
@@ -73,7 +73,7 @@ def _bounds(alpha: Coefficients, beta: Coefficients, lowest: Float[Tensor, "#n"]
     jacobi, node = _tridiagonal(alpha, beta[:, :-1]), lowest.expand(n) * (1 - SMALL)
     last_unit = torch.eye(m, dtype=alpha.dtype, device=alpha.device)[-1].expand(n, m)
     shifted = jacobi - torch.diag_embed(node[:, None].expand(n, m))
-    last = node + beta[:, -1] ** 2 * torch.linalg.solve(shifted, last_unit[..., None])[:, -1, 0]
+    last = node + beta[:, -1] ** 2 * torch.linalg.solve_ex(shifted, last_unit[..., None])[0][:, -1, 0]
     radau = _tridiagonal(torch.cat([alpha, last[:, None]], 1), beta)
     return _log_at_first(jacobi, node), _log_at_first(radau, node)
 
@@ -83,5 +83,5 @@ def _tridiagonal(diagonal: Coefficients, off_diagonal: Tensor) -> Float[Tensor, 
 
 
 def _log_at_first(matrix: Float[Tensor, "n m m"], lowest: PerImage) -> PerImage:
-    theta, turn = torch.linalg.eigh(matrix)
+    theta, turn = eigh(matrix)
     return (turn[:, 0] ** 2 * theta.maximum(lowest[:, None]).log()).sum(1)

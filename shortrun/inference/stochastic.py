@@ -14,7 +14,7 @@ from shortrun.errors import at_least_one
 from shortrun.inference.divergence import Density, PerImage
 from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Flat, Linearized, Step
-from shortrun.inference.products import LARGE, Columns, images
+from shortrun.inference.products import LARGE, Columns, eigh, images
 
 CONVERGED = 0.1
 """A Ritz value counts as an eigenvalue where its residual is below this share of its distance from the prior's value.
@@ -114,7 +114,7 @@ def ritz(
             new = torch.linalg.qr(new - basis @ (basis.mT @ new))[0]
         basis, curved = torch.cat([basis, new], dim=2), torch.cat([curved, product(new)], dim=2)
     small = (basis.mT @ curved).double()
-    theta, turn = torch.linalg.eigh(0.5 * (small + small.mT))
+    theta, turn = eigh(0.5 * (small + small.mT))
     turned = turn.to(basis.dtype)
     residual = (curved @ turned - (basis @ turned) * theta[:, None].to(basis.dtype)).norm(dim=1).double()
     return theta, (turn[:, : start.shape[2]] ** 2).sum(1), residual

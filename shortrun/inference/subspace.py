@@ -148,7 +148,9 @@ class SubspaceMarginal(Density):
             self.sketch.append(unit(probe, probe + products(step, probe[None])[0]))
         # the derivative of a truncated decomposition is unbounded, and the estimate does not depend on P to first order
         # its order stays: what is stiffest at the whole steps is softer at the others, and the rest is stiffer there
-        return torch.linalg.svd(torch.stack(self.sketch, dim=2).detach(), full_matrices=False)[0][..., :rank]
+        # zero in place of a lost chain's NaN, which would lose the others: its products are NaN again
+        sketch = torch.stack(self.sketch, dim=2).detach().nan_to_num(0, 0, 0)
+        return torch.linalg.svd(sketch, full_matrices=False)[0][..., :rank]
 
     def _walk(self, basis: Columns) -> tuple[Square, Square, Inside, Flat]:
         """Return roots of Sigma_K inside, with and without what the outside adds, and delta_K inside and outside."""
@@ -164,19 +166,21 @@ class SubspaceMarginal(Density):
             s, size = step.step_size.double(), half_square(step)
             if k in known:
                 curved, added = known[k], products(step, outside[None])[0]
-                block = curved.mT @ basis
+                block = seen = curved.mT @ basis
             else:
                 stiff = min(self.stiff, basis.shape[2])
                 both = torch.cat([size * basis[..., :stiff], outside[..., None]], dim=2)
                 few, added = images(step, both).split([stiff, 1], dim=2)
                 added, rows = added[..., 0], few.mT @ basis
                 rest = size.mean((1, 2), keepdim=True) * _between(bare, k)[..., stiff:]
-                corner = torch.cat([rows[..., stiff:].mT, rest.mT @ basis[..., stiff:]], dim=2)
+                others = rest.mT @ basis
+                corner = torch.cat([rows[..., stiff:].mT, others[..., stiff:]], dim=2)
                 curved, block = torch.cat([few, rest], dim=2), torch.cat([rows, corner], dim=1)
+                seen = torch.cat([rows, others], dim=1)
             noise = s[..., None] * basis
-            leak = curved - basis @ (basis.mT @ curved)
             fresh = noise.mT @ noise
-            root = next_root(root, identity + block, fresh + leak.mT @ leak)
+            leak = curved.mT @ curved - seen @ seen.mT
+            root = next_root(root, identity + block, fresh + leak)
             alone = next_root(alone, identity + block, fresh)
             inside = inside + (block @ inside[..., None])[..., 0] + project(basis, s * step.noise)
             outside = without(basis, outside + size[..., 0] * added + s * step.noise)

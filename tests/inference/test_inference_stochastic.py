@@ -1,6 +1,7 @@
 """Estimators from few Hessian-vector products against the dense ones, on problems where those are exact or cheap."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -125,6 +126,22 @@ def test_steps_that_overshoot_stay_finite() -> None:
         assert torch.isfinite(found.kl).all()
         alike = follow([density], lambda v: log_density(v.double()).float(), z.float(), 0.15, noise.float())[0]
         assert torch.isfinite(alike.log_q).all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: LanczosConditional(seeded(), 3, 2), lambda: SubspaceMarginal(seeded(), 5, 2, 3)]
+)
+def test_a_chain_that_is_lost_does_not_take_the_others_along(make: Callable[[], Density]) -> None:
+    def log_density(z: Tensor) -> Tensor:
+        return -(z**4).sum(1)
+
+    z, noise = chain(20)
+    sound = estimate(make(), log_density, 0.1, z, noise)
+    lost = estimate(make(), log_density, 0.1, torch.cat([z[:-1], 1e40 * z[-1:]]), noise)
+    assert torch.isfinite(sound.kl).all()
+    torch.testing.assert_close(lost.kl[:-1], sound.kl[:-1])
+    assert not torch.isfinite(lost.z[-1]).all()
+    assert torch.isnan(lost.kl[-1])
 
 
 def test_the_same_generator_gives_the_same_numbers() -> None:

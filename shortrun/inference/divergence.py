@@ -237,8 +237,8 @@ def marginal(
     can be far below the KL; of the three, `path` alone bounds it then. Sigma is kept as a square root, by QR in
     float64, and delta in its coordinates, so that no overshoot loses digits. delta^T Sigma^-1 delta, a chi-square
     variable where the linearization holds, is cut where such a one goes less than once in 10^9. The noise must be
-    standard normal, not zero. Arguments and cost: see `conditional`, and a QR
-    decomposition of (2d, d) for each image and step.
+    standard normal, not zero. Arguments and cost: see `conditional`, and a QR decomposition of (2d, d) for each image
+    and step.
     """
     return follow([Marginal()], log_density, z, step_size, noise, initial)[0]
 

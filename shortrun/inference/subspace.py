@@ -158,7 +158,7 @@ class SubspaceMarginal(Density):
         whole = {k: self.steps[k] for k in whole_steps(len(self.steps), self.whole)}
         known = {k: images(step, half_square(step) * basis) for k, step in whole.items()}
         # H P of the whole steps without the step size, which may fall along the chain
-        bare = {k: curved / half_square(self.steps[k]).mean((1, 2), keepdim=True) for k, curved in known.items()}
+        bare = {k: known[k] / half_square(step).mean((1, 2), keepdim=True) for k, step in whole.items()}
         root = alone = identity.expand(len(self.delta), -1, -1)
         z = self.steps[0].z.double()
         inside, outside = project(basis, z), without(basis, z)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_inference_stochastic import Decoder, chain, quadratic, seeded
+from stochastic_problems import Decoder, chain, quadratic, seeded
 from torch import Tensor
 
 from shortrun.inference.jacobian import steps_of

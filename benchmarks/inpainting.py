@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortrun.config import load_config
-from shortrun.figures import captioned_rows, write_png
+from shortrun.figures.images import captioned_rows, write_png
 from shortrun.tasks import inpaint, masks
 from shortrun.training import load
 from shortrun.training.loop import read_dataset

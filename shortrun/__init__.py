@@ -21,12 +21,13 @@ if TYPE_CHECKING:
         load_config,
     )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
-    from shortrun.evaluation import assess, diagnose
+    from shortrun.diagnosis import diagnose
+    from shortrun.evaluation import assess
     from shortrun.inference import no_noise, short_run
     from shortrun.learners import LadderVae, Persistent, ShortRun, Vae, Vlae
     from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown, conv_decoder, dense_decoder
-    from shortrun.tasks import encode, info, inpaint, interpolate, reconstruct, sample, traverse, tune
-    from shortrun.training import load, resume, train
+    from shortrun.tasks import encode, inpaint, interpolate, reconstruct, sample, traverse
+    from shortrun.training import info, load, resume, train, tune
 
 _HOMES = {
     "shortrun.config": (
@@ -40,12 +41,13 @@ _HOMES = {
         "load_config",
     ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
-    "shortrun.evaluation": ("assess", "diagnose"),
+    "shortrun.diagnosis": ("diagnose",),
+    "shortrun.evaluation": ("assess",),
     "shortrun.inference": ("no_noise", "short_run"),
     "shortrun.learners": ("LadderVae", "Persistent", "ShortRun", "Vae", "Vlae"),
     "shortrun.model": ("Bernoulli", "DiscretizedLogistic", "Gaussian", "TopDown", "conv_decoder", "dense_decoder"),
-    "shortrun.tasks": ("encode", "info", "inpaint", "interpolate", "reconstruct", "sample", "traverse", "tune"),
-    "shortrun.training": ("load", "resume", "train"),
+    "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "sample", "traverse"),
+    "shortrun.training": ("info", "load", "resume", "train", "tune"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

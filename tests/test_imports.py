@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "shortrun"
 
-SHARED = {"errors", "files", "mapping", "version"}
+SHARED = {"errors", "files", "mapping", "streams", "version"}
 # rooms of one line do not import one another
 ORDER = [
-    {"model", "inference", "data", "figures", "charts", "config"},
+    {"model", "inference", "data", "figures", "config", "metrics"},
     {"learners"},
-    {"tasks", "evaluation"},
+    {"tasks", "evaluation", "diagnosis"},
     {"training"},
     {"compare"},
     {"experiments"},
@@ -97,7 +97,7 @@ def test_the_rule_sees(room: str, source: str) -> None:
             "from shortrun.errors import InputError\nfrom shortrun.model.blocks import Inject\nfrom . import blocks",
         ),
         ("cli", "from shortrun.version import __version__\nimport shortrun.training"),
-        ("commands", "from shortrun.tasks.info import info\nimport torch, shortrunner"),
+        ("commands", "from shortrun.training.info import info\nimport torch, shortrunner"),
         ("compare", "from shortrun import learners, errors"),
     ],
 )

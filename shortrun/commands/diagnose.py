@@ -56,9 +56,8 @@ def main(words: list[str]) -> int:
     folder = choose_folder(arguments, COMMAND, "diagnose", [PICTURE, NUMBERS])
     x, more, name = read_images(learner, arguments)
 
-    from shortrun.evaluation import conclusion, diagnose, summary, verdict
-    from shortrun.evaluation.diagnosis import plain
-    from shortrun.evaluation.diagnosis_page import draw_diagnosis
+    from shortrun.diagnosis import conclusion, diagnose, draw_diagnosis, summary, verdict
+    from shortrun.diagnosis.measure import plain
 
     found = diagnose(
         learner,
@@ -97,7 +96,7 @@ def set_step_size(learner: "ShortRun", arguments: Diagnose) -> None:
 
 def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor", "torch.Tensor", str]:
     """Return the images to measure on, those of the aggregate, which are more, and what they are called."""
-    from shortrun.evaluation.diagnosis import AGGREGATE
+    from shortrun.diagnosis.measure import AGGREGATE
 
     if arguments.images is not None:
         there = read_own(learner, arguments.images, arguments.fit)

@@ -163,8 +163,8 @@ def read_features(arguments: Evaluate, dataset: "Dataset") -> "nn.Module | None"
             raise InputError(f"{option}: got {options[name]}; it is for a network of yours: add --features PATH")
         return None
 
-    from shortrun.evaluation.feature_matrix import feature_matrix
-    from shortrun.evaluation.torchscript import torchscript_features
+    from shortrun.metrics.feature_matrix import feature_matrix
+    from shortrun.metrics.torchscript import torchscript_features
 
     try:
         features = torchscript_features(arguments.features, **options)

@@ -19,7 +19,7 @@ def main(words: list[str]) -> int:
     """Parse, read, print."""
     arguments = tyro.cli(Info, args=words, prog="shortrun info")
 
-    from shortrun.tasks import info
+    from shortrun.training import info
 
     print(info(arguments.run))
     return 0

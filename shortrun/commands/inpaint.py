@@ -62,7 +62,7 @@ def main(words: list[str]) -> int:
     rng = random_numbers(arguments.seed)
     mask = make_mask(arguments, tuple(given.x.shape), rng)
 
-    from shortrun.figures import to_bytes, to_unit
+    from shortrun.figures.images import to_bytes, to_unit
     from shortrun.tasks import inpaint
 
     filled = inpaint(
@@ -143,7 +143,7 @@ def errors(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting") -> tup
 
 def draw(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting", name: str) -> "Image.Image":
     """Draw a column for each image: itself, what was given, completions, their mean and deviation."""
-    from shortrun.figures import captioned_rows, heat, shade_missing, to_rgb
+    from shortrun.figures.images import captioned_rows, heat, shade_missing, to_rgb
 
     shown = slice(0, COLUMNS)
     top = float(filled.uncertainty[shown].max())

@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
 
     import torch
 
-    from shortrun.figures import captioned_rows, titled, to_bytes
+    from shortrun.figures.images import captioned_rows, titled, to_bytes
     from shortrun.tasks import interpolate
 
     even = len(given.x) // 2 * 2  # the last of an odd number has no partner

@@ -49,7 +49,7 @@ def write_outputs(
     """Write pictures and one .npz, each whole or not at all, and print their paths."""
     import numpy as np
 
-    from shortrun.figures import write_png
+    from shortrun.figures.images import write_png
     from shortrun.files import replacing
 
     notes = _notes(command, arguments)
@@ -71,7 +71,7 @@ def write_numbers(
     number_file: str,
 ) -> None:
     """Write pictures and one .json of numbers, each whole or not at all, and print their paths."""
-    from shortrun.figures import write_png
+    from shortrun.figures.images import write_png
     from shortrun.files import replacing
 
     notes = _notes(command, arguments)

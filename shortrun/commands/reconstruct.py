@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
     folder = choose_folder(arguments, COMMAND, "reconstructions", names)
     given = read_given(learner, arguments, default=48)
 
-    from shortrun.figures import captioned_rows, to_bytes
+    from shortrun.figures.images import captioned_rows, to_bytes
     from shortrun.tasks import reconstruct
 
     rng = random_numbers(arguments.seed)

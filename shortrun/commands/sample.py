@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
     names = ["samples.png", "samples.npz"]
     folder = choose_folder(arguments, COMMAND, "samples", names)
 
-    from shortrun.figures import grid, to_bytes
+    from shortrun.figures.images import grid, to_bytes
     from shortrun.tasks import sample
 
     images = sample(learner, arguments.n, random_numbers(arguments.seed), arguments.batch_size, arguments.source)

@@ -72,7 +72,7 @@ def main(words: list[str]) -> int:
     else:
         run = train(arguments.alone(), arguments.out, device=arguments.device)
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
-        from shortrun.tasks.info import info
+        from shortrun.training import info
 
         print(info(run))
     return 0

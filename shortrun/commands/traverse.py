@@ -53,7 +53,7 @@ def main(words: list[str]) -> int:
     rng = random_numbers(arguments.seed)
     z, blocks = find_starts(learner, arguments, rng)
 
-    from shortrun.figures import captioned_rows, titled, to_bytes
+    from shortrun.figures.images import captioned_rows, titled, to_bytes
     from shortrun.tasks import traverse
 
     pictures, arrays = {}, {}

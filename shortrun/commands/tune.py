@@ -13,7 +13,7 @@ from shortrun.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from shortrun.tasks.tune import Curves
+    from shortrun.training.tuning import Curves
 
 COMMAND = "shortrun tune"
 IMAGES = 16
@@ -54,7 +54,7 @@ def main(words: list[str]) -> int:
     given = read_given(learner, arguments, default=IMAGES)
 
     from shortrun.inference import Space
-    from shortrun.tasks.tune import divergence_curves, image_acceptance, tune
+    from shortrun.training.tuning import divergence_curves, image_acceptance, tune
 
     learner.steps = arguments.steps or learner.steps
     learner.noise = learner.noise and not arguments.no_noise
@@ -146,7 +146,7 @@ def _lines(curves: "Curves", name: str) -> list[str]:
 
 def draw(curves: "Curves", numbers: dict[str, Any]) -> "Image.Image":
     """Draw each estimator's curve with its standard errors, and the minima that the tuners found."""
-    from shortrun.charts import COLOURS, log_sizes, page
+    from shortrun.figures.charts import COLOURS, log_sizes, page
 
     names = list(curves.values)
     with page(1, len(names), (4.6, 3.4)) as sheet:

@@ -16,18 +16,18 @@ from shortrun.compare.table import write_table
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
-from shortrun.evaluation import frechet_distance, own_features
+from shortrun.evaluation import own_features
 from shortrun.evaluation.assess import assess, require_metrics
-from shortrun.evaluation.pixels import mse
-from shortrun.figures import write_png
+from shortrun.figures.images import write_png
 from shortrun.files import replacing
 from shortrun.learners import LatentLearner
 from shortrun.mapping import to_mapping
+from shortrun.metrics import frechet_distance, mse
+from shortrun.streams import Use, stream
 from shortrun.training import load, resume, train
 from shortrun.training.loop import build_learner, read_dataset
 from shortrun.training.processes import Processes, choose_device
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.streams import TEST, stream
 from shortrun.training.tracking import machine
 from shortrun.training.watching import Moment
 
@@ -190,7 +190,7 @@ def learn(
             return
         seed, average = config.training.seed, moment.average
         average.eval()
-        rng = stream("cpu", seed, TEST, 3)
+        rng = stream(seed, Use.CURVE)
         x = dataset.test.images(slice(0, min(CURVE_IMAGES, len(dataset.test))))
         # a draw of each, so that a chain's end is not set against an encoder's mean; a flow has no posterior
         noise = {"noise": True} if isinstance(average, LatentLearner) else {}

@@ -6,12 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from shortrun.charts import COLOURS, page
 from shortrun.compare.labels import labels
 from shortrun.data import ImageSet
-from shortrun.figures import captioned_rows
+from shortrun.figures.charts import COLOURS, page
+from shortrun.figures.images import captioned_rows
 from shortrun.learners import Learner
-from shortrun.training.streams import PICTURE, stream
+from shortrun.streams import Use, stream
 
 IMAGES = 12
 ROUNDING = 1 / 255**2
@@ -23,11 +23,11 @@ def draw_images(learners: Mapping[str, Learner], test: ImageSet) -> Image.Image:
     x = test.images(slice(0, min(IMAGES, len(test))))
     rows, label = [("test images", x)], labels(learners)
     for name, learner in learners.items():
-        rows.append((f"{label[name]}: rebuilt", learner.reconstruct(x, stream("cpu", 0, PICTURE))))
+        rows.append((f"{label[name]}: rebuilt", learner.reconstruct(x, stream(0, Use.PICTURE))))
     for name, learner in learners.items():
-        rows.append((f"{label[name]}: prior", learner.sample(len(x), stream("cpu", 0, PICTURE))))
+        rows.append((f"{label[name]}: prior", learner.sample(len(x), stream(0, Use.PICTURE))))
         if learner.latent_density is not None:
-            rows.append((f"{label[name]}: fitted", learner.sample(len(x), stream("cpu", 0, PICTURE), "fitted")))
+            rows.append((f"{label[name]}: fitted", learner.sample(len(x), stream(0, Use.PICTURE), "fitted")))
     return captioned_rows(rows)
 
 

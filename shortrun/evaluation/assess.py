@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from shortrun.data import Dataset
 from shortrun.errors import InputError, did_you_mean
-from shortrun.evaluation.feature_matrix import feature_matrix
-from shortrun.evaluation.features import own_features
+from shortrun.evaluation.assessment import Assessment, Figures
+from shortrun.evaluation.classifier import own_features
 from shortrun.evaluation.importance import SAMPLES as IMPORTANCE_SAMPLES
 from shortrun.evaluation.parts import (
     factor_figures,
@@ -20,8 +20,8 @@ from shortrun.evaluation.parts import (
     simulated_gap,
 )
 from shortrun.evaluation.point import draw_and_point
-from shortrun.evaluation.subject import Figures, Subject
 from shortrun.learners import Learner
+from shortrun.metrics.feature_matrix import feature_matrix
 
 PARTS = ("reconstruction", "probe", "factors", "samples", "likelihood")
 SAMPLES, LIKELIHOOD_IMAGES, TEMPERATURES = 10_000, 48, 500
@@ -92,7 +92,7 @@ def assess(
             features = own_features(dataset).to(learner.device)
         if features is not None:
             feature_matrix(features, dataset.test.images(slice(0, 2)))  # what does not fit fails before any work
-    subject = Subject(learner, dataset, seed, batch_size)
+    subject = Assessment(learner, dataset, seed, batch_size)
     figures: Figures = {}
     factors = factors if "factors" in parts else None
     if factors is not None or {"reconstruction", "probe"} & set(parts):

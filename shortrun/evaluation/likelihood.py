@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import InputError, at_least_one
-from shortrun.evaluation.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
 from shortrun.learners import LatentLearner, frozen
+from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
 from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown
 from shortrun.model.likelihood import Images
 

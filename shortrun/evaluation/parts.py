@@ -11,40 +11,28 @@ from tqdm import tqdm
 
 from shortrun.data import Dataset
 from shortrun.errors import InputError
-from shortrun.evaluation import pixels
-from shortrun.evaluation.annealing import CHAINS, LEAPFROG
-from shortrun.evaluation.disentanglement import (
+from shortrun.evaluation.assessment import Assessment, Figures, unless_refused
+from shortrun.evaluation.importance import importance_figures
+from shortrun.evaluation.likelihood import annealing_gap, log_likelihood_figures
+from shortrun.learners import LatentLearner, Learner
+from shortrun.learners.glow import Glow
+from shortrun.learners.learner import Source
+from shortrun.metrics import pixels
+from shortrun.metrics.annealing import CHAINS, LEAPFROG
+from shortrun.metrics.disentanglement import (
     DCI,
     attribute_predictability,
     dci,
     factor_vae_score,
     mutual_information_gap,
 )
-from shortrun.evaluation.feature_matrix import feature_matrix
-from shortrun.evaluation.features import Features
-from shortrun.evaluation.frechet import frechet_distance
-from shortrun.evaluation.importance import importance_figures
-from shortrun.evaluation.kernel import kernel_distance
-from shortrun.evaluation.likelihood import annealing_gap, log_likelihood_figures
-from shortrun.evaluation.neighbours import neighbour_figures
-from shortrun.evaluation.probes import linear_probe, linear_probes
-from shortrun.evaluation.subject import (
-    ANNEALING,
-    FACTORS,
-    FITTED,
-    GAP,
-    IMPORTANCE,
-    INFERENCE,
-    PRIOR,
-    PROBE,
-    SUBSETS,
-    Figures,
-    Subject,
-    unless_refused,
-)
-from shortrun.learners import LatentLearner, Learner
-from shortrun.learners.glow import Glow
-from shortrun.learners.learner import Source
+from shortrun.metrics.feature_matrix import feature_matrix
+from shortrun.metrics.features import Features
+from shortrun.metrics.frechet import frechet_distance
+from shortrun.metrics.kernel import kernel_distance
+from shortrun.metrics.neighbours import neighbour_figures
+from shortrun.metrics.probes import linear_probe, linear_probes
+from shortrun.streams import Use
 
 Codes = Float[Tensor, "n d"]
 
@@ -54,12 +42,12 @@ NOISE_DRAWS = 16
 """Draws of the noise of an exact density, for each image."""
 
 
-def reconstruction(subject: Subject, n: int) -> tuple[Codes, Figures]:
+def reconstruction(subject: Assessment, n: int) -> tuple[Codes, Figures]:
     """Infer the first n test images once; return their codes, (n, d), and what the reconstructions are like.
 
     The codes are the layers of latents as the generator has them, side by side.
     """
-    learner, rng = subject.learner, subject.rng(INFERENCE)
+    learner, rng = subject.learner, subject.rng(Use.TEST)
     measures = {"mse": pixels.mse, "psnr": pixels.psnr, "ssim": pixels.ssim}
     values: dict[str, list[Tensor]] = {name: [] for name in measures}
     codes, failed, square = [], 0, torch.zeros(learner.dim, dtype=torch.float64)
@@ -93,11 +81,11 @@ def reconstruction(subject: Subject, n: int) -> tuple[Codes, Figures]:
     return torch.cat(codes), found
 
 
-def sample_figures(subject: Subject, features: nn.Module | None, samples: int) -> Figures:
+def sample_figures(subject: Assessment, features: nn.Module | None, samples: int) -> Figures:
     """Compare draws with all test images: from the prior, and from the density of latents where one was fitted."""
-    sources: dict[Source, int] = {"prior": PRIOR}
+    sources: dict[Source, Use] = {"prior": Use.PRIOR}
     if subject.learner.latent_density is not None:
-        sources["fitted"] = FITTED
+        sources["fitted"] = Use.FITTED
     names = ("fid", "kid", "precision", "recall", "density", "coverage")
     if features is None:
         reason = "the data set has no labels of two classes or more to learn features from; give features"
@@ -123,7 +111,7 @@ def _fitted(learner: Learner) -> str:
     return f"mixture of {record.components} ({record.covariance}) fitted to latents of {record.images} train images"
 
 
-def _distances(subject: Subject, real: Tensor, made: Tensor) -> Figures:
+def _distances(subject: Assessment, real: Tensor, made: Tensor) -> Figures:
     """Return the figures of two matrices of features."""
     sizes = {"samples": len(made), "images": len(real)}
     # the features of a set are computed once: here they pass for images of one pixel
@@ -134,7 +122,7 @@ def _distances(subject: Subject, real: Tensor, made: Tensor) -> Figures:
         return {"fid": {"value": frechet_distance(*as_images), **sizes}}
 
     def kid() -> Figures:
-        distance = kernel_distance(*as_images, subject.rng(SUBSETS))
+        distance = kernel_distance(*as_images, subject.rng(Use.SUBSETS))
         return {"kid": {"value": distance.mean, "std_of_subsets": distance.std, **sizes}}
 
     found |= unless_refused(fid, ["fid"]) | unless_refused(kid, ["kid"])
@@ -163,26 +151,26 @@ def described(features: nn.Module, dataset: Dataset) -> dict[str, Any]:
     return {"features": type(features).__name__}
 
 
-def likelihood(subject: Subject, n: int, temperatures: int, samples: int) -> Figures:
+def likelihood(subject: Assessment, n: int, temperatures: int, samples: int) -> Figures:
     """Estimate log p(x) of the first n test images; of a flow it is exact but for the noise."""
     if n == 0:
         return {}
     learner, x = subject.learner, subject.dataset.test.images(slice(0, n))
     there = subject.density()
     if isinstance(learner, Glow):
-        return _exact(learner, x, subject.rng(ANNEALING), there)
+        return _exact(learner, x, subject.rng(Use.ANNEALING), there)
     if not isinstance(learner, LatentLearner):
         return {"nats": {"left_out": "the learner has no generator"}}
 
     def annealed() -> Figures:
-        figures = log_likelihood_figures(learner, x, subject.rng(ANNEALING), temperatures=temperatures)
+        figures = log_likelihood_figures(learner, x, subject.rng(Use.ANNEALING), temperatures=temperatures)
         how = {"images": n, "by": "annealed importance sampling", "temperatures": temperatures}
         how |= {"chains": CHAINS, "leapfrog": LEAPFROG, **there}
         nats = {"standard_error": figures["nats_standard_error"], "acceptance": figures["acceptance"]}
         return {"nats": {"value": figures["nats"], **nats, **how}, "bits_per_dim": _bits(figures["bits_per_dim"], how)}
 
     def weighted() -> Figures:
-        figures = importance_figures(learner, x, subject.rng(IMPORTANCE), samples=samples)
+        figures = importance_figures(learner, x, subject.rng(Use.IMPORTANCE), samples=samples)
         kept = {name: figures[name] for name in ("effective_samples", "samples", "proposal", "images")}
         entry = {"value": figures["nats"], "standard_error": figures["nats_standard_error"], **kept, **there}
         return {"importance_nats": entry}
@@ -212,14 +200,14 @@ def _bits(value: float | None, how: dict[str, Any]) -> dict[str, Any]:
     return {"value": value, **how}
 
 
-def simulated_gap(subject: Subject, n: int, temperatures: int) -> Figures:
+def simulated_gap(subject: Assessment, n: int, temperatures: int) -> Figures:
     """Return how far the bounds of log p(x) lie apart on images of the model itself: log p(x) lies between."""
     learner = subject.learner
     if not isinstance(learner, LatentLearner):
         return {"annealing_gap": {"left_out": "the learner has no annealing"}}
 
     def gap() -> Figures:
-        figures = annealing_gap(learner, n, subject.rng(GAP), temperatures=temperatures)
+        figures = annealing_gap(learner, n, subject.rng(Use.GAP), temperatures=temperatures)
         entry = {"value": figures["gap"], "standard_error": figures["gap_standard_error"]}
         entry |= {name: figures[name] for name in ("lower", "upper", "images")}
         return {"annealing_gap": {**entry, "temperatures": temperatures, "images_are": "simulated by the model"}}
@@ -227,13 +215,13 @@ def simulated_gap(subject: Subject, n: int, temperatures: int) -> Figures:
     return unless_refused(gap, ["annealing_gap"])
 
 
-def probe(subject: Subject, codes: Codes) -> Figures:
+def probe(subject: Assessment, codes: Codes) -> Figures:
     """Return how well a linear classifier reads the labels of test images off their codes, all and layer by layer."""
     learner, (train, test) = subject.learner, (subject.dataset.train, subject.dataset.test.take(len(codes)))
     labels, test_labels = train.labels, test.labels
     if labels is None or test_labels is None:
         return {"probe": {"left_out": "the data set has no labels"}}
-    count, rng, rows = min(PROBE_IMAGES, len(train)), subject.rng(PROBE), []
+    count, rng, rows = min(PROBE_IMAGES, len(train)), subject.rng(Use.PROBE), []
     for batch in subject.batches(count, "latents of train images"):
         z = learner.infer(train.images(batch).to(learner.device), rng).z
         rows.append(torch.cat(learner.layers(z), 1).float().cpu())
@@ -246,13 +234,13 @@ def probe(subject: Subject, codes: Codes) -> Figures:
     return unless_refused(measured, ["probe"])
 
 
-def factor_figures(subject: Subject, codes: Codes, factors: Int[Tensor, "m f"]) -> Figures:
+def factor_figures(subject: Assessment, codes: Codes, factors: Int[Tensor, "m f"]) -> Figures:
     """Return how far single dimensions of the codes stand for single factors, of all codes and layer by layer."""
     scores: dict[tuple[str, ...], Callable[[Tensor], tuple[float, ...]]] = {
         ("mig",): lambda z: (mutual_information_gap(z, factors),),
         ("sap",): lambda z: (attribute_predictability(z, factors),),
-        tuple(f"dci_{name}" for name in DCI._fields): lambda z: dci(z, factors, subject.rng(FACTORS)),
-        ("factor_vae",): lambda z: (factor_vae_score(z, factors, subject.rng(FACTORS)),),
+        tuple(f"dci_{name}" for name in DCI._fields): lambda z: dci(z, factors, subject.rng(Use.FACTORS)),
+        ("factor_vae",): lambda z: (factor_vae_score(z, factors, subject.rng(Use.FACTORS)),),
     }
     there = {"images": len(codes), "factors": factors.shape[1]}
     layers = codes.split(subject.learner.latents, dim=1)

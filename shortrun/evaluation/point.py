@@ -2,12 +2,13 @@
 
 import torch
 
-from shortrun.evaluation import pixels
-from shortrun.evaluation.subject import DRAW, Figures, Subject
+from shortrun.evaluation.assessment import Assessment, Figures
 from shortrun.learners import LatentLearner
+from shortrun.metrics import pixels
+from shortrun.streams import Use
 
 
-def draw_and_point(subject: Subject, n: int) -> Figures:
+def draw_and_point(subject: Assessment, n: int) -> Figures:
     """Return mse_draw and mse_point of the first n test images, so that learners are compared like with like.
 
     A draw has the spread of the posterior in it, a point has not: a draw is the end of a chain with noise, or one from
@@ -20,7 +21,7 @@ def draw_and_point(subject: Subject, n: int) -> Figures:
         return {name: {"left_out": reason} for name in ("mse_draw", "mse_point")}
     found: Figures = {}
     for name, noise in (("mse_draw", True), ("mse_point", False)):
-        rng, errors = subject.rng(DRAW), []
+        rng, errors = subject.rng(Use.DRAW), []
         for rows in subject.batches(n, name.replace("mse_", "reconstructing from a ")):
             x = subject.dataset.test.images(rows)
             rebuilt = learner.reconstruct(x.to(learner.device), rng, noise=noise).cpu()

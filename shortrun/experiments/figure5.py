@@ -14,20 +14,20 @@ from typing import Any
 
 from PIL import Image
 
-from shortrun.charts import COLOURS, log_sizes, page
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
 from shortrun.experiments.checks import check_short_run
-from shortrun.figures import write_png
+from shortrun.figures.charts import COLOURS, log_sizes, page
+from shortrun.figures.images import write_png
 from shortrun.files import replacing
 from shortrun.learners import ShortRun
-from shortrun.tasks.tune import divergence_curves
+from shortrun.streams import Use, stream
 from shortrun.training import resume, train
 from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.streams import TEST, stream
 from shortrun.training.tracking import machine
+from shortrun.training.tuning import divergence_curves
 from shortrun.training.watching import Moment
 from shortrun.version import __version__
 
@@ -95,7 +95,7 @@ def _one_seed(
         assert isinstance(learner, ShortRun)  # the configuration was checked
         print(f"seed {seed}, epoch {epoch}: looking for the best step size", flush=True)
         # the same draws after every epoch: what moves is the model
-        curves = divergence_curves(learner, x, stream("cpu", seed, TEST, 2), ESTIMATORS)
+        curves = divergence_curves(learner, x, stream(seed, Use.FIGURE5), ESTIMATORS)
         found = {
             "seed": seed,
             "epoch": epoch,

@@ -18,14 +18,15 @@ import torch
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError, at_least_one, did_you_mean
-from shortrun.evaluation import Features, frechet_distance, log_likelihood_figures, own_features
+from shortrun.evaluation import log_likelihood_figures, own_features
 from shortrun.experiments.checks import check_short_run
 from shortrun.files import replacing
 from shortrun.learners import ShortRun
+from shortrun.metrics import Features, frechet_distance
+from shortrun.streams import Use, stream
 from shortrun.training import load, resume, train
 from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.streams import TEST, stream
 
 SAMPLES, TEMPERATURES = 10_000, 500
 """Prior samples of the Frechet distance; temperatures of the annealing."""
@@ -130,7 +131,7 @@ def _measured(
     result = json.loads(run.result.read_text(encoding="utf-8"))
     learner = load(folder)
     assert isinstance(learner, ShortRun)  # the configuration was checked
-    rng = stream("cpu", config.training.seed, TEST, 1)
+    rng = stream(config.training.seed, Use.STEP_SIZES)
     x = dataset.test.images(slice(0, min(likelihood_images, len(dataset.test))))
     samples = torch.cat([learner.sample(1000, rng) for _ in range(SAMPLES // 1000)])
     figures = {

@@ -3,7 +3,6 @@
 import math
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,13 +17,12 @@ from shortrun.model import TopDown
 from shortrun.model.encoders import Encoder, Moments, conv_encoder, dense_encoder
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Normal
+from shortrun.streams import Use, initial_weights, seed_of
 
 Kind = TypeVar("Kind", bound="EncoderLearner")
 
 ROUNDS = 50
 """Rounds of imputation where none are asked for."""
-STREAM = 1
-"""Of the seed: the encoder's initial weights; the generator's are those of the seed itself."""
 
 
 class Draw(NamedTuple):
@@ -220,9 +218,6 @@ def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> E
     """
     model, settings = description.model, description.encoder
     make = {"dense": dense_encoder, "conv": conv_encoder}[model.blocks]
-    own = int(np.random.SeedSequence((seed, STREAM)).generate_state(1, np.uint64)[0])
-    # torch initializes modules from its global state alone: it is put back as it was
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(own)
+    with initial_weights(seed_of(seed, Use.ENCODER)):
         width = model.width if settings.width is None else settings.width
         return make(description.image_shape, model.latents, width=width, depth=settings.depth, heads=layered)

@@ -1,6 +1,5 @@
 """The generator that a description names, the same one whichever learner learns it."""
 
-import torch
 from torch import nn
 
 from shortrun.config import LearnerConfig, ModelConfig
@@ -15,6 +14,7 @@ from shortrun.model import (
     conv_decoder,
     dense_decoder,
 )
+from shortrun.streams import initial_weights
 
 
 def build_generator(description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> TopDown:
@@ -23,9 +23,7 @@ def build_generator(description: LearnerConfig, decoder: nn.Module | None = None
     likelihood = build_likelihood(model, shape[0], description.levels)
     if decoder is None:
         make = {"dense": dense_decoder, "conv": conv_decoder}[model.blocks]
-        # torch initializes modules from its global state alone: it is put back as it was
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with initial_weights(seed):
             decoder = make(
                 shape,
                 model.latents,

@@ -17,6 +17,7 @@ from shortrun.errors import InputError
 from shortrun.learners.chain_store import everywhere
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
 from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.streams import initial_weights
 
 BIN = 2 / 255
 """Width of the noise on images of floats, which have no levels: a step of 8-bit pixels in [-1, 1]."""
@@ -57,9 +58,7 @@ class Glow(
         super().__init__()
         self.image_shape, self.levels, self.description = tuple(image_shape), levels, description
         self.shapes = latent_shapes(self.image_shape, scales)
-        # torch initializes modules from its global state alone: it is put back as it was
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with initial_weights(seed):
             self.flow = build_flow(self.image_shape[0], scales, flows, width)
         self.register_buffer("initialized", torch.tensor(False))
 

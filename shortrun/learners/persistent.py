@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,10 +22,9 @@ from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Inferred, Rows, Statistics
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images, Mask
+from shortrun.streams import Use, stream
 
 FILE = "chains.npy"
-STARTS = (1606, 8571, 0, 0)
-"""With the seed, the key of the chains' starts: longer than those of the training loop's streams, so like none."""
 BLOCK = 65536
 """Chains that are started at a time, so that a store on disk never lies in memory."""
 
@@ -149,9 +147,7 @@ class Persistent(
         """Start a chain for each of so many training images, from the prior; folder: of the run."""
         path = Path(folder) / FILE if self.store == "disk" else None
         self.chains = ChainStore(images, self.dim, path, process_rank())
-        rng = torch.Generator().manual_seed(
-            int(np.random.SeedSequence((seed, *STARTS)).generate_state(1, np.uint64)[0])
-        )
+        rng = stream(seed, Use.STARTS)
         for block in self.chains.z.split(BLOCK):
             block.copy_(self.draw_prior(len(block), rng))
 

@@ -4,20 +4,18 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from shortrun.errors import at_least_one
+from shortrun.streams import Use, stream
 
 Flat = Float[Tensor, "n d"]
 PerImage = Float[Tensor, "n"]
 Uniform = Callable[[], Float[Tensor, "n"]]
 """Draws one number in [0, 1) for each row, when it is called."""
 
-STREAM = 2
-"""Of the seed: the first means; the decoder's weights are those of the seed itself, 1 is the encoder's."""
 SPREAD = 0.1
 """Standard deviation of the first means: the components have to differ from one another to part."""
 LEAST_SCALE = 0.1
@@ -117,7 +115,7 @@ class Mixture(Prior):
         super().__init__(dim)
         at_least_one(components=components)
         self.unit = unit
-        rng = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1, np.uint64)[0]))
+        rng = stream(seed, Use.MIXTURE)
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(SPREAD / RATE * torch.randn(components, dim, generator=rng))
         self.log_scales = nn.Parameter(torch.full((components, dim), 0.5 * math.log(1 - LEAST_SCALE**2) / RATE))

@@ -14,15 +14,15 @@ from shortrun.data import NAMES, Dataset, load_dataset
 from shortrun.errors import InputError, Interrupted
 from shortrun.learners import Learner, ShortRun, learner_class
 from shortrun.learners.pretrained import write_model
+from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Position, load_state, save_state
 from shortrun.training.interruption import stop_signals
 from shortrun.training.processes import Processes, processes
 from shortrun.training.report import draw_progress, write_report
 from shortrun.training.run_folder import RunFolder, create_run, open_run
 from shortrun.training.schedules import current_settings, follow_schedules
-from shortrun.training.streams import CHAIN, ORDER, stream
 from shortrun.training.tracking import Metrics, Progress
-from shortrun.training.tuning import tune_step_size, tuning_steps
+from shortrun.training.tuning_schedule import tune_step_size, tuning_steps
 from shortrun.training.watching import Clock, Moment, Watch
 
 
@@ -167,7 +167,7 @@ def run_to_end(
             rows = epoch_order(len(dataset.train), settings.seed, epoch)[first : first + share]
             x = dataset.train.images(rows).to(here.device)
             follow_schedules(learner, optimizer, config, position.step / total)
-            rng = stream(here.device, settings.seed, CHAIN, position.step)
+            rng = stream(settings.seed, Use.CHAIN, position.step, device=here.device)
             with torch.autocast(
                 here.device.type, torch.bfloat16, enabled=half_precision(settings.precision, here.device)
             ):
@@ -219,7 +219,7 @@ def run_to_end(
 @functools.lru_cache(maxsize=1)
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
     """Return the order of the images in an epoch; it follows from the seed and the epoch alone."""
-    return torch.randperm(images, generator=stream("cpu", seed, ORDER, epoch))
+    return torch.randperm(images, generator=stream(seed, Use.ORDER, epoch))
 
 
 def half_precision(precision: str, device: torch.device) -> bool:

@@ -10,14 +10,14 @@ from PIL import Image
 
 from shortrun.config import Config
 from shortrun.data import Dataset, ImageSet
-from shortrun.evaluation import reconstruction_figures
-from shortrun.figures import captioned_rows, grid, write_png
+from shortrun.evaluation.reconstruction import reconstruction_figures
+from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import replacing
 from shortrun.learners import LatentLearner, Learner
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
+from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Position
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.streams import FIT, PICTURE, TEST, stream
 from shortrun.training.tracking import Metrics, machine
 from shortrun.version import __version__
 
@@ -28,7 +28,7 @@ def reconstruction_rows(learner: Learner, test: ImageSet, seed: int, pairs: int)
     """Draw test images and their reconstructions, in pairs of rows."""
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns * pairs)).to(learner.device)
-    rebuilt = learner.reconstruct(x, stream(learner.device, seed, PICTURE))
+    rebuilt = learner.reconstruct(x, stream(seed, Use.PICTURE, device=learner.device))
     rows = []
     for given, made in zip(x.split(columns), rebuilt.split(columns), strict=True):
         rows += [("test image", given), ("reconstruction", made)]
@@ -39,7 +39,7 @@ def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, 
     """Draw reconstructions and samples as they are after an epoch: figures/epoch_0010.png, and TensorBoard."""
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns)).to(learner.device)
-    rng = stream(learner.device, seed, PICTURE)
+    rng = stream(seed, Use.PICTURE, device=learner.device)
     rebuilt, samples = learner.reconstruct(x, rng), learner.sample(3 * columns, rng)
     rows = [("test image", x), ("reconstruction", rebuilt), *(("sample", row) for row in samples.split(columns))]
     picture = captioned_rows(rows)
@@ -56,7 +56,7 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
     learner.latent_density = None
     count = min(config.training.fit_images, len(train))
     if isinstance(learner, LatentLearner) and count >= LEAST:
-        rng = stream(learner.device, config.training.seed, FIT)
+        rng = stream(config.training.seed, Use.FIT, device=learner.device)
         # the images of a data set may be in the order of their labels
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()
         parts = [learner.draw_posterior(train.images(part).to(learner.device), rng) for part in rows.split(500)]
@@ -72,14 +72,14 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     """
     seed = config.training.seed
     fit_density(learner, dataset.train, config, run)
-    samples = learner.sample(COLUMNS * 8, stream(learner.device, seed, PICTURE))
+    samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device))
     write_png(grid(samples, COLUMNS), run.figures / "samples.png")
     if learner.latent_density is not None:
-        fitted = learner.sample(COLUMNS * 8, stream(learner.device, seed, PICTURE), "fitted")
+        fitted = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device), "fitted")
         write_png(grid(fitted, COLUMNS), run.figures / "samples_fitted.png")
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
-    measured = reconstruction_figures(learner, dataset.test.images(), stream(learner.device, seed, TEST))
-    own = learner.test_figures(dataset.test.images(), stream(learner.device, seed, TEST))
+    measured = reconstruction_figures(learner, dataset.test.images(), stream(seed, Use.TEST, device=learner.device))
+    own = learner.test_figures(dataset.test.images(), stream(seed, Use.TEST, device=learner.device))
     conditions = {
         "split": dataset.split,
         "images": len(dataset.test),

@@ -1,51 +1,221 @@
-"""When the step size is tuned while the model learns, and on what."""
+"""Variational optimization of a learner's step size, and the curves that it minimizes."""
 
-import time
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from shortrun.config import DENSE, Config
-from shortrun.data import ImageSet
-from shortrun.inference.products import LARGE
-from shortrun.learners import ShortRun
-from shortrun.tasks.tune import move_step_size
-from shortrun.training.checkpoint import Position
-from shortrun.training.processes import Processes
-from shortrun.training.streams import TUNE, stream
+from shortrun.config import DENSE, TuningConfig
+from shortrun.errors import InputError, did_you_mean
+from shortrun.inference import DrawnNoise
+from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
+from shortrun.inference.divergence import ESTIMATORS, Density, Estimate, follow, named
+from shortrun.inference.moves import gradient_move, grid_move
+from shortrun.inference.stochastic import LanczosConditional
+from shortrun.inference.subspace import SubspaceMarginal
+from shortrun.inference.tuning import (
+    LOOK,
+    Known,
+    Objective,
+    Settings,
+    Space,
+    Tuned,
+    gradient,
+    grid,
+    standard_error,
+)
+from shortrun.learners import ShortRun, frozen
 
-STOCHASTIC = 27
-MORE = 45
-"""Products of a stochastic estimator at a step, about: STOCHASTIC below LARGE latents, MORE from there."""
+Images = Float[Tensor, "n c h w"]
+STOCHASTIC: dict[str, Callable[[torch.Generator, int], Density]] = {
+    "conditional": LanczosConditional.at_a_tenth,
+    "marginal": SubspaceMarginal.at_a_tenth,
+}
+"""What stands in for an estimator where there are more than DENSE latents."""
+TUNERS = {"grid": grid, "gradient": gradient}
+MOVES = {"grid": grid_move, "gradient": gradient_move}
 
 
-def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
-    """Return the updates before which the step size is tuned, by the share of the work that tuning may take.
+class Chains:
+    """Chains of some images, start and noise drawn once: all step sizes are compared on the same draws.
 
-    Counted, not timed, so that a run can be repeated: an update differentiates the density K times at each of its
-    images; an evaluation of an estimator with Hessians takes K d products at each of its own, each at one and a half
-    times the price of a derivative (measured: docs/design.md). At least one, so that short runs may exceed the share.
-    More of them early, at shares (j / J)^2 of the training: the best step size changes fast at first.
+    Its functions of the settings are to be called with the generator frozen.
+
+    x: (n, c, h, w) in [-1, 1], on the learner's device; steps: K, the learner's own where not given.
     """
-    tuning = config.inference.tuning
-    settings = {"one": 1, "layers": len(config.model.latents), "schedule": 2, "both": len(config.model.latents) + 1}
-    evaluations = {"grid": 1 + 2 * settings[tuning.over], "gradient": 4 * settings[tuning.over], "acceptance": 2}
-    # a derivative by forward mode costs three to four evaluations; acceptance runs its chain on for as many adjusted
-    # steps; path has no Hessian, but a chain of few images costs as much time as an update's
-    products = dim if dim <= DENSE else STOCHASTIC if dim < LARGE else MORE
-    if tuning.tuner == "acceptance" or tuning.estimator == "path":
-        products = 0
-    once = evaluations[tuning.tuner] * max(1.5 * products * tuning.images, 1.5 * config.training.batch_size)
-    count = min(max(1, int(tuning.share * total * config.training.batch_size / once)), total, 100)
-    return frozenset(int(total * (j / (count + 1)) ** 2) for j in range(1, count + 1))
+
+    def __init__(self, learner: ShortRun, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
+        self.learner, self.x, self.steps = learner, x, steps or learner.steps
+        draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
+        self.z, self.initial = learner.start_of(x, draws)
+        self.noise = torch.stack(list(draws)) if learner.noise else self.z.new_zeros(self.steps, *self.z.shape)
+        self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
+        self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
+        # the probes of stochastic estimators too are the same for all step sizes
+        self.probes = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+
+    def log_density(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+        """Return log p(x, z)."""
+        return self.learner.generator.log_joint(self.x, z)
+
+    def density(self, estimator: str) -> Density:
+        """Return an estimator of log q_s(z_K), dense or stochastic by the number of latents.
+
+        Raises InputError for a name that is none, and for one that needs noise where the learner has none.
+        """
+        kind = named(estimator)
+        if kind.needs_noise and not self.learner.noise:
+            raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
+        if self.z.shape[1] <= DENSE or estimator not in STOCHASTIC:
+            return kind()
+        return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
+
+    def follow(self, densities: list[Density], sizes: Tensor) -> list[Estimate]:
+        """Return what estimators say of the chains with these step sizes, (K, 1, d) or what broadcasts to it."""
+        return follow(densities, self.log_density, self.z, sizes, self.noise, self.initial)
+
+    def has_derivative(self, estimator: str) -> bool:
+        """Return whether the estimator's derivative in the step size can be followed; Lanczos quadrature's cannot."""
+        return not isinstance(self.density(estimator), LanczosConditional)
+
+    def divergence(self, space: Space, estimator: str) -> Objective:
+        """Return the objective of the variational optimization: settings -> an estimate of KL - log p(x), per image."""
+        self.density(estimator)
+
+        def objective(settings: Settings) -> Float[Tensor, "n"]:
+            sizes = space.sizes(settings, self.steps).to(self.z)
+            return self.follow([self.density(estimator)], sizes)[0].kl
+
+        return objective
+
+    def acceptance(self, space: Space) -> Rates:
+        """Return settings -> how often each image's adjusted chain accepts."""
+
+        def rates(settings: Settings) -> Float[Tensor, "n"]:
+            sizes = space.sizes(settings, self.steps).to(self.z)
+            with torch.no_grad():
+                return acceptance_rates(self.log_density, self.z, sizes, self.noise, self.adjusted, self.uniforms)
+
+        return rates
 
 
-def tune_step_size(learner: ShortRun, train: ImageSet, config: Config, position: Position, here: Processes) -> None:
-    """Tune on a few training images, the same in all processes, and count the seconds it takes."""
-    started = time.monotonic()
-    tuning = config.inference.tuning
-    rng = stream(here.device, config.training.seed, TUNE, position.step)
-    choose = stream("cpu", config.training.seed, TUNE, position.step)
-    rows = torch.randperm(len(train), generator=choose)[: tuning.images]
-    move_step_size(learner, train.images(rows).to(here.device), rng, tuning)
-    position.tunings += 1
-    position.tuning_seconds += time.monotonic() - started
+def tune(
+    learner: ShortRun,
+    x: Images,
+    rng: torch.Generator,
+    *,
+    estimator: str = "marginal",
+    tuner: str = "grid",
+    over: str = "one",
+    steps: int | None = None,
+) -> Tuned:
+    """Find the step sizes of a learner's chains on some images; the learner is left as it is.
+
+    x: (n, c, h, w) in [-1, 1]; estimator: marginal, conditional or path; tuner: grid, gradient or acceptance; over:
+    one, layers, schedule or both; steps: K in place of the learner's. `Space(over, latents, decay).write(
+    learner.step_size, result.settings)`, decay the learner's, puts the result into a learner with as many step sizes.
+    Raises InputError for names that are none.
+    """
+    chains = Chains(learner, x.to(learner.device), rng, steps)
+    space = Space(over, learner.generator.latents, learner.step_size.decay)
+    start = space.read(learner.step_size)
+    if tuner not in (*TUNERS, "acceptance"):
+        raise InputError(f"tuner: got {tuner!r}; {did_you_mean(tuner, [*TUNERS, 'acceptance'])}")
+    if tuner == "acceptance" and space.has_decay:
+        raise InputError(f"over: got {over!r}; acceptance moves all step sizes by one factor: write one or layers")
+    if tuner == "gradient" and not chains.has_derivative(estimator):
+        raise InputError(f"tuner: got gradient for {estimator} of more than {DENSE} latents; write grid")
+    with frozen(learner.generator):
+        if tuner == "acceptance":
+            return acceptance(chains.acceptance(space), start)
+        return TUNERS[tuner](chains.divergence(space, estimator), start, space)
+
+
+def image_acceptance(
+    learner: ShortRun, x: Images, rng: torch.Generator, settings: Settings, steps: int | None = None
+) -> Float[Tensor, "n"]:
+    """Return how often each image's Metropolis-adjusted chain accepts with the settings that `tune` found, (n,).
+
+    x, rng in the state that `tune` was given, steps: as there, for the same draws; settings: of one step size.
+    """
+    chains = Chains(learner, x.to(learner.device), rng, steps)
+    with frozen(learner.generator):
+        return chains.acceptance(Space("one", learner.generator.latents, learner.step_size.decay))(settings)
+
+
+def move_step_size(learner: ShortRun, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
+    """Move a learner's step sizes a little towards the best for its present weights, as training does now and then."""
+    chains = Chains(learner, x, rng)
+    space = Space(tuning.over, learner.generator.latents, learner.step_size.decay)
+    start = space.read(learner.step_size)
+    with frozen(learner.generator):
+        if tuning.tuner == "acceptance":
+            moved = acceptance_move(chains.acceptance(space), start)
+        else:
+            moved = MOVES[tuning.tuner](chains.divergence(space, tuning.estimator), start, space.widths())
+    # small moves alone let r run away where the steps are far too short: a chain of rising steps is better there
+    space.write(learner.step_size, space.within(moved))
+
+
+class Curves(NamedTuple):
+    """E[log q - log p(x, z)] over constant step sizes by several estimators, on the same draws."""
+
+    values: dict[str, Known]
+    """By estimator: {(log s,): (n,)}, inf where it is not finite."""
+    minima: dict[str, dict[str, Tuned]]
+    """By estimator and tuner, grid and gradient; the settings are log s."""
+
+    def points(self, estimator: str) -> list[tuple[float, float, float]]:
+        """Return (s, mean over images, its standard error) for every step size seen, in rising order."""
+        seen = sorted(self.values[estimator].items())
+        return [(math.exp(at[0]), float(each.mean()), standard_error(each)) for at, each in seen]
+
+
+def divergence_curves(
+    learner: ShortRun,
+    x: Images,
+    rng: torch.Generator,
+    estimators: Sequence[str] = tuple(ESTIMATORS),
+    step_sizes: Sequence[float] | None = None,
+    tuners: Sequence[str] = tuple(TUNERS),
+    shown: Callable[[Sequence[Any], str], Iterable[Any]] = lambda items, words: items,
+) -> Curves:
+    """Return each estimator's curve over constant step sizes, and where the tuners find its minimum.
+
+    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians; beyond 256 latents they are
+    stochastic, and the conditional one goes without gradient. step_sizes: those looked at before the tuners look
+    closer; 13 from 0.001 to 10 where not given. shown: called with a sequence of work and words for it, returns it, to
+    show progress. Raises InputError for names that are none.
+    """
+    for name in tuners:
+        if name not in TUNERS:
+            raise InputError(f"tuner: got {name!r}; {did_you_mean(name, TUNERS)}")
+    chains = Chains(learner, x.to(learner.device), rng)
+    for name in estimators:
+        chains.density(name)
+    space = Space("one", learner.generator.latents)
+    values: dict[str, Known] = {name: {} for name in estimators}
+    with frozen(learner.generator), torch.no_grad():
+        logs = LOOK.tolist() if step_sizes is None else [math.log(s) for s in step_sizes]
+        for log_s in shown(logs, "divergence at each step size"):
+            sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
+            densities = [chains.density(name) for name in estimators]
+            for name, estimate in zip(estimators, chains.follow(densities, sizes), strict=True):
+                values[name][(log_s,)] = torch.where(torch.isfinite(estimate.kl), estimate.kl, torch.inf)
+        able = [
+            (name, tuner)
+            for name in estimators
+            for tuner in tuners
+            if tuner != "gradient" or chains.has_derivative(name)
+        ]
+        minima: dict[str, dict[str, Tuned]] = {name: {} for name in estimators}
+        # each search starts from what the curve shows, and must not see what another has found
+        seen = {search: dict(values[search[0]]) for search in able}
+        for name, tuner in shown(able, "where it is least, by each tuner"):
+            start, known = space.read(learner.step_size), seen[name, tuner]
+            minima[name][tuner] = TUNERS[tuner](chains.divergence(space, name), start, space, known)
+            values[name] |= known
+    return Curves(values, minima)

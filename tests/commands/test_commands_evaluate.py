@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
 @pytest.fixture(autouse=True)
 def _small_features(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path_factory.getbasetemp() / "evaluate_cache"))
-    monkeypatch.setattr("shortrun.evaluation.features.MOST_STEPS", 10)
+    monkeypatch.setattr("shortrun.evaluation.classifier.MOST_STEPS", 10)
 
 
 def network(path: Path) -> Path:

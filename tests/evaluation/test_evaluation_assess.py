@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,33 +12,22 @@ from torch import Tensor, nn
 from shortrun.config import GlowConfig, InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError
-from shortrun.evaluation import (
-    annealing_gap,
-    disentanglement,
-    frechet_distance,
-    log_likelihood_figures,
-    parts,
-    pixels,
-    reconstruction_figures,
-    subject,
-)
+from shortrun.evaluation import annealing_gap, log_likelihood_figures, parts
 from shortrun.evaluation.assess import PARTS, assess
-from shortrun.evaluation.feature_matrix import feature_matrix
 from shortrun.evaluation.importance import importance_figures
-from shortrun.evaluation.kernel import kernel_distance
-from shortrun.evaluation.neighbours import neighbour_figures
-from shortrun.evaluation.probes import linear_probe, linear_probes
+from shortrun.evaluation.reconstruction import reconstruction_figures
 from shortrun.learners import ShortRun, Vae
 from shortrun.learners.glow import Glow
 from shortrun.learners.latent_density import fit_latent_density
+from shortrun.metrics import disentanglement, frechet_distance, pixels
+from shortrun.metrics.feature_matrix import feature_matrix
+from shortrun.metrics.kernel import kernel_distance
+from shortrun.metrics.neighbours import neighbour_figures
+from shortrun.metrics.probes import linear_probe, linear_probes
+from shortrun.streams import Use, stream
 
 SHAPE, LATENTS = (1, 6, 6), (1, 4)
 SMALL: dict[str, Any] = {"samples": 60, "likelihood_images": 5, "temperatures": 12, "importance_samples": 7}
-
-
-def stream(*key: int) -> torch.Generator:
-    """The random numbers of a use of a seed, as training makes them."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
 def image_set(n: int, seed: int, labels: bool = True) -> ImageSet:
@@ -130,12 +118,12 @@ def test_no_figure_depends_on_which_others_are_asked_for(whole: dict[str, dict[s
 def test_reconstructions_are_those_of_one_inference(whole: dict[str, dict[str, Any]]) -> None:
     """With the random numbers of the test figures of a run of training."""
     learner, x = short_run(), dataset().test.images()
-    wanted = reconstruction_figures(learner, x, stream(4, 3))
+    wanted = reconstruction_figures(learner, x, stream(4, Use.TEST))
     assert whole["mse"]["value"] == pytest.approx(wanted["mse"], rel=1e-9)
     assert whole["second_moment"]["value"] == pytest.approx(wanted["second_moment"])
     assert whole["second_moment"]["layers"] == pytest.approx(wanted["second_moment_layers"])
     assert whole["failed_test_chains"]["value"] == wanted["failed"] == 0
-    rebuilt = learner.reconstruct(x, stream(4, 3))
+    rebuilt = learner.reconstruct(x, stream(4, Use.TEST))
     assert whole["psnr"]["value"] == pytest.approx(float(pixels.psnr(x, rebuilt).mean()))
     assert whole["ssim"]["value"] == pytest.approx(float(pixels.ssim(x, rebuilt).mean()))
     assert whole["ssim"]["window"] == 5  # of 6x6 pixels
@@ -143,11 +131,11 @@ def test_reconstructions_are_those_of_one_inference(whole: dict[str, dict[str, A
 
 def test_draws_are_compared_with_all_test_images(whole: dict[str, dict[str, Any]]) -> None:
     learner, x = short_run(), dataset().test.images()
-    for source, use in (("prior", subject.PRIOR), ("fitted", subject.FITTED)):
-        made = learner.sample(60, stream(4, 1509, use), source)  # type: ignore[arg-type]
+    for source, use in (("prior", Use.PRIOR), ("fitted", Use.FITTED)):
+        made = learner.sample(60, stream(4, use), source)  # type: ignore[arg-type]
         fid = frechet_distance(Corners(), x, made)
         assert whole[f"fid_{source}"]["value"] == pytest.approx(fid, rel=1e-6)
-        kid = kernel_distance(Corners(), x, made, stream(4, 1509, subject.SUBSETS))
+        kid = kernel_distance(Corners(), x, made, stream(4, Use.SUBSETS))
         assert whole[f"kid_{source}"]["value"] == pytest.approx(kid.mean)
         assert whole[f"kid_{source}"]["std_of_subsets"] == pytest.approx(kid.std)
 
@@ -155,12 +143,12 @@ def test_draws_are_compared_with_all_test_images(whole: dict[str, dict[str, Any]
 def test_neighbours_are_counted_among_equal_numbers() -> None:
     """Of images that are like the draws, so that no figure is 0."""
     learner, data = short_run(), dataset()
-    like = ((learner.sample(40, stream(0)) + 1) * 8).round().to(torch.uint8)
+    like = ((learner.sample(40, torch.Generator().manual_seed(0)) + 1) * 8).round().to(torch.uint8)
     found = assess(
         learner, Dataset("like", data.train, ImageSet(like, levels=17)), Corners(), 4, parts=["samples"], **SMALL
     )
     x = feature_matrix(Corners(), like / 8 - 1)
-    made = feature_matrix(Corners(), learner.sample(60, stream(4, 1509, subject.PRIOR)))
+    made = feature_matrix(Corners(), learner.sample(60, stream(4, Use.PRIOR)))
     for name, value in neighbour_figures(x, made[:40], 5)._asdict().items():
         assert found[f"{name}_prior"]["value"] == pytest.approx(value)
         assert found[f"{name}_prior"]["neighbours"] == 5
@@ -169,9 +157,9 @@ def test_neighbours_are_counted_among_equal_numbers() -> None:
 
 def test_log_p_is_of_the_first_images(whole: dict[str, dict[str, Any]]) -> None:
     learner, x = short_run(), dataset().test.images(slice(0, 5))
-    annealed = log_likelihood_figures(learner, x, stream(4, 1509, subject.ANNEALING), temperatures=12)
-    weighted = importance_figures(learner, x, stream(4, 1509, subject.IMPORTANCE), samples=7)
-    gap = annealing_gap(learner, 3, stream(4, 1509, subject.GAP), temperatures=12)
+    annealed = log_likelihood_figures(learner, x, stream(4, Use.ANNEALING), temperatures=12)
+    weighted = importance_figures(learner, x, stream(4, Use.IMPORTANCE), samples=7)
+    gap = annealing_gap(learner, 3, stream(4, Use.GAP), temperatures=12)
     assert whole["nats"]["value"] == annealed["nats"]
     assert whole["nats"]["standard_error"] == annealed["nats_standard_error"]
     assert whole["bits_per_dim"]["value"] == annealed["bits_per_dim"]
@@ -184,8 +172,8 @@ def test_log_p_is_of_the_first_images(whole: dict[str, dict[str, Any]]) -> None:
 
 def test_codes_are_probed_and_held_against_factors(whole: dict[str, dict[str, Any]]) -> None:
     learner, data = short_run(), dataset()
-    codes = learner.infer(data.test.images(), stream(4, 3)).z
-    train = learner.infer(data.train.images(), stream(4, 1509, subject.PROBE)).z
+    codes = learner.infer(data.test.images(), stream(4, Use.TEST)).z
+    train = learner.infer(data.train.images(), stream(4, Use.PROBE)).z
     assert data.train.labels is not None
     assert data.test.labels is not None
     given = (train, data.train.labels, codes, data.test.labels)
@@ -197,14 +185,14 @@ def test_codes_are_probed_and_held_against_factors(whole: dict[str, dict[str, An
     # the top layer has one latent, and so no second best
     assert whole["mig"]["layers"] == [None, disentanglement.mutual_information_gap(lower, FACTORS)]
     assert whole["sap"]["layers"] == [None, disentanglement.attribute_predictability(lower, FACTORS)]
-    three = disentanglement.dci(codes, FACTORS, stream(4, 1509, subject.FACTORS))
+    three = disentanglement.dci(codes, FACTORS, stream(4, Use.FACTORS))
     assert whole["dci_informativeness"]["value"] == three.informativeness
     assert whole["dci_completeness"]["value"] == three.completeness
     assert "batch_size" in whole["factor_vae"]["left_out"]
     many = Dataset("five times", data.train, repeated(data.test))
     found = assess(learner, many, seed=4, factors=FACTORS.repeat(5, 1)[:180], test_images=180, parts=["factors"])
-    codes = learner.infer(many.test.images(slice(0, 180)), stream(4, 3)).z
-    votes = disentanglement.factor_vae_score(codes, FACTORS.repeat(5, 1)[:180], stream(4, 1509, subject.FACTORS))
+    codes = learner.infer(many.test.images(slice(0, 180)), stream(4, Use.TEST)).z
+    votes = disentanglement.factor_vae_score(codes, FACTORS.repeat(5, 1)[:180], stream(4, Use.FACTORS))
     assert found["factor_vae"]["value"] == votes
     assert found["factor_vae"]["images"] == 180
 
@@ -219,7 +207,7 @@ def test_layers_of_the_conditional_parameterization_are_the_generators() -> None
     learner, data = ShortRun.build(SHAPE, model, InferenceConfig(steps=2), levels=17).eval(), dataset()
     for parameter in learner.generator.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
-    z = learner.infer(data.test.images(), stream(0, 3)).z
+    z = learner.infer(data.test.images(), stream(0, Use.TEST)).z
     codes = torch.cat(learner.layers(z), 1)
     assert not torch.allclose(codes, z)
     found = assess(learner, data, factors=FACTORS, parts=["factors"])
@@ -242,7 +230,7 @@ def test_without_labels_features_have_to_be_given() -> None:
 
 def test_own_features_are_those_of_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path))
-    monkeypatch.setattr("shortrun.evaluation.features.MOST_STEPS", 8)
+    monkeypatch.setattr("shortrun.evaluation.classifier.MOST_STEPS", 8)
     found = assess(short_run(), dataset(), parts=["samples"], **SMALL)["fid_prior"]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
     assert found["features"] == "own classifier of halves"

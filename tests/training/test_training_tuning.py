@@ -18,10 +18,9 @@ import shortrun
 from shortrun.cli import main
 from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig, TuningConfig
 from shortrun.data import Dataset, ImageSet
-from shortrun.tasks import info
-from shortrun.tasks.tune import MOVES, tune
-from shortrun.training import Interrupted, loop
-from shortrun.training.tuning import tuning_steps
+from shortrun.training import Interrupted, info, loop
+from shortrun.training.tuning import MOVES, tune
+from shortrun.training.tuning_schedule import tuning_steps
 
 LATENTS, TOTAL = (3, 5), 27
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig, TuningConfig
-from shortrun.training.tuning import tuning_steps
+from shortrun.training.tuning_schedule import tuning_steps
 
 # beartype, which checks the dataclasses here, picks the items it looks at by chance
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")

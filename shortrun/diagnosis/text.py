@@ -1,9 +1,9 @@
 """A diagnosis as lines of text: the numbers, without judgement."""
 
-from shortrun.evaluation.calibration import shape_in_words
-from shortrun.evaluation.chains import layer_names
-from shortrun.evaluation.diagnosis import Diagnosis
-from shortrun.evaluation.verdict import at_step, last_error, late_acceptance
+from shortrun.diagnosis.calibration import shape_in_words
+from shortrun.diagnosis.chains import layer_names
+from shortrun.diagnosis.measure import Diagnosis
+from shortrun.diagnosis.verdict import at_step, last_error, late_acceptance
 
 
 def numbers(values: list[float], digits: int = 3) -> str:

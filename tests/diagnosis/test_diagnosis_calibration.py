@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from shortrun.evaluation.calibration import (
+from shortrun.diagnosis.calibration import (
     Calibration,
     calibrate,
     chi_square,

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from task_learners import small_learner
 
 from shortrun.errors import InputError
-from shortrun.tasks import info
+from shortrun.training import info
 
 RESULT = {
     "mse": {"value": 0.0123456, "pixels": "[0, 1]", "split": "test", "steps": 25, "noise": True},

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import InputError
-from shortrun.evaluation.calibration import Calibration, Gap, calibrate, simulated_gap
-from shortrun.evaluation.chains import (
+from shortrun.diagnosis.calibration import Calibration, Gap, calibrate, simulated_gap
+from shortrun.diagnosis.chains import (
     LONG,
     LongRun,
     Shown,
@@ -25,7 +24,8 @@ from shortrun.evaluation.chains import (
     trace,
     walk,
 )
-from shortrun.evaluation.posterior import Aggregate, Distance, aggregate, compare
+from shortrun.diagnosis.posterior import Aggregate, Distance, aggregate, compare
+from shortrun.errors import InputError
 from shortrun.inference.diagnostics import effective_sizes, split_rhat
 from shortrun.learners import ShortRun
 from shortrun.model import Gaussian

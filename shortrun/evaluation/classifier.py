@@ -7,63 +7,27 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from shortrun.data import Dataset, ImageSet, require_labels
 from shortrun.errors import InputError
 from shortrun.files import replacing
+from shortrun.metrics import Features
+from shortrun.streams import initial_weights
 
-NUM_FEATURES = 64
 CACHE = "SHORTRUN_CACHE"
 RECIPE = 1
 """Part of the key of the cache: count it up with every change of the network or of its training."""
 
 BATCH_SIZE, EPOCHS, MOST_STEPS, LEARNING_RATE = 128, 40, 1200, 2e-3
-
-
-class Features(nn.Module):
-    """A convolutional classifier that gives the 64 activations before its logits.
-
-        images -> 3x3 convolutions, halved down to 4x4 or less -> 64 features -> logits
-
-    image_shape: (c, h, w); classes: at least 2. `own_features` trains one; `accuracy` is then the share of the test
-    images that it classifies rightly, and nan before; `seed` is the one it was trained with, None before.
-    """
-
-    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
-        channels, h, w = image_shape
-        layers: list[nn.Module] = []
-        # the first layer of small images keeps their size: else one of 8x8 would be left with too few layers
-        strides = [2] if max(h, w) > 16 else [1]
-        while max(h, w) > 4 * 2 ** sum(stride == 2 for stride in strides):
-            strides.append(2)
-        widths = [channels, 32, *[64] * (len(strides) - 1)]
-        for (before, after), stride in zip(pairwise(widths), strides, strict=True):
-            layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.GELU()]
-            h, w = -(-h // stride), -(-w // stride)
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * h * w, NUM_FEATURES), nn.GELU())
-        self.head = nn.Linear(NUM_FEATURES, classes)
-        self.num_features = NUM_FEATURES
-        self.accuracy = math.nan
-        self.seed: int | None = None
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """Return the features of images in [-1, 1], (n, 64)."""
-        return self.body(x)
-
-    def logits(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Return the scores of the classes, (n, classes)."""
-        return self.head(self(x))
 
 
 def own_features(dataset: Dataset, seed: int = 0) -> Features:
@@ -119,9 +83,7 @@ def _key(dataset: Dataset, seed: int) -> dict[str, str]:
 
 
 def _new(image_shape: tuple[int, int, int], classes: int, seed: int) -> Features:
-    # torch initializes modules from its global state alone: it is put back as it was
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with initial_weights(seed):
         return Features(image_shape, classes)
 
 

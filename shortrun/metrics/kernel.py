@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from shortrun.errors import InputError, at_least_one
-from shortrun.evaluation.feature_matrix import feature_matrix
+from shortrun.metrics.feature_matrix import feature_matrix
 
 MOST_IN_A_SUBSET = 1000
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.evaluation.neighbours import neighbour_figures
+from shortrun.metrics.neighbours import neighbour_figures
 
 
 def draws(n: int, seed: int, d: int = 4, shift: float = 0.0) -> Tensor:

@@ -5,10 +5,10 @@ import math
 import pytest
 from diagnosis_learners import changed, good_diagnosis
 
-from shortrun.evaluation import conclusion, verdict
-from shortrun.evaluation.diagnosis import Diagnosis
-from shortrun.evaluation.diagnosis_page import draw_diagnosis
-from shortrun.evaluation.verdict import Finding, falling, flat_from
+from shortrun.diagnosis import conclusion, verdict
+from shortrun.diagnosis.measure import Diagnosis
+from shortrun.diagnosis.page import draw_diagnosis
+from shortrun.diagnosis.verdict import Finding, falling, flat_from
 
 
 @pytest.fixture(scope="module")

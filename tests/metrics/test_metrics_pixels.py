@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.evaluation.pixels import mse, psnr, ssim
+from shortrun.metrics.pixels import mse, psnr, ssim
 
 
 def images(seed: int, n: int = 3, c: int = 1, h: int = 8, w: int = 8) -> Tensor:

@@ -22,9 +22,9 @@ step shorter by sqrt(half of the threshold / the excess) would bring it to half 
 import math
 from dataclasses import dataclass
 
-from shortrun.evaluation.calibration import shape_in_words
-from shortrun.evaluation.chains import layer_names
-from shortrun.evaluation.diagnosis import Diagnosis
+from shortrun.diagnosis.calibration import shape_in_words
+from shortrun.diagnosis.chains import layer_names
+from shortrun.diagnosis.measure import Diagnosis
 
 OVERSHOOT, TIMID = 0.1, 0.9
 ENERGY_SHARE = 0.2

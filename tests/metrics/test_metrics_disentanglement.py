@@ -9,13 +9,13 @@ from sklearn.feature_selection import r_regression
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.evaluation.disentanglement import (
+from shortrun.metrics.disentanglement import (
     attribute_predictability,
     dci,
     factor_vae_score,
     mutual_information_gap,
 )
-from shortrun.evaluation.probes import linear_probe, linear_probes
+from shortrun.metrics.probes import linear_probe, linear_probes
 
 N, VALUES = 1200, (2, 3, 4)
 

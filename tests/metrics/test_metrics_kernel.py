@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchmetrics.image.kid import poly_mmd
 
 from shortrun.errors import InputError
-from shortrun.evaluation.feature_matrix import feature_matrix
-from shortrun.evaluation.kernel import kernel_distance, polynomial_mmd
+from shortrun.metrics.feature_matrix import feature_matrix
+from shortrun.metrics.kernel import kernel_distance, polynomial_mmd
 
 
 def draws(n: int, seed: int, shift: float = 0.0) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shortrun.evaluation import diagnose
-from shortrun.evaluation.diagnosis import Diagnosis
+from shortrun.diagnosis import diagnose
+from shortrun.diagnosis.measure import Diagnosis
 from shortrun.learners import ShortRun
 from shortrun.model import Gaussian, Mixture, TopDown
 

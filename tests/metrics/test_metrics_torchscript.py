@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
-from shortrun.evaluation import frechet_distance
-from shortrun.evaluation.feature_matrix import feature_matrix
-from shortrun.evaluation.torchscript import torchscript_features
+from shortrun.metrics import frechet_distance
+from shortrun.metrics.feature_matrix import feature_matrix
+from shortrun.metrics.torchscript import torchscript_features
 
 # PyTorch wants other formats in new code; it still reads this one, which is how networks for figures are passed on
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from shortrun.figures import captioned_rows, heat, shade_missing, titled, write_png
+from shortrun.figures.images import captioned_rows, heat, shade_missing, titled, write_png
 
 
 def test_heat_is_black_at_zero_white_at_the_top_and_ever_lighter() -> None:

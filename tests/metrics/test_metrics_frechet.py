@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
-from shortrun.evaluation import frechet_distance
+from shortrun.metrics import frechet_distance
 
 
 def gaussian_images(n: int, seed: int, spread: Tensor | None = None, mean: float = 0.0) -> Tensor:

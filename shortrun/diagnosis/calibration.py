@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shortrun.evaluation.chains import Shown, layer_names, repeats, silent, walk
+from shortrun.diagnosis.chains import Shown, layer_names, repeats, silent, walk
 from shortrun.learners import ShortRun
 from shortrun.model import TopDown
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -12,16 +11,12 @@ from shortrun.data import Dataset
 from shortrun.errors import InputError
 from shortrun.learners import LatentLearner, Learner
 from shortrun.model import Gaussian
+from shortrun.streams import Use, stream
 
 Figures = dict[str, dict[str, Any]]
 
-TEST, OWN = 3, 1509
-"""What a seed is used for: TEST for the test figures of a training run, OWN for what is measured here alone."""
-INFERENCE, PRIOR, FITTED, SUBSETS, ANNEALING, IMPORTANCE, GAP, PROBE, FACTORS, DRAW = range(10)
-"""The figures; the inference of test images has the numbers of TEST, so that the error is that of result.json."""
 
-
-class Subject(NamedTuple):
+class Assessment(NamedTuple):
     """What is assessed, on what, and with which random numbers."""
 
     learner: Learner
@@ -29,10 +24,9 @@ class Subject(NamedTuple):
     seed: int
     batch_size: int
 
-    def rng(self, use: int) -> torch.Generator:
+    def rng(self, use: Use) -> torch.Generator:
         """Return the random numbers of one figure: they follow from the seed, whatever else is measured."""
-        key = (self.seed, TEST) if use == INFERENCE else (self.seed, OWN, use)
-        return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+        return stream(self.seed, use)
 
     def batches(self, count: int, words: str) -> Iterable[Tensor]:
         """Return the row numbers of batches, with progress on a terminal."""

@@ -19,12 +19,12 @@ from diagnosis_learners import (
 )
 from torch import Tensor
 
+from shortrun.diagnosis import conclusion, diagnose, summary, verdict
+from shortrun.diagnosis.chains import long_run, short_ends, shown_steps, trace, walk
+from shortrun.diagnosis.measure import Diagnosis, plain
+from shortrun.diagnosis.page import draw_diagnosis
+from shortrun.diagnosis.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
 from shortrun.errors import InputError
-from shortrun.evaluation import conclusion, diagnose, summary, verdict
-from shortrun.evaluation.chains import long_run, short_ends, shown_steps, trace, walk
-from shortrun.evaluation.diagnosis import Diagnosis, plain
-from shortrun.evaluation.diagnosis_page import draw_diagnosis
-from shortrun.evaluation.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
 from shortrun.inference import DrawnNoise, StepSize, no_noise, short_run
 
 

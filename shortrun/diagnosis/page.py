@@ -5,11 +5,11 @@ import math
 from matplotlib.axes import Axes
 from PIL import Image
 
-from shortrun.charts import COLOURS, page
-from shortrun.evaluation.calibration import LayerRanks, shape_in_words
-from shortrun.evaluation.chains import layer_names
-from shortrun.evaluation.diagnosis import Diagnosis
-from shortrun.evaluation.summary import chain_in_words
+from shortrun.diagnosis.calibration import LayerRanks, shape_in_words
+from shortrun.diagnosis.chains import layer_names
+from shortrun.diagnosis.measure import Diagnosis
+from shortrun.diagnosis.text import chain_in_words
+from shortrun.figures.charts import COLOURS, page
 from shortrun.inference.diagnostics import BEST_ACCEPTANCE
 
 COLUMNS = 4

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from shortrun.data import Dataset, ImageSet, load_dataset
 from shortrun.errors import InputError
-from shortrun.evaluation import Features, features, own_features
+from shortrun.evaluation import classifier, own_features
+from shortrun.metrics import Features
 
 
 @pytest.fixture
@@ -20,13 +21,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collect the seeds of the trainings that take place."""
     seeds: list[int] = []
-    train = features._train
+    train = classifier._train
 
     def noted(module: Features, images: ImageSet, labels: Tensor, seed: int) -> None:
         seeds.append(seed)
         train(module, images, labels, seed)
 
-    monkeypatch.setattr(features, "_train", noted)
+    monkeypatch.setattr(classifier, "_train", noted)
     return seeds
 
 

@@ -16,7 +16,7 @@ from shortrun.inference.divergence import ESTIMATORS, follow, named
 from shortrun.inference.tuning import LOOK, Space
 from shortrun.learners import ShortRun, frozen
 from shortrun.model.prior import Mixture
-from shortrun.tasks.tune import TUNERS, Chains, divergence_curves, move_step_size, tune
+from shortrun.training.tuning import TUNERS, Chains, divergence_curves, move_step_size, tune
 
 N = 5
 S = 0.4

@@ -1,14 +1,47 @@
-"""The one error that a user's input can cause, and the words it is said in; and how long work is stopped."""
+"""The one error that a user's input can cause, with its fields; and how long work is stopped."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """What the user gave cannot be used: one line that names the argument, what it got and what to write instead.
 
-    The command line prints it without a traceback and exits with code 2; in Python it is a `ValueError`.
+        steps: got 0; write a whole number of at least 1
+
+    argument: the argument's Python name, or its path in a configuration (`model.latents`), or the file it is about;
+    got: what it was given, in words; instead: what to write; problem: what is wrong, where "got ..." would not say
+    it. The fields stay readable on the error. The command line prints the option's name in place of the argument's,
+    without a traceback, and exits with code 2; in Python the error is a `ValueError`.
+
+    >>> InputError("steps", 0, "write a whole number of at least 1").argument
+    'steps'
     """
+
+    def __init__(self, argument: str, got: object = None, instead: str = "", *, problem: str = "") -> None:
+        self.argument, self.got, self.instead = argument, got, instead
+        self.problem = problem or ("" if got is None else f"got {got}")
+        super().__init__(self.said_of(argument))
+
+    def said_of(self, name: str) -> str:
+        """Return the line with another name for the argument, an option of the command line for example."""
+        return f"{name}: " + "; ".join(part for part in (self.problem, self.instead) if part)
+
+    def renamed(self, argument: str) -> "InputError":
+        """Return the same error about an argument of the caller's own, under whose name the value came in."""
+        return InputError(argument, self.got, self.instead, problem=self.problem)
+
+
+@contextmanager
+def renaming(names: Mapping[str, str]) -> Iterator[None]:
+    """Give errors of the block the names that the caller has for the arguments; names: theirs -> the caller's."""
+    try:
+        yield
+    except InputError as error:
+        if error.argument not in names:
+            raise
+        raise error.renamed(names[error.argument]) from None
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)
@@ -28,4 +61,4 @@ def at_least_one(**numbers: int) -> None:
     """Raise InputError where a count is below one."""
     for name, number in numbers.items():
         if number < 1:
-            raise InputError(f"{name}: got {number}; write a whole number of at least 1")
+            raise InputError(name, number, "write a whole number of at least 1")

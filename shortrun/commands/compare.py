@@ -53,10 +53,12 @@ def main(words: list[str]) -> int:
         return 0 if words else 2
     recipe, *rest = words
     if any(word.split("=")[0] == "--learner" for word in rest):
-        raise InputError("--learner: a comparison has several; write --learners short_run vae for example")
+        raise InputError(
+            "--learner", problem="a comparison has several", instead="write --learners short_run vae for example"
+        )
     arguments = parse(recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
-        raise InputError(f"--learners: got {' '.join(arguments.learners) or 'none'}; write each one once")
+        raise InputError("--learners", str(" ".join(arguments.learners) or "none"), "write each one once")
     configs: dict[str, Config] = {}
     for entry in arguments.learners:
         learner, *settings = entry.split(",")
@@ -66,10 +68,10 @@ def main(words: list[str]) -> int:
         elif learner in get_args(LearnerName):
             name, config = learner, parse(recipe, learner, own).alone()
         else:
-            raise InputError(f"--learners: got {learner!r}; {did_you_mean(learner, get_args(LearnerName))}")
+            raise InputError("--learners", f"{learner!r}", str(did_you_mean(learner, get_args(LearnerName))))
         name = re.sub(r"[\s/\\]+", "_", ",".join([name, *settings]))  # it names a folder
         if name in configs:
-            raise InputError(f"--learners: two are named {name}; rename the .toml file")
+            raise InputError("--learners", problem=f"two are named {name}", instead="rename the .toml file")
         configs[name] = config
     for config in configs.values():
         validate(config)
@@ -101,9 +103,9 @@ def options(entry: str, settings: list[str]) -> list[str]:
     for setting in settings:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
-            raise InputError(f"--learners: got {entry!r}; write settings as vae,training.learning-rate=2e-3")
+            raise InputError("--learners", f"{entry!r}", "write settings as vae,training.learning-rate=2e-3")
         if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
-            raise InputError(f"--learners: got {setting!r}; a setting of one learner is one of its recipe's")
+            raise InputError("--learners", f"{setting!r}", "a setting of one learner is one of its recipe's")
         found += [f"--{key.replace('_', '-')}", *value.split()]
     return found
 

@@ -88,10 +88,7 @@ def set_step_size(learner: "ShortRun", arguments: Diagnose) -> None:
     own = learner.step_size
     values = own.values if arguments.step_size is None else arguments.step_size
     decay = own.decay if arguments.step_decay is None else arguments.step_decay
-    try:
-        learner.step_size = StepSize(values, own.latents, decay).to(learner.device)
-    except InputError as error:
-        raise InputError(f"--{str(error).replace('_', '-', 1)}") from None
+    learner.step_size = StepSize(values, own.latents, decay).to(learner.device)
 
 
 def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor", "torch.Tensor", str]:
@@ -101,12 +98,14 @@ def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor
     if arguments.images is not None:
         there = read_own(learner, arguments.images, arguments.fit)
         if len(there) < LEAST:
-            raise InputError(f"--images: there are {len(there)}; give at least {LEAST} images")
+            raise InputError("--images", problem=f"there are {len(there)}", instead=f"give at least {LEAST} images")
         count = how_many(arguments.n, len(there), DEFAULT, "image")
         return there[:count], there[: AGGREGATE * count], "own"
     images, name = read_split(learner, arguments.run, "test")
     if len(images) < LEAST:
-        raise InputError(f"--images: the run has {len(images)} {name} images; give at least {LEAST} of your own")
+        raise InputError(
+            "--images", problem=f"the run has {len(images)} {name} images", instead=f"give at least {LEAST} of your own"
+        )
     count = how_many(arguments.n, len(images), DEFAULT, f"{name} image")
     more = images.take(min(len(images), AGGREGATE * count)).images()
     return more[:count], more, name

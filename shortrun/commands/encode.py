@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     """Parse, infer, write."""
     arguments = tyro.cli(Encode, args=words, prog=COMMAND)
     if arguments.split is not None and arguments.images is not None:
-        raise InputError(f"--split: got {arguments.split} together with --images; write one of the two")
+        raise InputError("--split", f"{arguments.split} together with --images", "write one of the two")
     learner = read_model(arguments)
     folder = choose_folder(arguments, COMMAND, "latents", ["latents.npz"])
     given = read_given(learner, arguments, split=arguments.split or "test")

@@ -8,7 +8,7 @@ import tyro
 
 from shortrun.commands.inputs import ModelArguments, check_at_least, how_many, read_model
 from shortrun.commands.outputs import choose_folder, write_numbers
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,13 @@ SECTIONS = {
     "log p(x)": ("nats", "bits_per_dim", "importance_nats", "annealing_gap"),
 }
 """Titles and how the names of their figures begin; those of draws end with what was drawn from."""
-OPTIONS = {"path": "--features", "input_range": "--features-range", "size": "--features-size"}
+TORCHSCRIPT = {
+    "path": "features",
+    "input_range": "features_range",
+    "size": "features_size",
+    "channels": "features_channels",
+}
+"""Arguments of `torchscript_features` and of the command."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,16 @@ def read_images(learner: "Learner", run: Path) -> "Dataset":
     from shortrun.training.run_folder import open_run
 
     if not (run / "config.toml").is_file():
-        raise InputError(f"{run}: does not say which data it was trained on; write the folder of a run of train")
+        raise InputError(
+            str(run), problem="does not say which data it was trained on", instead="write the folder of a run of train"
+        )
     dataset = read_dataset(open_run(run)[1])
     if learner.description is None or dataset.test.shape != tuple(learner.description.image_shape):
         # the images were given in Python, and the configuration names others
         raise InputError(
-            f"{run}: was not trained on {dataset.name}, which its config.toml names; call shortrun.assess with its data"
+            str(run),
+            problem=f"was not trained on {dataset.name}, which its config.toml names",
+            instead="call shortrun.assess with its data",
         )
     return dataset
 
@@ -142,10 +152,12 @@ def read_factors(path: Path | None, there: int, n: int) -> "torch.Tensor | None"
             factors = file["factors"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         cause = " ".join(str(error).split())[:200]
-        raise InputError(f"--factors: cannot read {path} ({cause}); write an .npz with an array factors") from None
+        raise InputError(
+            "--factors", problem=f"cannot read {path} ({cause})", instead="write an .npz with an array factors"
+        ) from None
     if factors.ndim != 2 or len(factors) != there or not np.issubdtype(factors.dtype, np.integer):
         got = f"{factors.dtype} of {list(factors.shape)}"
-        raise InputError(f"--factors: got {got}; write whole numbers, one row for each of the {there} test images")
+        raise InputError("--factors", got, f"write whole numbers, one row for each of the {there} test images")
     return torch.from_numpy(factors[:n].astype(np.int64))
 
 
@@ -160,21 +172,15 @@ def read_features(arguments: Evaluate, dataset: "Dataset") -> "nn.Module | None"
     if arguments.features == "own":
         for name in options:
             option = f"--features-{name.removeprefix('input_')}"
-            raise InputError(f"{option}: got {options[name]}; it is for a network of yours: add --features PATH")
+            raise InputError(option, str(options[name]), "it is for a network of yours: add --features PATH")
         return None
 
     from shortrun.metrics.feature_matrix import feature_matrix
     from shortrun.metrics.torchscript import torchscript_features
 
-    try:
+    with renaming(TORCHSCRIPT):
         features = torchscript_features(arguments.features, **options)
-    except InputError as error:
-        name, words = str(error).split(":", 1)
-        raise InputError(f"{OPTIONS.get(name, f'--features-{name}')}:{words}") from None
-    try:
         feature_matrix(features, dataset.test.images(slice(0, 2)))
-    except InputError as error:
-        raise InputError(f"--features: {error}") from None
     return features
 
 

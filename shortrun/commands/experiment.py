@@ -59,7 +59,7 @@ def main(words: list[str]) -> int:
         return 0 if words and words[0] in ("-h", "--help") else 2
     name, recipe_name, *rest = words
     if name not in EXPERIMENTS:
-        raise InputError(f"experiment: got {name!r}; {did_you_mean(name, EXPERIMENTS)}")
+        raise InputError("experiment", f"{name!r}", str(did_you_mean(name, EXPERIMENTS)))
     recipe = load_config(recipe_name)
     kind = Figure5 if name == "figure5" else StepSizes
     default = kind(**vars(recipe))

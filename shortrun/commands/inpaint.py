@@ -95,14 +95,14 @@ def check_options(arguments: Inpaint) -> None:
     if own and not Path(arguments.mask).exists() and Path(arguments.mask).suffix == "":
         hint = did_you_mean(arguments.mask, MASKS)
         raise InputError(
-            f"--mask: got {arguments.mask!r}; {hint} (or the path of an image: white observed, black missing)"
+            "--mask", f"{arguments.mask!r}", f"{hint} (or the path of an image: white observed, black missing)"
         )
     taken = () if own else MASKS[arguments.mask]
     given = {"--missing": arguments.missing, "--size": arguments.size, "--keep": arguments.keep}
     for option, value in given.items():
         if value is not None and option not in taken:
             takers = " or ".join(mask for mask, options in MASKS.items() if option in options)
-            raise InputError(f"{option}: got {value}, which --mask {arguments.mask} does not take; it is for {takers}")
+            raise InputError(option, f"{value}, which --mask {arguments.mask} does not take", f"it is for {takers}")
 
 
 def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator") -> "torch.Tensor":
@@ -112,25 +112,24 @@ def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator"
 
     n, _, h, w = shape
     size = arguments.size
-    try:
-        match arguments.mask:
-            case "random":
-                missing = 0.5 if arguments.missing is None else arguments.missing
-                return masks.random_pixels(n, h, w, rng, missing)
-            case "box":
-                return masks.centre_box(n, h, w, size)
-            case "stripes":
-                return masks.stripes(n, h, w, size)
-            case "half":
-                return masks.half(n, h, w, arguments.keep or "left")
-            case "brush":
-                missing = 0.3 if arguments.missing is None else arguments.missing
-                return masks.brush(n, h, w, rng, missing, size)
-    except InputError as error:
-        raise InputError(f"--{error}") from None
+    match arguments.mask:
+        case "random":
+            missing = 0.5 if arguments.missing is None else arguments.missing
+            return masks.random_pixels(n, h, w, rng, missing)
+        case "box":
+            return masks.centre_box(n, h, w, size)
+        case "stripes":
+            return masks.stripes(n, h, w, size)
+        case "half":
+            return masks.half(n, h, w, arguments.keep or "left")
+        case "brush":
+            missing = 0.3 if arguments.missing is None else arguments.missing
+            return masks.brush(n, h, w, rng, missing, size)
     mask = read_mask(Path(arguments.mask), (h, w)).repeat(n, 1, 1, 1)
     if bool((mask > 0.5).all()):
-        raise InputError(f"--mask {arguments.mask}: no pixel is missing; paint those to fill in black")
+        raise InputError(
+            f"--mask {arguments.mask}", problem="no pixel is missing", instead="paint those to fill in black"
+        )
     return mask
 
 

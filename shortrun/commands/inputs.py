@@ -77,7 +77,7 @@ def read_model(arguments: ModelArguments) -> "Learner":
         for name, value in {"--n": arguments.n, "--steps": arguments.steps}.items():
             check_at_least(name, value, 1)
         if arguments.fit and arguments.images is None:
-            raise InputError("--fit: is for images of your own; add --images PATH")
+            raise InputError("--fit", problem="is for images of your own", instead="add --images PATH")
 
     from shortrun.training.processes import choose_device
     from shortrun.training.run_folder import load
@@ -93,7 +93,9 @@ def read_short_run(arguments: ModelArguments) -> "ShortRun":
     learner = read_model(arguments)
     if not isinstance(learner, ShortRun):
         kind = "another learner" if learner.description is None else learner.description.learner
-        raise InputError(f"{arguments.run}: is a model of {kind}; this command is for those of short_run")
+        raise InputError(
+            str(arguments.run), problem=f"is a model of {kind}", instead="this command is for those of short_run"
+        )
     return learner
 
 
@@ -122,7 +124,7 @@ def how_many(asked: int | None, there: int, default: int | None, name: str) -> i
     """Return how many images to take; raise InputError where fewer are there than asked for."""
     if asked is not None and asked > there:
         words = f"there is 1 {name}" if there == 1 else f"there are {there} {name}s"
-        raise InputError(f"--n: got {asked}; {words}: write 1 to {there}")
+        raise InputError("--n", asked, f"{words}: write 1 to {there}")
     return asked or min(default or there, there)
 
 
@@ -147,7 +149,9 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
     from shortrun.training.run_folder import open_run
 
     if not (run / "config.toml").is_file():
-        raise InputError(f"--images: {run} does not say which data it was trained on; add --images PATH")
+        raise InputError(
+            "--images", problem=f"{run} does not say which data it was trained on", instead="add --images PATH"
+        )
     _, config = open_run(run)
     dataset = read_dataset(config)
     chosen = dataset.train if split == "train" else dataset.test
@@ -155,7 +159,9 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
     if chosen.shape != tuple(learner.description.image_shape):
         # the images were given in Python, and the configuration names others
         raise InputError(
-            f"--images: {run} was not trained on {dataset.name}, which its config.toml names; add --images PATH"
+            "--images",
+            problem=f"{run} was not trained on {dataset.name}, which its config.toml names",
+            instead="add --images PATH",
         )
     return chosen, "train" if split == "train" else dataset.split
 
@@ -163,4 +169,4 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
 def check_at_least(name: str, value: int | None, least: int) -> None:
     """Raise InputError where a number is given and too small."""
     if value is not None and value < least:
-        raise InputError(f"{name}: got {value}; write a whole number of at least {least}")
+        raise InputError(name, value, f"write a whole number of at least {least}")

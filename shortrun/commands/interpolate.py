@@ -30,13 +30,13 @@ def main(words: list[str]) -> int:
     arguments = tyro.cli(Interpolate, args=words, prog=COMMAND)
     check_at_least("--columns", arguments.columns, 2)
     if arguments.n is not None and arguments.n % 2:
-        raise InputError(f"--n: got {arguments.n}; write an even number, the images are walked between in pairs")
+        raise InputError("--n", arguments.n, "write an even number, the images are walked between in pairs")
     learner = read_model(arguments)
     names = ["interpolation.png", "interpolation.npz"]
     folder = choose_folder(arguments, COMMAND, "interpolation", names)
     given = read_given(learner, arguments, default=16)
     if len(given.x) < 2:
-        raise InputError("--images: a walk needs two images, there is one; give at least two")
+        raise InputError("--images", problem="a walk needs two images, there is one", instead="give at least two")
 
     import torch
 

@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
     check_at_least("--n", arguments.n, 1)
     learner = read_model(arguments)
     if arguments.source == "fitted" and learner.latent_density is None:
-        raise InputError(f"--from: got fitted; {arguments.run} has no fitted density: write prior")
+        raise InputError("--from", "fitted", f"{arguments.run} has no fitted density: write prior")
     names = ["samples.png", "samples.npz"]
     folder = choose_folder(arguments, COMMAND, "samples", names)
 

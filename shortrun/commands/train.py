@@ -53,12 +53,12 @@ def main(words: list[str]) -> int:
         return 0 if words else 2
     if any(word.split("=")[0] == "--resume" for word in words):
         if not words[0].startswith("-"):
-            raise InputError(f"--resume: a run goes on with its own recipe; drop {words[0]!r}")
+            raise InputError("--resume", problem="a run goes on with its own recipe", instead=f"drop {words[0]!r}")
         arguments = tyro.cli(Resume, args=words, prog="shortrun train")
     else:
         if words[0].startswith("-"):
             raise InputError(
-                f"recipe: got {words[0]!r}; write a recipe's name first: shortrun train digits {words[0]} ..."
+                "recipe", f"{words[0]!r}", f"write a recipe's name first: shortrun train digits {words[0]} ..."
             )
         recipe = load_config(words[0], chosen_learner(words))
         default = Train(**vars(recipe))

@@ -41,9 +41,13 @@ def main(words: list[str]) -> int:
     arguments = tyro.cli(Traverse, args=words, prog=COMMAND)
     check_at_least("--columns", arguments.columns, 1)
     if arguments.coordinate is not None and arguments.layer is None:
-        raise InputError(f"--coordinate: got {arguments.coordinate} without a layer; add --layer")
+        raise InputError("--coordinate", f"{arguments.coordinate} without a layer", "add --layer")
     if arguments.prior and (arguments.images is not None or arguments.steps is not None or arguments.no_noise):
-        raise InputError("--prior: starts from draws; drop --images, --steps and --no-noise, which are for images")
+        raise InputError(
+            "--prior",
+            problem="starts from draws",
+            instead="drop --images, --steps and --no-noise, which are for images",
+        )
     learner = read_model(arguments)
     top = len(learner.latents)
     layers = list(range(top, 0, -1)) if arguments.layer is None else [arguments.layer]
@@ -80,10 +84,7 @@ def check_place(learner: "Learner", arguments: Traverse) -> None:
     from shortrun.tasks.traverse import varied_range
 
     if arguments.layer is not None:
-        try:
-            varied_range(learner, arguments.layer, arguments.coordinate)
-        except InputError as error:
-            raise InputError(f"--{error}") from None
+        varied_range(learner, arguments.layer, arguments.coordinate)
 
 
 def find_starts(

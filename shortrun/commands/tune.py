@@ -45,10 +45,10 @@ def main(words: list[str]) -> int:
     """Parse, tune, print, draw, write."""
     arguments = tyro.cli(Tune, args=words, prog=COMMAND)
     if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
-        raise InputError(f"--estimators: got {' '.join(arguments.estimators) or 'none'}; write each one once")
+        raise InputError("--estimators", str(" ".join(arguments.estimators) or "none"), "write each one once")
     for s in arguments.step_sizes:
         if not 0 < s < math.inf:
-            raise InputError(f"--step-sizes: got {s}; write positive numbers, 0.05 0.1 0.2 for example")
+            raise InputError("--step-sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
     learner = read_short_run(arguments)
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
@@ -59,7 +59,11 @@ def main(words: list[str]) -> int:
     learner.steps = arguments.steps or learner.steps
     learner.noise = learner.noise and not arguments.no_noise
     if not learner.noise and arguments.estimators != ("conditional",):
-        raise InputError("--estimators: without noise the chain's density is the conditional one; write conditional")
+        raise InputError(
+            "--estimators",
+            problem="without noise the chain's density is the conditional one",
+            instead="write conditional",
+        )
     print(f"{len(given.x)} {given.name}s, {learner.steps} steps", flush=True)
     curves = divergence_curves(
         learner,

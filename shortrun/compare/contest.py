@@ -123,12 +123,16 @@ def checked(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_
         ("--points", points, 0),
     ):
         if count < least:
-            raise InputError(f"{option}: got {count}; write a whole number of at least {least}")
+            raise InputError(option, count, f"write a whole number of at least {least}")
     require_metrics()
     first, *others = configs.items()
     for name, config in others:
         if config.data != first[1].data:
-            raise InputError(f"--learners: {name} has other images than {first[0]}; compare models of the same data")
+            raise InputError(
+                "--learners",
+                problem=f"{name} has other images than {first[0]}",
+                instead="compare models of the same data",
+            )
 
 
 def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures: Mapping[str, int]) -> list[str]:
@@ -145,21 +149,31 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         if there["budget"] != wanted["budget"]:
-            raise InputError(f"--out: {out} holds a comparison at {there['budget']}; write another folder")
+            raise InputError(
+                "--out", problem=f"{out} holds a comparison at {there['budget']}", instead="write another folder"
+            )
         for name, count in measures.items():
             if there["measures"][name] != count:
                 option = f"--{name.replace('_', '-')} {there['measures'][name]}"
-                raise InputError(f"--out: {out} holds a comparison with {option}; write that, or another folder")
+                raise InputError(
+                    "--out", problem=f"{out} holds a comparison with {option}", instead="write that, or another folder"
+                )
         data = to_mapping(next(iter(configs.values())).data)
         if any(config["data"] != data for config in there["configs"].values()):
-            raise InputError(f"--out: {out} holds a comparison on other images; write another folder")
+            raise InputError(
+                "--out", problem=f"{out} holds a comparison on other images", instead="write another folder"
+            )
         for name in there["configs"].keys() & wanted["configs"].keys():
             if there["configs"][name] != wanted["configs"][name]:
-                raise InputError(f"--out: {out} holds a comparison with other settings of {name}; write another folder")
+                raise InputError(
+                    "--out",
+                    problem=f"{out} holds a comparison with other settings of {name}",
+                    instead="write another folder",
+                )
         # learners may be added to a comparison, and it may be called for some of them
         wanted["configs"] = {**there["configs"], **wanted["configs"]}
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"--out: {out} is not empty and holds no comparison; write a new folder")
+        raise InputError("--out", problem=f"{out} is not empty and holds no comparison", instead="write a new folder")
     write_json(path, wanted)
     return list(wanted["configs"])
 

@@ -36,7 +36,7 @@ def validate(config: Config) -> None:
     ]
     for name, count in at_least_one:
         if count is not None and count < 1:
-            raise InputError(f"{name}: got {count}; write a whole number of at least 1")
+            raise InputError(name, count, "write a whole number of at least 1")
     positive = [
         ("model.sigma", model.sigma),
         ("inference.tuning.start", inference.tuning.start),  # before the step sizes, which may be it
@@ -51,45 +51,50 @@ def validate(config: Config) -> None:
     ]
     for name, value in positive:
         if not 0 < value < math.inf:
-            raise InputError(f"{name}: got {value}; write a positive number")
+            raise InputError(name, value, "write a positive number")
     check_tuning(inference, training, sum(model.latents))
     if not model.latents:
-        raise InputError("model.latents: got none; write one size for each layer, top down, 8 16 32 for example")
+        raise InputError("model.latents", "none", "write one size for each layer, top down, 8 16 32 for example")
     if len(step_sizes) not in (1, len(model.latents)):
         raise InputError(
-            f"inference.step-size: got {len(step_sizes)} values for {len(model.latents)} layers; "
-            "write one, or one for each layer, top down"
+            "inference.step-size",
+            f"{len(step_sizes)} values for {len(model.latents)} layers",
+            "write one, or one for each layer, top down",
         )
     if not 0 < data.test_fraction < 1:
-        raise InputError(f"data.test-fraction: got {data.test_fraction}; write a number between 0 and 1")
+        raise InputError("data.test-fraction", data.test_fraction, "write a number between 0 and 1")
     if not 0 <= training.ema_decay < 1:
-        raise InputError(f"training.ema-decay: got {training.ema_decay}; write a number from 0 up to, not including, 1")
+        raise InputError("training.ema-decay", training.ema_decay, "write a number from 0 up to, not including, 1")
     if training.fit_images and training.fit_images < 10:
-        raise InputError(f"training.fit-images: got {training.fit_images}; write 0 for none, or at least 10")
+        raise InputError("training.fit-images", training.fit_images, "write 0 for none, or at least 10")
     if inference.retries < 0:
-        raise InputError(f"inference.retries: got {inference.retries}; write 0 or more")
+        raise InputError("inference.retries", inference.retries, "write 0 or more")
     if inference.candidates < 1:
         raise InputError(
-            f"inference.candidates: got {inference.candidates}; write 1 for a start from the prior, or how many draws "
-            "of it to choose the start among, 256 for example"
+            "inference.candidates",
+            inference.candidates,
+            ("write 1 for a start from the prior, or how many draws of it to choose the start among, 256 for example"),
         )
     if not 0 <= training.seed < 2**63:
-        raise InputError(f"seed: got {training.seed}; write a whole number from 0 up to, not including, 2^63")
+        raise InputError("seed", training.seed, "write a whole number from 0 up to, not including, 2^63")
     if model.likelihood != "gaussian" and (model.learn_sigma or training.sigma_schedule):
         raise InputError(
-            f"model.likelihood: got {model.likelihood}, which has no sigma; drop model.learn-sigma and "
-            "training.sigma-schedule, or choose gaussian"
+            "model.likelihood",
+            f"{model.likelihood}, which has no sigma",
+            "drop model.learn-sigma and training.sigma-schedule, or choose gaussian",
         )
     if model.learn_sigma and training.sigma_schedule:
-        raise InputError("training.sigma-schedule: sigma is learned (model.learn-sigma); write one or the other")
+        raise InputError(
+            "training.sigma-schedule", problem="sigma is learned (model.learn-sigma)", instead="write one or the other"
+        )
     check_learner(config)
     for name in ("learning_rate_schedule", "sigma_schedule", "step_size_schedule", "kl_schedule"):
         if not all(0 <= value < math.inf for _, value in getattr(training, name)):
-            raise InputError(f"training.{name.replace('_', '-')}: got a negative or infinite value; write 0 or more")
+            raise InputError(f"training.{name.replace('_', '-')}", "a negative or infinite value", "write 0 or more")
         at = [share for share, _ in getattr(training, name)]
         if at != sorted(at) or any(not 0 <= share <= 1 for share in at):
             raise InputError(
-                f"training.{name.replace('_', '-')}: got shares {at}; write them in [0, 1] and in rising order"
+                f"training.{name.replace('_', '-')}", f"shares {at}", "write them in [0, 1] and in rising order"
             )
 
 
@@ -97,24 +102,29 @@ def check_tuning(inference: InferenceConfig, training: TrainingConfig, latents: 
     """Check how the step size is to be tuned; raise InputError for the first value that cannot be."""
     tuning = inference.tuning
     if tuning.images < 2:
-        raise InputError(f"inference.tuning.images: got {tuning.images}; write a whole number of at least 2")
+        raise InputError("inference.tuning.images", tuning.images, "write a whole number of at least 2")
     if not tuning.share < 1:
-        raise InputError(
-            f"inference.tuning.share: got {tuning.share}; write a number between 0 and 1, 0.08 for example"
-        )
+        raise InputError("inference.tuning.share", tuning.share, "write a number between 0 and 1, 0.08 for example")
     if tuning.tuner == "acceptance" and tuning.over != "one":
-        raise InputError(f"inference.tuning.over: got {tuning.over}; acceptance tunes one step size: write one")
+        raise InputError("inference.tuning.over", tuning.over, "acceptance tunes one step size: write one")
     if latents > DENSE and (tuning.tuner, tuning.estimator) == ("gradient", "conditional"):
         raise InputError(
-            f"inference.tuning.tuner: got gradient for the conditional estimator of {latents} latents, which has no "
-            f"reliable derivative beyond {DENSE}; write grid, or take marginal"
+            "inference.tuning.tuner",
+            (
+                f"gradient for the conditional estimator of {latents} latents, which has no reliable "
+                f"derivative beyond {DENSE}"
+            ),
+            "write grid, or take marginal",
         )
     if inference.tuned and training.step_size_schedule:
-        raise InputError("training.step-size-schedule: the step size is tuned; write one or the other")
+        raise InputError(
+            "training.step-size-schedule", problem="the step size is tuned", instead="write one or the other"
+        )
     if inference.tuned and not inference.noise and (tuning.estimator != "conditional" or tuning.tuner == "acceptance"):
         raise InputError(
-            "inference.noise: without noise the chain's density is the conditional one; write "
-            "inference.tuning.estimator = conditional and a tuner of grid or gradient"
+            "inference.noise",
+            problem="without noise the chain's density is the conditional one",
+            instead="write inference.tuning.estimator = conditional and a tuner of grid or gradient",
         )
 
 
@@ -124,23 +134,37 @@ def check_learner(config: Config) -> None:
     wanted = {"ladder_vae": "conditional", "vlae": "ladder"}.get(learner)
     if wanted is not None and model.parameterization != wanted:
         raise InputError(
-            f"model.parameterization: got {model.parameterization}; the learner {learner} is defined for {wanted}: "
-            f"add --model.parameterization {wanted}"
+            "model.parameterization",
+            model.parameterization,
+            f"the learner {learner} is defined for {wanted}: add --model.parameterization {wanted}",
         )
     if learner == "glow" and (training.sigma_schedule or model.prior != "normal"):
-        raise InputError("learner: glow has neither sigma nor a prior to learn; drop those settings")
+        raise InputError(
+            "learner", problem="glow has neither sigma nor a prior to learn", instead="drop those settings"
+        )
     if learner != "short_run" and inference.tuned:
-        raise InputError(f"inference.step-size: only short_run tunes it while learning, not {learner}; write a number")
+        raise InputError(
+            "inference.step-size",
+            problem=f"only short_run tunes it while learning, not {learner}",
+            instead="write a number",
+        )
     if learner not in ("short_run", "persistent") and training.step_size_schedule:
-        raise InputError(f"training.step-size-schedule: {learner} takes no Langevin steps; drop it")
+        raise InputError("training.step-size-schedule", problem=f"{learner} takes no Langevin steps", instead="drop it")
     if learner not in ("vae", "ladder_vae", "vlae") and training.kl_schedule:
-        raise InputError(f"training.kl-schedule: {learner} has no encoder; drop it, or choose vae, ladder_vae or vlae")
+        raise InputError(
+            "training.kl-schedule",
+            problem=f"{learner} has no encoder",
+            instead="drop it, or choose vae, ladder_vae or vlae",
+        )
     if model.prior == "mixture" and inference.tuned and inference.tuning.tuner == "acceptance":
         raise InputError(
-            "inference.tuning.tuner: by acceptance the steps and a learned mixture drive each other up; write grid or "
-            "gradient, a number for inference.step-size, or model.prior = normal"
+            "inference.tuning.tuner",
+            problem="by acceptance the steps and a learned mixture drive each other up",
+            instead="write grid or gradient, a number for inference.step-size, or model.prior = normal",
         )
     if inference.candidates > 1 and learner not in ("short_run", "persistent"):
-        raise InputError(f"inference.candidates: {learner} starts no chains; drop it")
+        raise InputError("inference.candidates", problem=f"{learner} starts no chains", instead="drop it")
     if model.prior == "mixture" and learner not in ("short_run", "persistent"):
-        raise InputError(f"model.prior: {learner} has the divergence from N(0, I) in closed form; write normal")
+        raise InputError(
+            "model.prior", problem=f"{learner} has the divergence from N(0, I) in closed form", instead="write normal"
+        )

@@ -31,15 +31,21 @@ def load_config(recipe: str, learner: str | None = None) -> Config:
         path = Path(recipe)
         if path.suffix != ".toml":
             raise InputError(
-                f"recipe: got {recipe!r}; {did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
+                "recipe", f"{recipe!r}", f"{did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
             )
         if not path.is_file():
-            raise InputError(f"recipe: {recipe} does not exist; write the path of a .toml file or a recipe's name")
+            raise InputError(
+                "recipe",
+                problem=f"{recipe} does not exist",
+                instead="write the path of a .toml file or a recipe's name",
+            )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"recipe: {path} is not TOML ({error}); see the recipes that `shortrun train --help` names"
+            "recipe",
+            problem=f"{path} is not TOML ({error})",
+            instead="see the recipes that `shortrun train --help` names",
         ) from None
     config = from_mapping(Config, _for_learner(values, learner), "")
     validate(config)
@@ -52,7 +58,7 @@ def _for_learner(values: dict[str, Any], learner: str | None) -> dict[str, Any]:
     chosen = values.get("learner", "short_run") if learner is None else learner
     for name, where in [(chosen, "learner"), *((table, "learners") for table in tables)]:
         if name not in get_args(LearnerName):
-            raise InputError(f"{where}: got {name!r}; {did_you_mean(str(name), get_args(LearnerName))}")
+            raise InputError(where, f"{name!r}", str(did_you_mean(str(name), get_args(LearnerName))))
     for name, table in tables.items():
         # each table is read once, so that a wrong word in it is found whichever learner is chosen
         from_mapping(Config, table, f"learners.{name}")

@@ -30,7 +30,7 @@ def read_arrays(path: Path, argument: str, roles: tuple[str, ...] = ROLES) -> di
     """
     subject = f"{argument} {path}"
     if not path.is_file():
-        raise InputError(f"{subject}: no such file")
+        raise InputError(subject, problem="no such file")
     try:
         match path.suffix.lower():
             case ".npz":
@@ -43,7 +43,7 @@ def read_arrays(path: Path, argument: str, roles: tuple[str, ...] = ROLES) -> di
                 return {"x": _read_idx(path, subject)}
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{subject}: the file is damaged or cannot be read ({reason(error)}): copy it again"
+            subject, problem=f"the file is damaged or cannot be read ({reason(error)})", instead="copy it again"
         ) from error
 
 
@@ -54,7 +54,7 @@ def read_idx(path: Path, argument: str) -> np.ndarray:
 
 def _read_npz(path: Path, subject: str, roles: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{subject}: the file is not an .npz archive, or was cut short: copy it again")
+        raise InputError(subject, problem="the file is not an .npz archive, or was cut short", instead="copy it again")
     with np.load(path, allow_pickle=False) as archive:
         keys = _roles(archive.files, subject)
         return {role: _member(archive, key, subject) for role, key in keys.items() if role in roles}
@@ -65,7 +65,7 @@ def _member(archive: np.lib.npyio.NpzFile, key: str, subject: str) -> np.ndarray
         return archive[key]
     except ValueError as error:
         # numpy says this for Python objects, which it would have to unpickle, and for a broken header
-        raise InputError(f"{subject}: {key!r} is not a plain array of numbers ({reason(error)})") from error
+        raise InputError(subject, problem=f"{key!r} is not a plain array of numbers ({reason(error)})") from error
 
 
 def _roles(names: Iterable[str], subject: str) -> dict[str, str]:
@@ -82,8 +82,9 @@ def _roles(names: Iterable[str], subject: str) -> dict[str, str]:
         if len(others) != 1:
             found = ", ".join(names) or "none"
             raise InputError(
-                f"{subject}: it is not clear which array holds the images (arrays: {found}): "
-                "name them train_x and test_x, or x"
+                subject,
+                problem=f"it is not clear which array holds the images (arrays: {found})",
+                instead="name them train_x and test_x, or x",
             )
         images = others[0]
     return {"x": images} if labels is None else {"x": images, "y": labels}
@@ -95,10 +96,10 @@ def _read_npy(path: Path, subject: str) -> np.ndarray:
             array = np.load(file, allow_pickle=False)
     except ValueError as error:
         raise InputError(
-            f"{subject}: the file is not a plain .npy array, or was cut short ({reason(error)})"
+            subject, problem=f"the file is not a plain .npy array, or was cut short ({reason(error)})"
         ) from error
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{subject}: the file is an .npz archive: rename it to .npz")
+        raise InputError(subject, problem="the file is an .npz archive", instead="rename it to .npz")
     return array
 
 
@@ -109,13 +110,17 @@ def _read_mat(path: Path, subject: str) -> dict[str, np.ndarray]:
     try:
         arrays = loadmat(path, variable_names=["X", "y"])
     except NotImplementedError as error:
-        raise InputError(f"{subject}: a MATLAB 7.3 file, which is not read here: save it with -v7") from error
+        raise InputError(
+            subject, problem="a MATLAB 7.3 file, which is not read here", instead="save it with -v7"
+        ) from error
     except (MatReadError, ValueError, TypeError, LookupError, OverflowError, MemoryError, struct.error) as error:
-        raise InputError(f"{subject}: the file is damaged or not a .mat file ({reason(error)})") from error
+        raise InputError(subject, problem=f"the file is damaged or not a .mat file ({reason(error)})") from error
     found = arrays.get("X")
     if found is None or found.ndim != 4 or found.shape[2] not in (1, 3):
         shape = "no X" if found is None else f"an X of shape {'x'.join(map(str, found.shape))}"
-        raise InputError(f"{subject}: it has {shape}: SVHN's layout is wanted, X (h, w, c, n) and y (n, 1)")
+        raise InputError(
+            subject, problem=f"it has {shape}", instead="SVHN's layout is wanted, X (h, w, c, n) and y (n, 1)"
+        )
     result = {"x": found.transpose(3, 0, 1, 2)}
     if "y" in arrays:
         labels = arrays["y"].reshape(-1)
@@ -129,16 +134,20 @@ def _read_idx(path: Path, subject: str) -> np.ndarray:
         data = gzip.decompress(data)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or data[3] == 0:
         raise InputError(
-            f"{subject}: not an idx file (it starts with 0x{data[:4].hex()}): give .npz, .npy, .mat or idx(.gz)"
+            subject,
+            problem=f"not an idx file (it starts with 0x{data[:4].hex()})",
+            instead="give .npz, .npy, .mat or idx(.gz)",
         )
     header = 4 + 4 * data[3]
     if len(data) < header:
-        raise InputError(f"{subject}: the idx file ends within its header: copy it again")
+        raise InputError(subject, problem="the idx file ends within its header", instead="copy it again")
     shape = struct.unpack(f">{data[3]}I", data[4:header])
     dtype = np.dtype(IDX_TYPES[data[2]])
     wanted = header + dtype.itemsize * int(np.prod(shape, dtype=object))
     if len(data) != wanted:
         raise InputError(
-            f"{subject}: the idx file has {len(data)} bytes where its header promises {wanted}: copy it again"
+            subject,
+            problem=f"the idx file has {len(data)} bytes where its header promises {wanted}",
+            instead="copy it again",
         )
     return np.frombuffer(data, dtype, offset=header).reshape(shape)

@@ -76,6 +76,7 @@ def _fetch_file(name: str, file: str, folder: Path) -> None:
         except ValueError:
             failures.append(f"the checksum of what {mirror} sent is not that of the published file")
     raise InputError(
-        f"{SOURCE} {name}: cannot download {file} ({'; '.join(failures)}): "
-        f"put {', '.join(download.md5)} or {name}.npz into a folder and give it as {DATA_DIR}"
+        f"{SOURCE} {name}",
+        problem=f"cannot download {file} ({'; '.join(failures)})",
+        instead=f"put {', '.join(download.md5)} or {name}.npz into a folder and give it as {DATA_DIR}",
     )

@@ -38,7 +38,7 @@ def list_images(folder: Path, argument: str) -> list[Path]:
     """Return all image files under a folder, sorted; raises InputError where there are none."""
     paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and path.is_file())
     if not paths:
-        raise InputError(f"{argument} {folder}: no images in this folder (png, jpg, bmp, webp, gif, tiff)")
+        raise InputError(f"{argument} {folder}", problem="no images in this folder (png, jpg, bmp, webp, gif, tiff)")
     return paths
 
 
@@ -62,8 +62,9 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
     for there, absent in ((train, "test"), (test, "train")):
         if there.is_dir():
             raise InputError(
-                f"{SOURCE} {folder}: it has a folder {there.name!r} and none named {absent!r}: add it, "
-                f"or give {there} to have it split"
+                f"{SOURCE} {folder}",
+                problem=f"it has a folder {there.name!r} and none named {absent!r}",
+                instead=f"add it, or give {there} to have it split",
             )
     paths = list_images(folder, SOURCE)
     classes = _classes(paths, folder)
@@ -79,19 +80,21 @@ def list_celeba(data_dir: Path, selection: Selection) -> tuple[ImageFiles, Image
     (celeba/). Raises InputError where the images, the partition file or a listed image is missing.
     """
     if not data_dir.is_dir():
-        raise InputError(f"{DATA_DIR} {data_dir}: no such folder: {CELEBA_HINT}")
+        raise InputError(f"{DATA_DIR} {data_dir}", problem="no such folder", instead=CELEBA_HINT)
     places = [base / sub for base in (data_dir, data_dir / "celeba") for sub in ("", "Img", "Eval")]
     folders = [place / "img_align_celeba" for place in places if (place / "img_align_celeba").is_dir()]
     if not folders:
         zipped = any((place / "img_align_celeba.zip").is_file() for place in places)
         advice = "unpack img_align_celeba.zip there" if zipped else CELEBA_HINT
-        raise InputError(f"{DATA_DIR} {data_dir}: the folder img_align_celeba is missing: {advice}")
+        raise InputError(f"{DATA_DIR} {data_dir}", problem="the folder img_align_celeba is missing", instead=advice)
     nested = folders[0] / "img_align_celeba"
     images = nested if nested.is_dir() else folders[0]
     names = (place / f"list_eval_partition.{suffix}" for place in places for suffix in ("txt", "csv"))
     partition = next((name for name in names if name.is_file()), None)
     if partition is None:
-        raise InputError(f"{DATA_DIR} {data_dir}: the file list_eval_partition.txt is missing: {CELEBA_HINT}")
+        raise InputError(
+            f"{DATA_DIR} {data_dir}", problem="the file list_eval_partition.txt is missing", instead=CELEBA_HINT
+        )
     parts = _read_partition(partition)
     keep_train, keep_test = selection.counts(len(parts["0"]), len(parts["2"]))
     train = [images / name for name in parts["0"][:keep_train]]
@@ -99,8 +102,12 @@ def list_celeba(data_dir: Path, selection: Selection) -> tuple[ImageFiles, Image
     absent = [path for path in (*train, *test) if not path.is_file()]
     if absent:
         raise InputError(
-            f"{DATA_DIR} {data_dir}: {len(absent)} of {len(train) + len(test)} images that {partition.name} lists are "
-            f"missing, the first is {absent[0]}: unpack img_align_celeba again"
+            f"{DATA_DIR} {data_dir}",
+            problem=(
+                f"{len(absent)} of {len(train) + len(test)} images that {partition.name} lists are "
+                f"missing, the first is {absent[0]}"
+            ),
+            instead="unpack img_align_celeba again",
         )
     return ImageFiles(train), ImageFiles(test)
 
@@ -134,16 +141,22 @@ def _read_partition(path: Path) -> dict[str, list[str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, delimiter="," if path.suffix == ".csv" else " ", skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{DATA_DIR} {path}: not a text file of lines such as '000001.jpg 0'") from error
+        raise InputError(f"{DATA_DIR} {path}", problem="not a text file of lines such as '000001.jpg 0'") from error
     for number, row in enumerate(rows, 1):
         row = [field for field in row if field]
         if not row or (number == 1 and row[0] == "image_id"):
             continue
         if len(row) != 2 or row[1] not in parts:
-            raise InputError(f"{DATA_DIR} {path}: line {number} is {' '.join(row)!r}: '000001.jpg 0' is the form")
+            raise InputError(
+                f"{DATA_DIR} {path}",
+                problem=f"line {number} is {' '.join(row)!r}",
+                instead="'000001.jpg 0' is the form",
+            )
         parts[row[1]].append(row[0])
     if not parts["0"] or not parts["2"]:
         raise InputError(
-            f"{DATA_DIR} {path}: it lists no train (0) or no test (2) images: copy the official file again"
+            f"{DATA_DIR} {path}",
+            problem="it lists no train (0) or no test (2) images",
+            instead="copy the official file again",
         )
     return parts

@@ -26,9 +26,9 @@ class Framing:
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 1:
-            raise InputError(f"{CROP} {self.crop}: give 1 pixel or more")
+            raise InputError(f"{CROP} {self.crop}", problem="give 1 pixel or more")
         if self.size is not None and min(self.size) < 1:
-            raise InputError(f"{IMAGE_SIZE} {min(self.size)}: give 1 pixel or more")
+            raise InputError(f"{IMAGE_SIZE} {min(self.size)}", problem="give 1 pixel or more")
 
     def box(self, height: int, width: int, subject: str) -> tuple[int, int, int, int]:
         """Return (top, left, height, width) of the crop; raises InputError that names `subject` where it is smaller."""
@@ -36,8 +36,9 @@ class Framing:
         if self.crop is not None:
             if self.crop > min(height, width):
                 raise InputError(
-                    f"{CROP} {self.crop}: {subject} is only {height}x{width} (height x width): "
-                    f"give at most {min(height, width)}"
+                    f"{CROP} {self.crop}",
+                    problem=f"{subject} is only {height}x{width} (height x width)",
+                    instead=f"give at most {min(height, width)}",
                 )
             kept_height = kept_width = self.crop
         elif self.size is not None:

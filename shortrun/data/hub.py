@@ -32,7 +32,9 @@ def read_hub(source: str, selection: Selection, framing: Framing) -> tuple[Image
     splits = _load(source)
     train = splits.get("train")
     if train is None:
-        raise InputError(f"{SOURCE} {source}: it has no split named train (splits: {', '.join(splits)})")
+        raise InputError(
+            f"{SOURCE} {source}", problem="it has no split named train (splits", instead=f"{', '.join(splits)})"
+        )
     test = next((splits[name] for name in TEST_NAMES if name in splits), None)
     if test is None:
         train_rows, test_rows = selection.split(len(train), f"{SOURCE} {source}")
@@ -55,19 +57,23 @@ def _load(source: str) -> "dict[str, datasets.Dataset]":
     try:
         import datasets
     except ImportError as error:
-        raise InputError(f"{SOURCE} {source}: this needs another package: pip install 'shortrun[hub]'") from error
+        raise InputError(
+            f"{SOURCE} {source}", problem="this needs another package", instead="pip install 'shortrun[hub]'"
+        ) from error
 
     name, _, config = source.removeprefix("hub:").partition(":")
     folder = Path(source.removeprefix("hub:")).expanduser()
     if name and folder.exists():  # a folder's name may have a colon in it
         name, config = str(folder), ""
     if not name:
-        raise InputError(f"{SOURCE} {source}: give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
+        raise InputError(f"{SOURCE} {source}", problem="give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
     try:
         return {str(split): part for split, part in datasets.load_dataset(name, config or None).items()}
     except Exception as error:  # the library raises its own and many others' errors, all about what was asked for
         raise InputError(
-            f"{SOURCE} {source}: datasets cannot load it ({reason(error)}): check the name, the config and the network"
+            f"{SOURCE} {source}",
+            problem=f"datasets cannot load it ({reason(error)})",
+            instead="check the name, the config and the network",
         ) from error
 
 
@@ -77,7 +83,9 @@ def _image_column(part: "datasets.Dataset", source: str) -> str:
     for name, feature in part.features.items():
         if isinstance(feature, datasets.Image):
             return name
-    raise InputError(f"{SOURCE} {source}: no column of type Image (columns: {', '.join(part.column_names)})")
+    raise InputError(
+        f"{SOURCE} {source}", problem="no column of type Image (columns", instead=f"{', '.join(part.column_names)})"
+    )
 
 
 def _framed_rows(
@@ -88,9 +96,9 @@ def _framed_rows(
         try:
             picture = part[row][column]
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{SOURCE} {name}: the image is damaged ({reason(error)})") from error
+            raise InputError(f"{SOURCE} {name}", problem=f"the image is damaged ({reason(error)})") from error
         if picture is None:
-            raise InputError(f"{SOURCE} {name}: the image is missing")
+            raise InputError(f"{SOURCE} {name}", problem="the image is missing")
         yield name, frame(picture, framing, f"{SOURCE} {name}")
 
 

@@ -25,13 +25,16 @@ class ImageSet:
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.pixels.dtype == torch.float32):
             raise InputError(
-                f"ImageSet: {self.pixels.dtype} pixels with levels={self.levels}: "
-                "give uint8 pixels with levels, or float32 pixels in [-1, 1] without"
+                "ImageSet",
+                problem=f"{self.pixels.dtype} pixels with levels={self.levels}",
+                instead="give uint8 pixels with levels, or float32 pixels in [-1, 1] without",
             )
         if self.levels is not None and not 2 <= self.levels <= 256:
-            raise InputError(f"ImageSet: levels={self.levels}: give 2 to 256")
+            raise InputError("ImageSet", problem=f"levels={self.levels}", instead="give 2 to 256")
         if self.labels is not None and len(self.labels) != len(self.pixels):
-            raise InputError(f"ImageSet: {len(self.labels)} labels for {len(self.pixels)} images: give one each")
+            raise InputError(
+                "ImageSet", problem=f"{len(self.labels)} labels for {len(self.pixels)} images", instead="give one each"
+            )
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -59,7 +62,9 @@ class ImageSet:
     def take(self, n: int) -> "ImageSet":
         """Return the set of the first n images, 1 <= n <= len(self); else raises InputError."""
         if not 1 <= n <= len(self):
-            raise InputError(f"take({n}): the set has {len(self)} images: choose 1 to {len(self)}")
+            raise InputError(
+                f"take({n})", problem=f"the set has {len(self)} images", instead=f"choose 1 to {len(self)}"
+            )
         return self.select(slice(n))
 
     def binarized(self) -> "ImageSet":
@@ -91,7 +96,7 @@ class Dataset:
         and on n alone. Raises InputError for another n.
         """
         if not 1 <= n < len(self.train):
-            raise InputError(f"data.held-out: got {n} of {len(self.train)} training images; write fewer, at least 1")
+            raise InputError("data.held-out", f"{n} of {len(self.train)} training images", "write fewer, at least 1")
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
         return Dataset(self.name, train, held, "held-out train")
@@ -101,7 +106,10 @@ def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:
     """Return the labels (n,) of a set; raises InputError that names the data set where it has none."""
     if image_set.labels is None:
         raise InputError(
-            f"--data.source {name}: it has no labels, which are needed here: "
-            "give train_y and test_y in the .npz, one sub-folder per class, or a named data set such as digits"
+            f"--data.source {name}",
+            problem="it has no labels, which are needed here",
+            instead=(
+                "give train_y and test_y in the .npz, one sub-folder per class, or a named data set such as digits"
+            ),
         )
     return image_set.labels

@@ -21,16 +21,16 @@ def channels_first(array: np.ndarray, subject: str) -> np.ndarray:
     wanted = "give (n, h, w), (n, h, w, c) or (n, c, h, w) with c = 1 or 3"
     found = f"{subject}: an array of shape {'x'.join(map(str, array.shape)) or 'scalar'}"
     if array.size == 0:
-        raise InputError(f"{found} holds no images: {wanted}")
+        raise InputError(f"{found} holds no images", problem=wanted)
     if array.ndim == 3:
         if array.shape[2] in (1, 3):
-            raise InputError(f"{found} looks like one image: {wanted}, so array[None] for one")
+            raise InputError(f"{found} looks like one image", problem=f"{wanted}, so array[None] for one")
         return array[:, None]
     if array.ndim == 4 and array.shape[3] in (1, 3):
         return array.transpose(0, 3, 1, 2)
     if array.ndim == 4 and array.shape[1] in (1, 3):
         return array
-    raise InputError(f"{found} is not a set of grey or colour images: {wanted}")
+    raise InputError(f"{found} is not a set of grey or colour images", problem=wanted)
 
 
 def image_sets(arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], subject: str) -> tuple[ImageSet, ...]:
@@ -44,8 +44,12 @@ def image_sets(arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None]
     for other in arrays[1:]:
         if other.shape[1:] != first.shape[1:] or other.dtype.kind != first.dtype.kind:
             raise InputError(
-                f"{subject}: the train images are {first.dtype} {_by(first)}, the test images {other.dtype} "
-                f"{_by(other)} (channels x height x width): make them alike"
+                subject,
+                problem=(
+                    f"the train images are {first.dtype} {_by(first)}, the test images {other.dtype} {_by(other)}"
+                    " (channels x height x width)"
+                ),
+                instead="make them alike",
             )
     if first.dtype.kind == "b":
         pixels, levels = arrays, 2
@@ -54,7 +58,7 @@ def image_sets(arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None]
     elif first.dtype.kind == "f":
         pixels, levels = _signed(arrays, subject), None
     else:
-        raise InputError(f"{subject}: images of type {first.dtype}: give uint8, bool or float")
+        raise InputError(subject, problem=f"images of type {first.dtype}", instead="give uint8, bool or float")
     kind = np.float32 if levels is None else np.uint8
     return tuple(
         ImageSet(
@@ -69,9 +73,15 @@ def image_sets(arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None]
 def as_labels(array: np.ndarray, n: int, subject: str) -> Int64[Tensor, "n"]:
     """Return whole-number labels (n,) or (n, 1) as int64; raises InputError, which starts with `subject`."""
     if array.shape not in ((n,), (n, 1)):
-        raise InputError(f"{subject}: labels of shape {'x'.join(map(str, array.shape))} for {n} images: give one each")
+        raise InputError(
+            subject,
+            problem=f"labels of shape {'x'.join(map(str, array.shape))} for {n} images",
+            instead="give one each",
+        )
     if array.dtype.kind not in "iufb" or not np.array_equal(array, np.trunc(array.astype(np.float64))):
-        raise InputError(f"{subject}: labels of type {array.dtype} that are not whole numbers: give integers")
+        raise InputError(
+            subject, problem=f"labels of type {array.dtype} that are not whole numbers", instead="give integers"
+        )
     return torch.from_numpy(array.reshape(n).astype(np.int64))
 
 
@@ -86,17 +96,23 @@ def _range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
 def _eight_bit(arrays: Sequence[np.ndarray], subject: str) -> Sequence[np.ndarray]:
     low, high = _range(arrays)
     if low < 0 or high > 255:
-        raise InputError(f"{subject}: whole numbers from {low:g} to {high:g}: give 0 to 255")
+        raise InputError(subject, problem=f"whole numbers from {low:g} to {high:g}", instead="give 0 to 255")
     if high == 1:
         # as 8-bit levels these would all be black, which nobody means
-        raise InputError(f"{subject}: whole numbers that are only 0 and 1: save them as bool, or as 0 and 255")
+        raise InputError(
+            subject, problem="whole numbers that are only 0 and 1", instead="save them as bool, or as 0 and 255"
+        )
     return arrays
 
 
 def _signed(arrays: Sequence[np.ndarray], subject: str) -> Sequence[np.ndarray]:
     low, high = _range(arrays)
     if not (low >= -1 - ROUNDING and high <= 1 + ROUNDING):  # NaN fails both
-        raise InputError(f"{subject}: numbers from {low:g} to {high:g}: give [0, 1] or [-1, 1], or uint8 0 to 255")
+        raise InputError(
+            subject,
+            problem=f"numbers from {low:g} to {high:g}",
+            instead="give [0, 1] or [-1, 1], or uint8 0 to 255",
+        )
     if low < 0:
         return [array.astype(np.float32).clip(-1, 1) for array in arrays]
     return [array.astype(np.float32).clip(0, 1) * 2 - 1 for array in arrays]

@@ -32,15 +32,15 @@ def read_images(
     """
     path = Path(path).expanduser()
     if fit and shape is None:
-        raise InputError(f"{FIT}: the shape to fit the images to is not known here: leave it out")
+        raise InputError(FIT, problem="the shape to fit the images to is not known here", instead="leave it out")
     if path.is_dir():
         return _read_pictures(list_images(path, IMAGES), shape, fit)
     if not path.is_file():
-        raise InputError(f"{IMAGES} {path}: no such file or folder")
+        raise InputError(f"{IMAGES} {path}", problem="no such file or folder")
     if is_image_file(path):
         return _read_pictures([path], shape, fit)
     if not is_array_file(path):
-        raise InputError(f"{IMAGES} {path}: give an image, a folder of images, .npz, .npy, .mat or idx(.gz)")
+        raise InputError(f"{IMAGES} {path}", problem="give an image, a folder of images, .npz, .npy, .mat or idx(.gz)")
     arrays = read_arrays(path, IMAGES, roles=("test_x", "x"))
     (image_set,) = image_sets([arrays["test_x"] if "test_x" in arrays else arrays["x"]], [None], f"{IMAGES} {path}")
     if shape is None or image_set.shape == shape:
@@ -59,19 +59,20 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"{MASK} {path}: no such file")
+        raise InputError(f"{MASK} {path}", problem="no such file")
     if path.suffix.lower() == ".npy":
         observed = _observed(read_arrays(path, MASK)["x"], path)
     elif is_image_file(path):
         picture = plain(open_picture(path, MASK), f"{MASK} {path}").convert("L")
         observed = np.asarray(picture) >= OBSERVED_FROM
     else:
-        raise InputError(f"{MASK} {path}: give an image file (white = observed, black = missing) or .npy")
+        raise InputError(f"{MASK} {path}", problem="give an image file (white = observed, black = missing) or .npy")
     if observed.shape != shape:
         found = "x".join(map(str, observed.shape))
         raise InputError(
-            f"{MASK} {path}: the mask is {found}, the images are {shape[0]}x{shape[1]} (height x width): "
-            "give one of the same size"
+            f"{MASK} {path}",
+            problem=f"the mask is {found}, the images are {shape[0]}x{shape[1]} (height x width)",
+            instead="give one of the same size",
         )
     return torch.from_numpy(observed).float()[None, None]
 
@@ -102,8 +103,11 @@ def _checked(named: Iterable[tuple[str, np.ndarray]], shape: tuple[int, ...]) ->
 
 def _misfit(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> InputError:
     return InputError(
-        f"{IMAGES} {name}: {'x'.join(map(str, found))} (channels x height x width), the model wants "
-        f"{'x'.join(map(str, wanted))}: give {FIT} to crop, resize and convert, or images of that shape"
+        f"{IMAGES} {name}",
+        problem=(
+            f"{'x'.join(map(str, found))} (channels x height x width), the model wants {'x'.join(map(str, wanted))}"
+        ),
+        instead=f"give {FIT} to crop, resize and convert, or images of that shape",
     )
 
 
@@ -123,5 +127,5 @@ def _observed(array: np.ndarray, path: Path) -> np.ndarray:
         (float(squeezed.min()), float(squeezed.max())) if squeezed.dtype.kind in "iuf" and squeezed.size else (1, 0)
     )
     if not 0 <= low <= high <= 255:  # NaN, other types and no entries too
-        raise InputError(f"{MASK} {path}: give bools, 0 and 1, or 0 (missing) to 255 (observed)")
+        raise InputError(f"{MASK} {path}", problem="give bools, 0 and 1, or 0 (missing) to 255 (observed)")
     return squeezed >= (0.5 if high <= 1 else OBSERVED_FROM)

@@ -38,12 +38,14 @@ def open_picture(path: Path, argument: str) -> "PIL.Image.Image":
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
-        raise InputError(f"{argument} {path}: no such file") from error
+        raise InputError(f"{argument} {path}", problem="no such file") from error
     except (
         OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError
     ) as error:  # fmt: skip
         raise InputError(
-            f"{argument} {path}: the image is damaged or of an unknown kind ({reason(error)}): replace or remove it"
+            f"{argument} {path}",
+            problem=f"the image is damaged or of an unknown kind ({reason(error)})",
+            instead="replace or remove it",
         ) from error
 
 
@@ -54,7 +56,9 @@ def plain(picture: "PIL.Image.Image", subject: str) -> "PIL.Image.Image":
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         return Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
     if picture.mode == "F":
-        raise InputError(f"{subject}: an image of floating-point numbers: save it with 8 bits, or as .npy")
+        raise InputError(
+            subject, problem="an image of floating-point numbers", instead="save it with 8 bits, or as .npy"
+        )
     return picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB")
 
 
@@ -83,16 +87,19 @@ def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, argument: str, rem
             pixels, first, first_name = np.empty((n, *picture.shape), np.uint8), picture, name
         if len(picture) != len(first):
             raise InputError(
-                f"{argument} {name}: a {_colour(picture)} image, while {first_name} is {_colour(first)}: "
-                "make all grey or all colour"
+                f"{argument} {name}",
+                problem=f"a {_colour(picture)} image, while {first_name} is {_colour(first)}",
+                instead="make all grey or all colour",
             )
         if picture.shape != first.shape:
             raise InputError(
-                f"{argument} {name}: {_size(picture)} (height x width), while {first_name} is {_size(first)}: {remedy}"
+                f"{argument} {name}",
+                problem=f"{_size(picture)} (height x width), while {first_name} is {_size(first)}",
+                instead=remedy,
             )
         pixels[row] = picture
     if pixels is None:
-        raise InputError(f"{argument}: there are no images")
+        raise InputError(argument, problem="there are no images")
     return torch.from_numpy(pixels)
 
 

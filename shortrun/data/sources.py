@@ -54,7 +54,7 @@ def load_dataset(
     be used.
     """
     if not source.strip():
-        raise InputError(f"{SOURCE} is empty: choose one of {', '.join(NAMES)} ({ALSO})")
+        raise InputError(f"{SOURCE} is empty", problem=f"choose one of {', '.join(NAMES)} ({ALSO})")
     selection = Selection(train_limit, test_limit, test_fraction, seed)
     framing = Framing(crop, None if image_size is None else (image_size, image_size))
     path = Path(source).expanduser()
@@ -66,7 +66,7 @@ def load_dataset(
         train, test = _parted(_read_published(source, folder), selection, framing, f"{SOURCE} {source}")
     elif source == "celeba":
         if data_dir is None:
-            raise InputError(f"{SOURCE} celeba: give your own copy as {DATA_DIR}: {CELEBA_HINT}")
+            raise InputError(f"{SOURCE} celeba", problem=f"give your own copy as {DATA_DIR}", instead=CELEBA_HINT)
         framing = Framing(crop or CELEBA_CROP, framing.size or (CELEBA_SIZE, CELEBA_SIZE))
         train, test = read_files(*list_celeba(Path(data_dir).expanduser(), selection), framing, DATA_DIR)
     elif source.startswith("hub:"):
@@ -79,9 +79,11 @@ def load_dataset(
         name = path.name.split(".")[0]
         train, test = _parted(_read_array_file(path), selection, framing, f"{SOURCE} {path}")
     elif path.suffix or path.parent != Path():
-        raise InputError(f"{SOURCE} {source}: no such file or folder; the names are {', '.join(NAMES)}")
+        raise InputError(
+            f"{SOURCE} {source}", problem="no such file or folder", instead=f"the names are {', '.join(NAMES)}"
+        )
     else:
-        raise InputError(f"{SOURCE} {source}: {did_you_mean(source, NAMES)} ({ALSO})")
+        raise InputError(f"{SOURCE} {source}", problem=f"{did_you_mean(source, NAMES)} ({ALSO})")
     if binarize:
         train, test = train.binarized(), test.binarized()
     return Dataset(name, train, test)
@@ -110,7 +112,11 @@ def _read_digits() -> tuple[ImageSet]:
 
 def _read_array_file(path: Path) -> tuple[ImageSet, ...]:
     if not is_array_file(path):
-        raise InputError(f"{SOURCE} {path}: not a file of many images: give .npz, .npy, .mat, idx(.gz) or a folder")
+        raise InputError(
+            f"{SOURCE} {path}",
+            problem="not a file of many images",
+            instead="give .npz, .npy, .mat, idx(.gz) or a folder",
+        )
     return _read_sets(path, SOURCE)
 
 
@@ -120,7 +126,11 @@ def _read_sets(path: Path, argument: str) -> tuple[ImageSet, ...]:
     if "x" in arrays:
         return image_sets([arrays["x"]], [arrays.get("y")], subject)
     if "train_x" not in arrays:
-        raise InputError(f"{subject}: it has test_x and no train_x: add train_x, or name the array x to have it split")
+        raise InputError(
+            subject,
+            problem="it has test_x and no train_x",
+            instead="add train_x, or name the array x to have it split",
+        )
     return image_sets([arrays["train_x"], arrays["test_x"]], [arrays.get("train_y"), arrays.get("test_y")], subject)
 
 
@@ -130,7 +140,7 @@ def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
     FOLDER's own come last: mnist and fashion_mnist give their files the same names.
     """
     if not folder.is_dir():
-        raise InputError(f"{DATA_DIR} {folder}: no such folder")
+        raise InputError(f"{DATA_DIR} {folder}", problem="no such folder")
     wanted = list(DOWNLOADS[name].md5)
     archive = folder / f"{name}.npz"
     inside, here = _found(wanted, folder / name), _found(wanted, folder)
@@ -140,7 +150,9 @@ def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
     missing = [file for file in wanted if file not in found]
     if missing:
         raise InputError(
-            f"{DATA_DIR} {folder}: {name} is not complete there: put {', '.join(missing)} (or {name}.npz) into it"
+            f"{DATA_DIR} {folder}",
+            problem=f"{name} is not complete there",
+            instead=f"put {', '.join(missing)} (or {name}.npz) into it",
         )
     subject = f"{DATA_DIR} {folder}"
     parts = [read_arrays(path, DATA_DIR) for path in found.values()]

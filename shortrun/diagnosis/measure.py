@@ -191,7 +191,7 @@ def diagnose(
     about 400 n K evaluations of log p(x, z) and its gradient. Raises InputError for fewer than 8 images.
     """
     if len(x) < LEAST_IMAGES:
-        raise InputError(f"x: got {len(x)} images; give at least {LEAST_IMAGES}")
+        raise InputError("x", f"{len(x)} images", f"give at least {LEAST_IMAGES}")
     steps = learner.steps if steps is None else steps
     noise = learner.noise if noise is None else noise
     latents, common = learner.generator.latents, (steps, noise)

@@ -76,15 +76,15 @@ def assess(
         ("batch_size", batch_size, 1),
     ):
         if count < least:
-            raise InputError(f"{name}: got {count}; write a whole number of at least {least}")
+            raise InputError(name, count, f"write a whole number of at least {least}")
     for part in parts:
         if part not in PARTS:
-            raise InputError(f"parts: got {part!r}; {did_you_mean(part, PARTS)}")
+            raise InputError("parts", f"{part!r}", str(did_you_mean(part, PARTS)))
     n = len(dataset.test) if test_images is None else test_images
     if not 1 <= n <= len(dataset.test):
-        raise InputError(f"test_images: got {n}; write 1 to {len(dataset.test)}")
+        raise InputError("test_images", n, f"write 1 to {len(dataset.test)}")
     if factors is not None and len(factors) != n:
-        raise InputError(f"factors: got {len(factors)} rows for {n} test images; write one for each image")
+        raise InputError("factors", f"{len(factors)} rows for {n} test images", "write one for each image")
     if {"reconstruction", "samples"} & set(parts):
         require_metrics()
     if "samples" in parts:
@@ -112,4 +112,8 @@ def assess(
 def require_metrics() -> None:
     """Raise InputError where the library of the metrics is not installed."""
     if find_spec("torchmetrics") is None:
-        raise InputError("torchmetrics: is not installed, and some figures need it; pip install 'shortrun[metrics]'")
+        raise InputError(
+            "torchmetrics",
+            problem="is not installed, and some figures need it",
+            instead="pip install 'shortrun[metrics]'",
+        )

@@ -42,7 +42,11 @@ def own_features(dataset: Dataset, seed: int = 0) -> Features:
     test_labels = require_labels(dataset.test, dataset.name)
     classes = labels.unique()
     if len(classes) < 2:
-        raise InputError(f"--data.source {dataset.name}: all train images have one label; features need two or more")
+        raise InputError(
+            f"--data.source {dataset.name}",
+            problem="all train images have one label",
+            instead="features need two or more",
+        )
     key = _key(dataset, seed)
     path = _cache_folder() / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}-{key['content'][:16]}-{seed}.safetensors"
     features = _new(dataset.train.shape, len(classes), seed)
@@ -109,7 +113,9 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{CACHE}: cannot write {path} ({' '.join(str(error).split())[:200]}); name another folder in {CACHE}"
+            str(CACHE),
+            problem=f"cannot write {path} ({' '.join(str(error).split())[:200]})",
+            instead=f"name another folder in {CACHE}",
         ) from None
 
 

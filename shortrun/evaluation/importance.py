@@ -57,10 +57,10 @@ def importance_bound(
     not finite at any draw of an image.
     """
     if not len(x):
-        raise InputError("x: got no images; give at least one, (n, c, h, w)")
+        raise InputError("x", "no images", "give at least one, (n, c, h, w)")
     at_least_one(samples=samples, batch_size=batch_size)
     if not isinstance(learner, EncoderLearner) and learner.dim > MOST_LATENTS:
-        raise InputError(f"learner: got {learner.dim} latents; the proposal is for at most {MOST_LATENTS}")
+        raise InputError("learner", f"{learner.dim} latents", f"the proposal is for at most {MOST_LATENTS}")
     parts = []
     with frozen(learner.generator), torch.no_grad():
         for part in x.split(batch_size):
@@ -70,7 +70,9 @@ def importance_bound(
     log_w = torch.cat(parts, dim=1)
     log_p = torch.logsumexp(log_w, 0) - math.log(samples)
     if not torch.isfinite(log_p).all():
-        raise InputError("x: log p(x, z) is not finite at any draw of an image; the model or the image is not")
+        raise InputError(
+            "x", problem="log p(x, z) is not finite at any draw of an image", instead="the model or the image is not"
+        )
     return ImportanceBound(log_p, 1 / torch.softmax(log_w, 0).square().sum(0))
 
 

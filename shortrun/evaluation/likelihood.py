@@ -37,7 +37,7 @@ def log_likelihood_figures(
     log p(x | z) is not finite.
     """
     if not len(x):
-        raise InputError("x: got no images; give at least one, (n, c, h, w)")
+        raise InputError("x", "no images", "give at least one, (n, c, h, w)")
     parts = [
         _anneal(learner, part.to(learner.device), rng, temperatures, chains, leapfrog) for part in x.split(batch_size)
     ]
@@ -120,7 +120,9 @@ def simulate(
         tops = likelihood.levels - 1
         # a logistic variable rounded to the nearest value, beyond the ends to the ends, as its bins are
         return ((value + 1) / 2 * tops).round().clamp(0, tops) / tops * 2 - 1, z
-    raise InputError(f"likelihood: cannot draw images from {type(likelihood).__name__}; use one of this package")
+    raise InputError(
+        "likelihood", problem=f"cannot draw images from {type(likelihood).__name__}", instead="use one of this package"
+    )
 
 
 def _anneal(

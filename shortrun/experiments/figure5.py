@@ -46,7 +46,7 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
     """
     for name, count in (("--seeds", seeds), ("--images", images - 1)):
         if count < 1:
-            raise InputError(f"{name}: got {seeds if name == '--seeds' else images}; write a larger whole number")
+            raise InputError(name, str(seeds if name == "--seeds" else images), "write a larger whole number")
     config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
     check_short_run(config)
     dataset = read_dataset(config)

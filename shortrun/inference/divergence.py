@@ -189,7 +189,7 @@ def follow(
     initial: the density of z_0, N(0, I) where not given.
     """
     if not len(noise):
-        raise InputError("noise: got none; a chain takes at least one step, (K, n, d)")
+        raise InputError("noise", "none", "a chain takes at least one step, (K, n, d)")
     initial = Initial.normal(z) if initial is None else initial
     for density in densities:
         density.start(z, initial)
@@ -263,5 +263,5 @@ def path(
 def named(estimator: str) -> type[Density]:
     """Return the estimator of a name; raise InputError where there is none."""
     if estimator not in ESTIMATORS:
-        raise InputError(f"estimator: got {estimator!r}; {did_you_mean(estimator, ESTIMATORS)}")
+        raise InputError("estimator", f"{estimator!r}", str(did_you_mean(estimator, ESTIMATORS)))
     return ESTIMATORS[estimator]

@@ -26,13 +26,14 @@ class StepSize(nn.Module):
         each = [float(values)] if isinstance(values, int | float) else [float(value) for value in values]
         if len(each) not in (1, len(latents)):
             raise InputError(
-                f"step_size: got {len(each)} values for {len(latents)} layers; "
-                "write one, or one for each layer, top down"
+                "step_size",
+                f"{len(each)} values for {len(latents)} layers",
+                "write one, or one for each layer, top down",
             )
         if not all(0 < value < math.inf for value in each):
-            raise InputError(f"step_size: got {each}; write positive numbers, 0.1 for example")
+            raise InputError("step_size", each, "write positive numbers, 0.1 for example")
         if not 0 < decay < math.inf:
-            raise InputError(f"step_decay: got {decay}; write a positive number, 1 for a constant step")
+            raise InputError("step_decay", decay, "write a positive number, 1 for a constant step")
         self.latents = tuple(latents)
         self.register_buffer("log_values", torch.tensor(each).log())
         self.register_buffer("log_decay", torch.tensor(math.log(decay)))

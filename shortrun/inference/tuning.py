@@ -35,7 +35,7 @@ class Space:
 
     def __init__(self, over: str, latents: Sequence[int], decay: float = 1.0) -> None:
         if over not in OVER:
-            raise InputError(f"over: got {over!r}; {did_you_mean(over, OVER)}")
+            raise InputError("over", f"{over!r}", str(did_you_mean(over, OVER)))
         self.over, self.latents = over, tuple(latents)
         self.log_decay = torch.tensor(decay, dtype=torch.float64).log()
 
@@ -66,7 +66,7 @@ class Space:
         """Put the settings into a StepSize; raise InputError where it has one step size for more of them."""
         each, decay = self.parts(settings)
         if len(each) not in (1, len(step_size.log_values)):
-            raise InputError(f"over: got {self.over!r} for a learner with one step size; write one or schedule")
+            raise InputError("over", f"{self.over!r} for a learner with one step size", "write one or schedule")
         step_size.log_values.copy_(each.expand(step_size.log_values.shape))
         step_size.log_decay.copy_(decay)
 

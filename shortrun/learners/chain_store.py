@@ -41,7 +41,7 @@ class ChainStore:
         """Return the latents of images, (n, d); raise InputError where one of them is not kept."""
         outside = [int(row) for row in rows.tolist() if not 0 <= row < len(self.z)]
         if outside:
-            raise InputError(f"rows: got {outside[0]} of {len(self.z)} images; write 0 to {len(self.z) - 1}")
+            raise InputError("rows", f"{outside[0]} of {len(self.z)} images", f"write 0 to {len(self.z) - 1}")
         return self.z[rows.cpu()]
 
     def write(self, rows: Rows, z: Flat) -> None:

@@ -64,7 +64,11 @@ class EncoderLearner(LatentLearner):
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         super().__init__()
         if not isinstance(generator.prior, Normal):
-            raise InputError(f"model.prior: {self.name} has the divergence from N(0, I) in closed form; write normal")
+            raise InputError(
+                "model.prior",
+                problem=f"{self.name} has the divergence from N(0, I) in closed form",
+                instead="write normal",
+            )
         self.generator, self.encoder, self.description = generator, encoder, description
 
     @classmethod
@@ -169,7 +173,7 @@ class EncoderLearner(LatentLearner):
         """
         if mask is None:
             if steps is not None:
-                raise InputError(f"steps: got {steps}; an encoder takes none unless pixels are missing: leave it out")
+                raise InputError("steps", steps, "an encoder takes none unless pixels are missing: leave it out")
             z = self.draw(x, self._noise(x, rng, share) if noise else self._zeros(x)).z
         else:
             z = self._impute(x, rng, mask, ROUNDS if steps is None else check_steps(steps), noise is not False, share)

@@ -45,6 +45,10 @@ def build_likelihood(model: ModelConfig, channels: int, levels: int | None) -> L
         return Bernoulli()
     if model.likelihood == "logistic":
         if levels is None:
-            raise InputError("model.likelihood: logistic needs images of whole numbers, these are floats; use gaussian")
+            raise InputError(
+                "model.likelihood",
+                problem="logistic needs images of whole numbers, these are floats",
+                instead="use gaussian",
+            )
         return DiscretizedLogistic(channels, levels)
     return Gaussian(model.sigma, model.learn_sigma)

@@ -66,7 +66,9 @@ class Glow(
     def from_description(cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> "Glow":
         """Build the learner with new weights from `seed`; raise InputError for a decoder of the user's own."""
         if decoder is not None or description.own_decoder:
-            raise InputError("decoder: glow has no decoder to put your own in place of; leave the argument out")
+            raise InputError(
+                "decoder", problem="glow has no decoder to put your own in place of", instead="leave the argument out"
+            )
         glow = description.glow
         return cls(description.image_shape, description.levels, glow.scales, glow.flows, glow.width, description, seed)
 
@@ -119,10 +121,14 @@ class Glow(
         x: (n, c, h, w) in [-1, 1]. Raises InputError for a mask, steps or noise: there is no chain.
         """
         if mask is not None:
-            raise InputError("mask: glow cannot infer latents from a part of an image; use a learner with a generator")
+            raise InputError(
+                "mask",
+                problem="glow cannot infer latents from a part of an image",
+                instead="use a learner with a generator",
+            )
         for name, value in {"steps": steps, "noise": noise}.items():
             if value is not None:
-                raise InputError(f"{name}: got {value}; glow has no chain, its latents are exact: leave it out")
+                raise InputError(name, value, "glow has no chain, its latents are exact: leave it out")
         z = self._density(x)[0]
         return Inferred(z, torch.zeros(len(x), dtype=torch.bool, device=x.device), 0)
 
@@ -200,11 +206,12 @@ def latent_shapes(image_shape: tuple[int, ...], scales: int) -> list[tuple[int, 
         most += 1
     if most == 0:
         raise InputError(
-            f"learner: glow halves images, and those of {h}x{w} cannot be; take even sides of at least 4, "
-            "with --data.image-size for a folder of images"
+            "learner",
+            problem=f"glow halves images, and those of {h}x{w} cannot be",
+            instead="take even sides of at least 4, with --data.image-size for a folder of images",
         )
     if not 1 <= scales <= most:
-        raise InputError(f"glow.scales: got {scales} for images of {h}x{w}; write 1 to {most}")
+        raise InputError("glow.scales", f"{scales} for images of {h}x{w}", f"write 1 to {most}")
     finer = [(c * 2**scale, h >> scale, w >> scale) for scale in range(1, scales)]
     return [(c * 2 ** (scales + 1), h >> scales, w >> scales), *reversed(finer)]
 
@@ -230,7 +237,9 @@ def build_flow(channels: int, scales: int, flows: int, width: int) -> Any:
     try:
         import normflows
     except ImportError:
-        raise InputError("learner: glow needs the library normflows; write pip install 'shortrun[glow]'") from None
+        raise InputError(
+            "learner", problem="glow needs the library normflows", instead="write pip install 'shortrun[glow]'"
+        ) from None
     layers = normflows.flows
     levels = []
     for level in range(scales):  # the coarsest first, and in each from the latents to the image

@@ -57,9 +57,13 @@ class LadderVae(
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         if not isinstance(generator.decoder, Decoder):
-            raise InputError("decoder: the learner ladder_vae needs the layers' priors; leave it out, or choose vae")
+            raise InputError(
+                "decoder",
+                problem="the learner ladder_vae needs the layers' priors",
+                instead="leave it out, or choose vae",
+            )
         if generator.decoder.conditional is None:
-            raise InputError("model.parameterization: got ladder; the learner ladder_vae is for conditional")
+            raise InputError("model.parameterization", "ladder", "the learner ladder_vae is for conditional")
         super().__init__(generator, encoder, description)
 
     def draw(self, x: Images, noise: Flat) -> Draw:

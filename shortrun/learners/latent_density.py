@@ -102,13 +102,13 @@ def fit_latent_density(
     Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
     """
     if len(z) < LEAST:
-        raise InputError(f"z: got latents of {len(z)} images; give at least {LEAST}")
+        raise InputError("z", f"latents of {len(z)} images", f"give at least {LEAST}")
     if not torch.isfinite(z).all():
-        raise InputError("z: some latents are not finite; leave out the images whose chain failed")
+        raise InputError("z", problem="some latents are not finite", instead="leave out the images whose chain failed")
     if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-        raise InputError(f"sizes: got {list(sizes)}; write whole numbers of at least 1 in rising order")
+        raise InputError("sizes", str(list(sizes)), "write whole numbers of at least 1 in rising order")
     if not 0 < held_out < 1:
-        raise InputError(f"held_out: got {held_out}; write a number between 0 and 1")
+        raise InputError("held_out", held_out, "write a number between 0 and 1")
     order = torch.randperm(len(z), generator=rng, device=rng.device).cpu()
     state = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
     shuffled = z.detach().cpu()[order]
@@ -210,7 +210,13 @@ def read_density(folder: Path, dim: int) -> LatentDensity | None:
         density = LatentDensity(GaussianMixture(**tensors), from_mapping(FitRecord, record, "record"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError) as error:
         words = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is damaged ({words}); restore it from a copy, or delete it and do without") from None
+        raise InputError(
+            str(path), problem=f"is damaged ({words})", instead="restore it from a copy, or delete it and do without"
+        ) from None
     if density.mixture.dim != dim:
-        raise InputError(f"{path} is of {density.mixture.dim} latents, the model has {dim}; restore it from a copy")
+        raise InputError(
+            str(path),
+            problem=f"is of {density.mixture.dim} latents, the model has {dim}",
+            instead="restore it from a copy",
+        )
     return density

@@ -145,7 +145,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         Raises InputError where the fitted density is asked for and there is none, and for other words than the two.
         """
         if source not in get_args(Source):
-            raise InputError(f"source: got {source!r}; write prior or fitted")
+            raise InputError("source", f"{source!r}", "write prior or fitted")
         return self.decode(self.draw_prior(n, rng) if source == "prior" else self.draw_fitted(n, rng))
 
     def draw_fitted(self, n: int, rng: torch.Generator) -> Flat:
@@ -156,7 +156,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
         """
         if self.latent_density is None:
-            raise InputError("source: got fitted; no density was fitted to the latents of this model: write prior")
+            raise InputError("source", "fitted", "no density was fitted to the latents of this model: write prior")
         return self.latent_density.mixture.sample(n, rng).to(self.device)
 
     def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
@@ -228,18 +228,26 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
             )
         description, weights = read_model(folder)
         if description.own_decoder and decoder is None:
-            raise InputError(f"decoder: {folder} was trained with a decoder of its own; give it, decoder=MyDecoder()")
+            raise InputError(
+                "decoder",
+                problem=f"{folder} was trained with a decoder of its own",
+                instead="give it, decoder=MyDecoder()",
+            )
         if decoder is not None and not description.own_decoder:
-            raise InputError(f"decoder: {folder} has a decoder of this package; leave the argument out")
+            raise InputError(
+                "decoder", problem=f"{folder} has a decoder of this package", instead="leave the argument out"
+            )
         kind = learner_class(description.learner)
         if not issubclass(kind, cls):
-            raise InputError(f"{folder}: holds a {kind.__name__}, no {cls.__name__}; load it with shortrun.load")
+            raise InputError(
+                str(folder), problem=f"holds a {kind.__name__}, no {cls.__name__}", instead="load it with shortrun.load"
+            )
         learner = kind.from_description(description, decoder)
         try:
             learner.load_state_dict(weights)
         except RuntimeError as error:
             raise InputError(
-                f"{folder}: the weights do not fit the configuration ({' '.join(str(error).split())[:200]})"
+                str(folder), problem=f"the weights do not fit the configuration ({' '.join(str(error).split())[:200]})"
             ) from None
         learner.latent_density = read_density(folder, learner.dim)
         return cast(Kind, learner.eval())

@@ -104,10 +104,10 @@ class Persistent(
         if rows is None or len(rows) != len(x):
             got = "none" if rows is None else len(rows)
             raise InputError(
-                f"rows: got {got} for {len(x)} images; write which training image each is: chains are kept"
+                "rows", f"{got} for {len(x)} images", "write which training image each is: chains are kept"
             )
         if self.chains is None:
-            raise InputError("rows: got images before their chains were started; call start_training(...) first")
+            raise InputError("rows", "images before their chains were started", "call start_training(...) first")
         start = self.chains.read(rows).to(x.device)
         draws = DrawnNoise(rng, self.steps, (len(x), self.dim), share, x.device)
         z, failed, retried = self._run(x, start, draws, anew=False)

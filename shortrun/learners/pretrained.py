@@ -17,7 +17,9 @@ def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | N
     """Write config.json and model.safetensors into a folder, each of them whole or not at all."""
     if description is None:
         raise InputError(
-            "save_pretrained: this learner was put together by hand; make it by ShortRun.build(...), or its class"
+            "save_pretrained",
+            problem="this learner was put together by hand",
+            instead="make it by ShortRun.build(...), or its class",
         )
     write_weights(weights, folder / "model.safetensors")
     with replacing(folder / "config.json") as path:
@@ -33,20 +35,24 @@ def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read tensors from safetensors; raise InputError where the file is absent or damaged."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist; give the folder of a run or of a saved model")
+        raise InputError(str(path), problem="does not exist", instead="give the folder of a run or of a saved model")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
+        raise InputError(
+            str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
+        ) from None
 
 
 def read_model(folder: Path) -> tuple[LearnerConfig, dict[str, torch.Tensor]]:
     """Read what `write_model` wrote; raise InputError where it is absent, damaged or not of this package."""
     path = folder / "config.json"
     if not path.is_file():
-        raise InputError(f"{folder} holds no config.json; give the folder of a run or of a saved model")
+        raise InputError(
+            str(folder), problem="holds no config.json", instead="give the folder of a run or of a saved model"
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); restore it from a copy") from None
+        raise InputError(str(path), problem=f"is damaged ({error})", instead="restore it from a copy") from None
     return from_mapping(LearnerConfig, values, "config.json"), read_weights(folder / "model.safetensors")

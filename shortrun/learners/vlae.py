@@ -32,5 +32,5 @@ class Vlae(
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         if isinstance(generator.decoder, Decoder) and generator.decoder.conditional is not None:
-            raise InputError("model.parameterization: got conditional; the learner vlae is for ladder")
+            raise InputError("model.parameterization", "conditional", "the learner vlae is for ladder")
         super().__init__(generator, encoder, description)

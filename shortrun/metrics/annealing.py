@@ -88,7 +88,7 @@ def annealed_importance(
     """
     at_least_one(temperatures=temperatures, chains=chains, leapfrog=leapfrog, dim=dim)
     if posterior is not None and posterior.shape != (n_images, dim):
-        raise InputError(f"posterior: got {list(posterior.shape)}; give one row for each image, {[n_images, dim]}")
+        raise InputError("posterior", str(list(posterior.shape)), f"give one row for each image, {[n_images, dim]}")
     size = (chains * n_images, dim)
 
     def draw() -> Tensor:
@@ -103,7 +103,9 @@ def annealed_importance(
     start = draw() if posterior is None else posterior.to(device, dtype).repeat(chains, 1)
     place = _evaluate(log_likelihood, start)
     if not torch.isfinite(place.value).all():
-        raise InputError("log_likelihood: not finite at the start of a chain; the model or an image is not")
+        raise InputError(
+            "log_likelihood", problem="not finite at the start of a chain", instead="the model or an image is not"
+        )
     log_w = torch.zeros(size[0], dtype=torch.float64)
     accepted = torch.zeros(size[0], dtype=torch.float64)
     # at the end of a forward chain, beta = 1, and of a reverse one, beta = 0, no transition is needed any more

@@ -43,7 +43,7 @@ def mutual_information_gap(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m 
 
     z, v = _checked(codes, factors)
     if bins < 2:
-        raise InputError(f"bins: got {bins}; write a whole number of at least 2")
+        raise InputError("bins", bins, "write a whole number of at least 2")
     cut = [np.digitize(column, np.histogram_bin_edges(column, bins)[1:-1]) for column in z.T]
     gaps = []
     for factor in v.T:
@@ -100,7 +100,7 @@ def dci(
     at_least_one(trees=trees)
     tests = round(test_share * len(z))
     if not 1 <= tests < len(z):
-        raise InputError(f"test_share: got {test_share} of {len(z)} images; leave at least one on each side")
+        raise InputError("test_share", f"{test_share} of {len(z)} images", "leave at least one on each side")
     z = _standardized(z)  # forests hold codes in float32, where a common offset would cost digits
     order = torch.randperm(len(z), generator=rng, device=rng.device).cpu().numpy()
     test, train = order[:tests], order[tests:]
@@ -120,7 +120,9 @@ def dci(
     # a dimension that no tree uses has no P, and weighs nothing; neither has a factor of one value in `train` a Q
     used, told = r[r.sum(1) > 0], r[:, r.sum(0) > 0]
     if not used.size:
-        raise InputError("factors: each has one value among the images of the forests; give more images")
+        raise InputError(
+            "factors", problem="each has one value among the images of the forests", instead="give more images"
+        )
     weights = used.sum(1) / used.sum()
     return DCI(
         disentanglement=float(weights @ (1 - entropy(used, base=v.shape[1], axis=1))),
@@ -154,16 +156,16 @@ def factor_vae_score(
     z, v = _checked(codes, factors, least_factors=2)
     for name, count, least in (("batch_size", batch_size, 2), ("votes", votes, 1)):
         if count < least:
-            raise InputError(f"{name}: got {count}; write a whole number of at least {least}")
+            raise InputError(name, count, f"write a whole number of at least {least}")
     live = _standardized(z)[:, np.ptp(z, axis=0) > 0]
     if not live.shape[1]:
-        raise InputError("codes: no dimension varies; give codes that depend on the image")
+        raise InputError("codes", problem="no dimension varies", instead="give codes that depend on the image")
     groups = []
     for k, factor in enumerate(v.T):
         rows = [np.flatnonzero(factor == value) for value in np.unique(factor)]
         most = max(len(group) for group in rows)
         if most < batch_size:
-            raise InputError(f"batch_size: got {batch_size}; write at most {most}, the rows of a value of factor {k}")
+            raise InputError("batch_size", batch_size, f"write at most {most}, the rows of a value of factor {k}")
         groups.append([group for group in rows if len(group) >= batch_size])
 
     def below(count: int) -> int:
@@ -185,17 +187,17 @@ def factor_vae_score(
 def _checked(codes: Tensor, factors: Tensor, least_factors: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return codes in float64 and factors as arrays, or say what is wrong with them."""
     if len(codes) != len(factors) or len(codes) < 2:
-        raise InputError(f"factors: got {len(factors)} rows for {len(codes)} codes; write two or more pairs")
+        raise InputError("factors", f"{len(factors)} rows for {len(codes)} codes", "write two or more pairs")
     if codes.shape[1] < 2:
-        raise InputError(f"codes: got {codes.shape[1]} dimensions; write at least two")
+        raise InputError("codes", f"{codes.shape[1]} dimensions", "write at least two")
     if factors.shape[1] < least_factors:
-        raise InputError(f"factors: got {factors.shape[1]}; write at least {least_factors}")
+        raise InputError("factors", str(factors.shape[1]), f"write at least {least_factors}")
     if not torch.isfinite(codes).all():
-        raise InputError("codes: some are not finite; leave out images that failed")
+        raise InputError("codes", problem="some are not finite", instead="leave out images that failed")
     v = factors.cpu().numpy()
     for k, factor in enumerate(v.T):
         if (factor == factor[0]).all():
-            raise InputError(f"factors: got one value only in column {k}; leave the column out")
+            raise InputError("factors", f"one value only in column {k}", "leave the column out")
     return codes.detach().double().cpu().numpy(), v
 
 

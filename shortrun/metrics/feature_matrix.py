@@ -19,7 +19,7 @@ def feature_matrix(
     (n, d), and where features are not finite.
     """
     if not len(images):
-        raise InputError(f"{name}: got 0 images; write at least one")
+        raise InputError(name, "0 images", "write at least one")
     at_least_one(batch_size=batch_size)
     device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
     rows = []
@@ -27,9 +27,9 @@ def feature_matrix(
         found = features(part.to(device))
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(part):
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(f"features: got {got} for {len(part)} images; write a module that gives (n, d)")
+            raise InputError("features", f"{got} for {len(part)} images", "write a module that gives (n, d)")
         rows.append(found.double().cpu())
     matrix = torch.cat(rows)
     if not torch.isfinite(matrix).all():
-        raise InputError(f"{name}: some features are not finite; leave out images that are not")
+        raise InputError(name, problem="some features are not finite", instead="leave out images that are not")
     return matrix

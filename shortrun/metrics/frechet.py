@@ -42,12 +42,16 @@ def frechet_distance(
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError:
-        raise InputError("frechet_distance: torchmetrics is not installed; pip install 'shortrun[metrics]'") from None
+        raise InputError(
+            "frechet_distance", problem="torchmetrics is not installed", instead="pip install 'shortrun[metrics]'"
+        ) from None
     for name, images in (("real", real), ("made", made)):
         if len(images) < 2:
-            raise InputError(f"{name}: got {len(images)} images; a covariance needs at least two")
+            raise InputError(name, f"{len(images)} images", "a covariance needs at least two")
     if real.shape[1:] != made.shape[1:]:
-        raise InputError(f"made: images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}")
+        raise InputError(
+            "made", problem=f"images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}"
+        )
     at_least_one(batch_size=batch_size)
     device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
     size = features(real[:1].to(device)).shape[-1]
@@ -58,6 +62,6 @@ def frechet_distance(
             measure.update(part, real=is_real)
     for name, total in (("real", measure.real_features_sum), ("made", measure.fake_features_sum)):
         if not torch.isfinite(total).all():
-            raise InputError(f"{name}: some features are not finite; leave out images that are not")
+            raise InputError(name, problem="some features are not finite", instead="leave out images that are not")
     # The eigenvalues of a product of covariances are found up to rounding: equal sets can give -1e-14.
     return max(float(measure.compute()), 0.0)

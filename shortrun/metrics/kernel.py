@@ -44,14 +44,16 @@ def kernel_distance(
     """
     for name, images in (("real", real), ("made", made)):
         if len(images) < 2:
-            raise InputError(f"{name}: got {len(images)} images; write at least two")
+            raise InputError(name, f"{len(images)} images", "write at least two")
     if real.shape[1:] != made.shape[1:]:
-        raise InputError(f"made: images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}")
+        raise InputError(
+            "made", problem=f"images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}"
+        )
     at_least_one(subsets=subsets)
     smaller = min(len(real), len(made))
     size = max(2, min(MOST_IN_A_SUBSET, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
-        raise InputError(f"subset_size: got {size}; write a whole number from 2 to {smaller}, the smaller set")
+        raise InputError("subset_size", size, f"write a whole number from 2 to {smaller}, the smaller set")
     x = feature_matrix(features, real, batch_size, "real")
     y = feature_matrix(features, made, batch_size, "made")
 
@@ -73,7 +75,7 @@ def polynomial_mmd(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> floa
     """
     for name, rows in (("x", x), ("y", y)):
         if len(rows) < 2:
-            raise InputError(f"{name}: got {len(rows)} rows; write at least two")
+            raise InputError(name, f"{len(rows)} rows", "write at least two")
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3

@@ -46,14 +46,14 @@ def neighbour_figures(
     2020, arXiv 2002.09797 (density and coverage).
     """
     if real.shape[1] != made.shape[1]:
-        raise InputError(f"made: got {made.shape[1]} features, but the real ones have {real.shape[1]}; use the same")
+        raise InputError("made", f"{made.shape[1]} features, but the real ones have {real.shape[1]}", "use the same")
     most = min(len(real), len(made)) - 1
     if not 1 <= k <= most:
-        raise InputError(f"k: got {k}; write a whole number from 1 to {most}, one less than the smaller set")
+        raise InputError("k", k, f"write a whole number from 1 to {most}, one less than the smaller set")
     at_least_one(entries=entries)
     for name, rows in (("real", real), ("made", made)):
         if not torch.isfinite(rows).all():
-            raise InputError(f"{name}: some features are not finite; leave out images that are not")
+            raise InputError(name, problem="some features are not finite", instead="leave out images that are not")
     # long rows are compared by products of matrices, which lose the digits that a common offset takes
     centre = real.mean(0)
     x, y = real - centre, made - centre

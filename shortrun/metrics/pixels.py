@@ -55,13 +55,15 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
     except ImportError:
-        raise InputError("ssim: torchmetrics is not installed; pip install 'shortrun[metrics]'") from None
+        raise InputError(
+            "ssim", problem="torchmetrics is not installed", instead="pip install 'shortrun[metrics]'"
+        ) from None
     _check(x, y)
     at_least_one(batch_size=batch_size)
     least = min(WINDOW, *x.shape[2:])
     border = (least - 1) // 2
     if border < 1:
-        raise InputError(f"x: got images of {list(x.shape[2:])} pixels; a window needs at least 3x3")
+        raise InputError("x", f"images of {list(x.shape[2:])} pixels", "a window needs at least 3x3")
     # torchmetrics takes no size for a Gaussian window, but makes it of 2 int(3.5 sigma + 0.5) + 1 pixels: this sigma
     # gives the wanted size, 2 border + 1, for each border from 1 to 5
     sigma = SIGMA * 2 * border / (WINDOW - 1)
@@ -78,10 +80,10 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
 
 def _check(x: Tensor, y: Tensor) -> None:
     if x.shape != y.shape:
-        raise InputError(f"y: got images of {list(y.shape)}, but x has {list(x.shape)}; write pairs of equal shape")
+        raise InputError("y", f"images of {list(y.shape)}, but x has {list(x.shape)}", "write pairs of equal shape")
     if not x.numel():
-        raise InputError(f"x: got images of {list(x.shape)}; write at least one")
+        raise InputError("x", f"images of {list(x.shape)}", "write at least one")
     for name, images in (("x", x), ("y", y)):
         low, high = (float(end) for end in images.aminmax())
         if not (low >= -1 - SLACK and high <= 1 + SLACK):
-            raise InputError(f"{name}: got pixels from {low:.4g} to {high:.4g}; write images in [-1, 1]")
+            raise InputError(name, f"pixels from {low:.4g} to {high:.4g}", "write images in [-1, 1]")

@@ -35,16 +35,17 @@ def linear_probe(
 
     for name, codes, labels in (("train", codes_train, labels_train), ("test", codes_test, labels_test)):
         if len(codes) != len(labels) or not len(codes):
-            raise InputError(f"labels_{name}: got {len(labels)} for {len(codes)} codes; write one for each code")
+            raise InputError(f"labels_{name}", f"{len(labels)} for {len(codes)} codes", "write one for each code")
         if not torch.isfinite(codes).all():
-            raise InputError(f"codes_{name}: some are not finite; leave out images that failed")
+            raise InputError(f"codes_{name}", problem="some are not finite", instead="leave out images that failed")
     if codes_train.shape[1] != codes_test.shape[1] or not codes_train.shape[1]:
         raise InputError(
-            f"codes_test: got {codes_test.shape[1]} dimensions, but the train codes have {codes_train.shape[1]}; "
-            "write codes of one model"
+            "codes_test",
+            f"{codes_test.shape[1]} dimensions, but the train codes have {codes_train.shape[1]}",
+            "write codes of one model",
         )
     if len(labels_train.unique()) < 2:
-        raise InputError("labels_train: got one value only; write two or more classes")
+        raise InputError("labels_train", "one value only", "write two or more classes")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
     probe.fit(_array(codes_train), labels_train.cpu().numpy())
     return float(probe.score(_array(codes_test), labels_test.cpu().numpy()))
@@ -66,12 +67,13 @@ def linear_probes(
     dims = codes_train.shape[1]
     if min(layer_sizes, default=0) < 1 or sum(layer_sizes) != dims:
         raise InputError(
-            f"layer_sizes: got {list(layer_sizes)}; write whole numbers of at least 1 that add up to {dims}"
+            "layer_sizes", str(list(layer_sizes)), f"write whole numbers of at least 1 that add up to {dims}"
         )
     if codes_test.shape[1] != dims:
         raise InputError(
-            f"codes_test: got {codes_test.shape[1]} dimensions, but the train codes have {dims}; "
-            "write codes of one model"
+            "codes_test",
+            f"{codes_test.shape[1]} dimensions, but the train codes have {dims}",
+            "write codes of one model",
         )
     parts = zip(codes_train.split(list(layer_sizes), 1), codes_test.split(list(layer_sizes), 1), strict=True)
     return [linear_probe(train, labels_train, test, labels_test) for train, test in parts]

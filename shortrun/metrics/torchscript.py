@@ -45,7 +45,7 @@ class TorchScriptFeatures(nn.Module):
         if self.channels is not None and x.shape[1] != self.channels:
             if x.shape[1] != 1:
                 raise InputError(
-                    f"channels: got {self.channels} for images of {x.shape[1]}; only grey ones are repeated"
+                    "channels", f"{self.channels} for images of {x.shape[1]}", "only grey ones are repeated"
                 )
             x = x.repeat(1, self.channels, 1, 1)
         try:
@@ -56,11 +56,17 @@ class TorchScriptFeatures(nn.Module):
             # the cause stands at the end, after the lines of the network
             cause = " ".join(str(error).split())[-200:]
             raise InputError(
-                f"{self.name}: does not take images of {shape} ({cause}); set input_range, size or channels"
+                str(self.name),
+                problem=f"does not take images of {shape} ({cause})",
+                instead="set input_range, size or channels",
             ) from None
         if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(x) or not found.is_floating_point():
             got = f"{found.dtype} of {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(f"{self.name}: gives {got} for images of {shape}; write a module that gives (n, d) floats")
+            raise InputError(
+                str(self.name),
+                problem=f"gives {got} for images of {shape}",
+                instead="write a module that gives (n, d) floats",
+            )
         return found.flatten(1)
 
 
@@ -80,22 +86,24 @@ def torchscript_features(
     output that is not (n, d).
     """
     if input_range not in INPUT_RANGES:
-        raise InputError(f"input_range: got {input_range!r}; {did_you_mean(input_range, INPUT_RANGES)}")
+        raise InputError("input_range", f"{input_range!r}", str(did_you_mean(input_range, INPUT_RANGES)))
     for option, count in (("size", size), ("channels", channels)):
         if count is not None and count < 1:
-            raise InputError(f"{option}: got {count}; write a whole number of at least 1")
+            raise InputError(option, count, "write a whole number of at least 1")
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"path: cannot read {path} ({error.strerror}); write the path of a TorchScript file") from None
+        raise InputError(
+            "path", problem=f"cannot read {path} ({error.strerror})", instead="write the path of a TorchScript file"
+        ) from None
     try:
         # from memory, so that the bytes that are run are the ones that the name tells of
         module = torch.jit.load(io.BytesIO(content), map_location="cpu")
     except (RuntimeError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
         raise InputError(
-            f"path: {path} is damaged or no TorchScript file ({cause}); write it by torch.jit.save"
+            "path", problem=f"{path} is damaged or no TorchScript file ({cause})", instead="write it by torch.jit.save"
         ) from None
     parts = [path.name, f"range {input_range}", f"size {size or 'as given'}"]
     parts += [f"channels {channels}"] if channels is not None else []

@@ -29,8 +29,9 @@ class GaussianMixture(nn.Module):
         super().__init__()
         if means.ndim != 2 or weights.shape != means.shape[:1] or scale_tril.shape != (*means.shape, means.shape[1]):
             raise InputError(
-                f"scale_tril: got {list(scale_tril.shape)} with means {list(means.shape)} and weights "
-                f"{list(weights.shape)}; write (m, d, d), (m, d) and (m,)"
+                "scale_tril",
+                f"{list(scale_tril.shape)} with means {list(means.shape)} and weights {list(weights.shape)}",
+                "write (m, d, d), (m, d) and (m,)",
             )
         self.register_buffer("weights", weights)
         self.register_buffer("means", means)

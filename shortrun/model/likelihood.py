@@ -69,7 +69,7 @@ class Gaussian(Likelihood):
     def __init__(self, sigma: float = 0.3, learned: bool = False) -> None:
         super().__init__()
         if not 0 < sigma < math.inf:
-            raise InputError(f"sigma: got {sigma}; write a positive number, 0.3 for example")
+            raise InputError("sigma", sigma, "write a positive number, 0.3 for example")
         log_sigma = torch.tensor(math.log(sigma))
         if learned:
             self.log_sigma = nn.Parameter(log_sigma)
@@ -157,7 +157,7 @@ class DiscretizedLogistic(Likelihood):
     def __init__(self, channels: int, levels: int = 256, scale: float = 0.1) -> None:
         super().__init__()
         if levels < 2:
-            raise InputError(f"levels: got {levels}; write how many values a pixel can take, at least 2")
+            raise InputError("levels", levels, "write how many values a pixel can take, at least 2")
         self.levels = levels
         self.log_scale = nn.Parameter(torch.full((channels, 1, 1), math.log(scale)))
 

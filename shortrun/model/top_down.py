@@ -35,13 +35,14 @@ class TopDown(nn.Module):
         ]
         if coupling:
             raise InputError(
-                f"decoder: {coupling[0] or 'it'} is a batch normalization, which couples the images of a batch; "
-                "use GroupNorm, LayerNorm or none"
+                "decoder",
+                problem=f"{coupling[0] or 'it'} is a batch normalization, which couples the images of a batch",
+                instead="use GroupNorm, LayerNorm or none",
             )
         self.decoder, self.likelihood, self.latents = decoder, likelihood, tuple(latents)
         self.prior = prior or Normal(sum(latents))
         if self.prior.dim != self.dim:
-            raise InputError(f"prior: got one of {self.prior.dim} latents for {self.dim}; write one of {self.dim}")
+            raise InputError("prior", f"one of {self.prior.dim} latents for {self.dim}", f"write one of {self.dim}")
 
     @property
     def dim(self) -> int:

@@ -66,11 +66,11 @@ def shown(batches: Sequence[Item], words: str) -> Iterable[Item]:
 def check_images(learner: Learner, x: Tensor) -> None:
     """Raise InputError where there are no images, or of another shape than the model's."""
     if x.ndim != 4 or not len(x):
-        raise InputError(f"x: got an array of shape {tuple(x.shape)}; give at least one image, (n, c, h, w)")
+        raise InputError("x", f"an array of shape {tuple(x.shape)}", "give at least one image, (n, c, h, w)")
     wanted = None if learner.description is None else learner.description.image_shape
     if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
         raise InputError(
-            f"x: got images of {_by(x.shape[1:])}; the model has {_by(wanted)} (channels x height x width)"
+            "x", f"images of {_by(x.shape[1:])}", f"the model has {_by(wanted)} (channels x height x width)"
         )
 
 

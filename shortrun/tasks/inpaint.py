@@ -47,7 +47,7 @@ def inpaint(
     n, c, h, w = x.shape
     if len(mask) not in (1, n) or mask.shape[1] not in (1, c) or mask.shape[2:] != (h, w):
         raise InputError(
-            f"mask: got {tuple(mask.shape)} for images {tuple(x.shape)}; write ({n} or 1, 1 or {c}, {h}, {w})"
+            "mask", f"{tuple(mask.shape)} for images {tuple(x.shape)}", f"write ({n} or 1, 1 or {c}, {h}, {w})"
         )
     x = x.cpu()
     mask = mask.cpu().expand(n, -1, -1, -1)

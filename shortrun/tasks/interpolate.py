@@ -62,9 +62,9 @@ def interpolate(
     differ in number, for images of another shape than the model's and for counts out of range.
     """
     if columns < 2:
-        raise InputError(f"columns: got {columns}; write a whole number of at least 2: the ends are two of them")
+        raise InputError("columns", columns, "write a whole number of at least 2: the ends are two of them")
     if len(x_from) != len(x_to):
-        raise InputError(f"x_to: got {len(x_to)} images to walk to from {len(x_from)}; give as many of both")
+        raise InputError("x_to", f"{len(x_to)} images to walk to from {len(x_from)}", "give as many of both")
     starts = infer(learner, x_from, rng, steps=steps, noise=noise, batch_size=batch_size)
     ends = infer(learner, x_to, rng, steps=steps, noise=noise, batch_size=batch_size)
     z = slerp(starts.z, ends.z, columns)

@@ -26,7 +26,7 @@ def centre_box(n: int, h: int, w: int, size: int | None = None) -> Mask:
     """Leave out a box in the centre, `size` x `size` pixels: half of the shorter side of the image where not given."""
     size = max(1, min(h, w) // 2) if size is None else size
     if not 1 <= size <= min(h, w):
-        raise InputError(f"size: got {size}; the side of the box is 1 to {min(h, w)} pixels here")
+        raise InputError("size", size, f"the side of the box is 1 to {min(h, w)} pixels here")
     mask = torch.ones(n, 1, h, w)
     top, left = (h - size) // 2, (w - size) // 2
     mask[:, :, top : top + size, left : left + size] = 0
@@ -37,7 +37,7 @@ def stripes(n: int, h: int, w: int, size: int | None = None) -> Mask:
     """Leave out every other horizontal stripe, `size` pixels high (h / 8 where not given); the top one is observed."""
     size = max(1, h // 8) if size is None else size
     if not 1 <= size < h:
-        raise InputError(f"size: got {size}; stripes are 1 to {h - 1} pixels high here")
+        raise InputError("size", size, f"stripes are 1 to {h - 1} pixels high here")
     observed = (torch.arange(h) // size % 2 == 0).float()
     return observed[None, None, :, None].repeat(n, 1, 1, w)
 
@@ -61,7 +61,7 @@ def brush(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.3, si
     check_share(missing)
     size = max(1, round(min(h, w) / 8)) if size is None else size
     if not 1 <= size <= min(h, w):
-        raise InputError(f"size: got {size}; a stroke is 1 to {min(h, w)} pixels thick here")
+        raise InputError("size", size, f"a stroke is 1 to {min(h, w)} pixels thick here")
     # a generator for each image: how many strokes one takes does not shift the next
     seeds = torch.randint(2**62, (n,), generator=rng, device=rng.device).tolist()
     pictures = [_brushed(h, w, torch.Generator().manual_seed(seed), missing, size) for seed in seeds]
@@ -89,4 +89,4 @@ def _brushed(h: int, w: int, rng: torch.Generator, missing: float, thickness: in
 def check_share(missing: float) -> None:
     """Raise InputError where the share of missing pixels is not between 0 and 1."""
     if not 0 < missing < 1:
-        raise InputError(f"missing: got {missing}; write a share of the pixels between 0 and 1, 0.5 for example")
+        raise InputError("missing", missing, "write a share of the pixels between 0 and 1, 0.5 for example")

@@ -57,11 +57,11 @@ def varied_range(learner: Learner, layer: int, coordinate: int | None = None) ->
     """
     latents = learner.latents
     if not 1 <= layer <= len(latents):
-        raise InputError(f"layer: got {layer}; write 1 (the lowest) to {len(latents)} (the top)")
+        raise InputError("layer", layer, f"write 1 (the lowest) to {len(latents)} (the top)")
     above = len(latents) - layer
     first, size = sum(latents[:above]), latents[above]
     if coordinate is None:
         return first, first + size
     if not 0 <= coordinate < size:
-        raise InputError(f"coordinate: got {coordinate}; layer {layer} has {size}: write 0 to {size - 1}")
+        raise InputError("coordinate", coordinate, f"layer {layer} has {size}: write 0 to {size - 1}")
     return first + coordinate, first + coordinate + 1

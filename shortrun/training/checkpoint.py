@@ -68,7 +68,9 @@ def load_state(
         learner.load_training_state({n.removeprefix("kept/"): t for n, t in tensors.items() if n.startswith("kept/")})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())[:200]
-        raise InputError(f"--resume: {path} cannot be used ({words}); train again, or restore it from a copy") from None
+        raise InputError(
+            "--resume", problem=f"{path} cannot be used ({words})", instead="train again, or restore it from a copy"
+        ) from None
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer/"):

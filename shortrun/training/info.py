@@ -22,7 +22,9 @@ def info(run_path: str | Path) -> str:
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     if not (run / "config.toml").is_file() and not (run / "config.json").is_file():
         raise InputError(
-            f"{run} is not a run (it holds no config.toml); write the folder of a run that `shortrun train` made"
+            str(run),
+            problem="is not a run (it holds no config.toml)",
+            instead="write the folder of a run that `shortrun train` made",
         )
     config = load_config(str(run / "config.toml")) if (run / "config.toml").is_file() else None
     learner = _learner(checkpoint / "config.json")
@@ -52,7 +54,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); restore it from a copy") from None
+        raise InputError(str(path), problem=f"is damaged ({error})", instead="restore it from a copy") from None
 
 
 def _data(config: Config) -> str:
@@ -92,7 +94,9 @@ def _weights(path: Path, model: ModelConfig) -> int:
         with safe_open(path, framework="np") as file:
             return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.startswith(fixed))  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
+        raise InputError(
+            str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
+        ) from None
 
 
 def _inference(described: Config | LearnerConfig, weights: Path) -> str:
@@ -124,7 +128,9 @@ def _step_size(weights: Path) -> tuple[tuple[float, ...], float] | None:
         with safe_open(weights, framework="np") as file:
             values, decay = (file.get_tensor(f"step_size.{name}") for name in ("log_values", "log_decay"))
     except SafetensorError as error:
-        raise InputError(f"{weights} is damaged ({error}); train again, or restore it from a copy") from None
+        raise InputError(
+            str(weights), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
+        ) from None
     return tuple(float(exp(value)) for value in values), float(exp(decay))
 
 
@@ -141,7 +147,9 @@ def _state(run: Path, checkpoint: Path) -> list[tuple[str, str]]:
         ]
     result = _json(run / "result.json")
     if not isinstance(result, dict):
-        raise InputError(f"{run / 'result.json'} is damaged (it is not a table); restore it from a copy")
+        raise InputError(
+            str(run / "result.json"), problem="is damaged (it is not a table)", instead="restore it from a copy"
+        )
     trained, done = result.get("training", {}), "finished"
     if {"seconds", "updates"} <= set(trained):
         done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
@@ -156,7 +164,9 @@ def _position(path: Path) -> str:
             position = json.loads(file.metadata()["position"])
         step, total = position["step"], position.get("total")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}); train again, or restore it from a copy") from None
+        raise InputError(
+            str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
+        ) from None
     return f"not finished, checkpoint at step {step}" + (f" of {total}" if total else "")
 
 

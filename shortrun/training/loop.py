@@ -94,16 +94,17 @@ def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, h
     images, batch_size = dataset.train, config.training.batch_size
     if config.model.likelihood == "bernoulli" and images.levels != 2:
         raise InputError(
-            f"model.likelihood: bernoulli is for black and white pixels, {dataset.name} has grey ones; "
-            "add --data.binarize, or choose gaussian"
+            "model.likelihood",
+            problem=f"bernoulli is for black and white pixels, {dataset.name} has grey ones",
+            instead="add --data.binarize, or choose gaussian",
         )
     if len(images) < batch_size:
         raise InputError(
-            f"training.batch-size: got {batch_size} for {len(images)} training images; write at most {len(images)}"
+            "training.batch-size", f"{batch_size} for {len(images)} training images", f"write at most {len(images)}"
         )
     if batch_size % here.count:
         raise InputError(
-            f"training.batch-size: got {batch_size} for {here.count} processes; write a multiple of {here.count}"
+            "training.batch-size", f"{batch_size} for {here.count} processes", f"write a multiple of {here.count}"
         )
     seed = config.training.seed
     description = LearnerConfig(

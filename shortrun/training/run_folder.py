@@ -55,13 +55,17 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
         stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
         out = Path("runs") / f"{stamp}_{name}"
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"--out: {out} is not empty; write a new folder, or --resume {out} to go on with a run")
+        raise InputError(
+            "--out", problem=f"{out} is not empty", instead=f"write a new folder, or --resume {out} to go on with a run"
+        )
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         with replacing(out / "config.toml") as path:
             path.write_text(tomli_w.dumps(to_mapping(config)), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--out: {out} cannot be written ({error.strerror}); write another folder") from None
+        raise InputError(
+            "--out", problem=f"{out} cannot be written ({error.strerror})", instead="write another folder"
+        ) from None
     return RunFolder(out)
 
 
@@ -70,7 +74,9 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     run = RunFolder(Path(path))
     if not run.config.is_file():
         raise InputError(
-            f"{path} is not a run (it holds no config.toml); write the folder of a run that `shortrun train` made"
+            str(path),
+            problem="is not a run (it holds no config.toml)",
+            instead="write the folder of a run that `shortrun train` made",
         )
     return run, load_config(str(run.config))
 
@@ -83,4 +89,6 @@ def load(path: str | Path, decoder: nn.Module | None = None) -> Learner:
     run = RunFolder(Path(path))
     if run.path.is_dir():
         return Learner.from_pretrained(run.checkpoint if run.checkpoint.is_dir() else run.path, decoder=decoder)
-    raise InputError(f"{path} is not a folder; write the folder of a run that `shortrun train` made")
+    raise InputError(
+        str(path), problem="is not a folder", instead="write the folder of a run that `shortrun train` made"
+    )

@@ -68,7 +68,7 @@ class Chains:
         """
         kind = named(estimator)
         if kind.needs_noise and not self.learner.noise:
-            raise InputError(f"estimator: got {estimator!r} for chains without noise; write conditional")
+            raise InputError("estimator", f"{estimator!r} for chains without noise", "write conditional")
         if self.z.shape[1] <= DENSE or estimator not in STOCHASTIC:
             return kind()
         return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
@@ -123,11 +123,11 @@ def tune(
     space = Space(over, learner.generator.latents, learner.step_size.decay)
     start = space.read(learner.step_size)
     if tuner not in (*TUNERS, "acceptance"):
-        raise InputError(f"tuner: got {tuner!r}; {did_you_mean(tuner, [*TUNERS, 'acceptance'])}")
+        raise InputError("tuner", f"{tuner!r}", str(did_you_mean(tuner, [*TUNERS, "acceptance"])))
     if tuner == "acceptance" and space.has_decay:
-        raise InputError(f"over: got {over!r}; acceptance moves all step sizes by one factor: write one or layers")
+        raise InputError("over", f"{over!r}", "acceptance moves all step sizes by one factor: write one or layers")
     if tuner == "gradient" and not chains.has_derivative(estimator):
-        raise InputError(f"tuner: got gradient for {estimator} of more than {DENSE} latents; write grid")
+        raise InputError("tuner", f"gradient for {estimator} of more than {DENSE} latents", "write grid")
     with frozen(learner.generator):
         if tuner == "acceptance":
             return acceptance(chains.acceptance(space), start)
@@ -192,7 +192,7 @@ def divergence_curves(
     """
     for name in tuners:
         if name not in TUNERS:
-            raise InputError(f"tuner: got {name!r}; {did_you_mean(name, TUNERS)}")
+            raise InputError("tuner", f"{name!r}", str(did_you_mean(name, TUNERS)))
     chains = Chains(learner, x.to(learner.device), rng)
     for name in estimators:
         chains.density(name)

@@ -43,7 +43,11 @@ def _required(item: dataclasses.Field) -> bool:
 
 
 def as_type(value: object, hint: Any, name: str) -> Any:
-    """Return a value read from TOML or JSON as the type of its field, or raise InputError."""
+    """Return a value of TOML, of JSON or of Python as the type of its field, or raise InputError."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, hint):  # pyright: ignore[reportArgumentType]
+            raise InputError(name, repr(value), f"write a table of {getattr(hint, '__name__', hint)}")
+        return value
     converted = _tupled(value)
     if Path in get_args(hint) and isinstance(converted, str):
         converted = Path(converted)
@@ -57,7 +61,10 @@ def as_type(value: object, hint: Any, name: str) -> Any:
 
 
 def _tupled(value: object) -> object:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
+    """Return lists as tuples, and numbers of NumPy, which know themselves as `item()`, as Python's."""
+    if isinstance(value, list | tuple):
+        return tuple(_tupled(item) for item in value)
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value  # pyright: ignore
 
 
 def _holds_bool(value: object) -> bool:
@@ -85,7 +92,9 @@ def _words(hint: Any) -> str:
         return f"a list of {_words(get_args(hint)[0]).removeprefix('a ')}s"
     if get_args(hint):
         return " or ".join(_words(part) for part in get_args(hint) if part is not type(None))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}[hint]
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}.get(
+        hint, "a table"
+    )
 
 
 def to_mapping(record: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from shortrun.config import Config, InferenceConfig, LearnerConfig, TrainingConfig, TuningConfig, load_config, validate
+from shortrun.config import Config, InferenceConfig, LearnerConfig, TrainingConfig, TuningConfig, checked, load_config
 from shortrun.errors import InputError
 from shortrun.mapping import from_mapping, to_mapping
 
@@ -18,7 +18,7 @@ REFUSED = {
     "inference.step_size = 'fast'": f"inference.step_size: got 'fast'; {KINDS}",
     "inference.step_size = 'Tuned'": f"inference.step_size: got 'Tuned'; {KINDS}",
     "inference.step_size = ['tuned']": "inference.step_size: got ['tuned']; write a number or a list of numbers",
-    "inference.step_size = -1": "inference.step-size: got -1.0; write a positive number",
+    "inference.step_size = -1": "inference.step_size: got -1.0; write a positive number",
     "inference.tuning = 'tuned'": f"{SAYS}: got 'tuned'; write a table of TuningConfig",
     f"{TUNED}{SAYS}.estimater = 'path'": f"{SAYS}.estimater: unknown key; did you mean 'estimator'?",
     f"{TUNED}{SAYS}.estimator = 'exact'": f"{SAYS}.estimator: got 'exact'; write one of marginal, conditional, path",
@@ -31,12 +31,12 @@ REFUSED = {
     f"{TUNED}{SAYS}.images = 1": f"{SAYS}.images: got 1; write a whole number of at least 2",
     f"{TUNED}{SAYS}.images = -8": f"{SAYS}.images: got -8; write a whole number of at least 2",
     f"{TUNED}{SAYS}.images = 8.5": f"{SAYS}.images: got 8.5; write a whole number",
-    f"{TUNED}{SAYS}.share = 0.0": f"{SAYS}.share: got 0.0; write a positive number",
+    f"{TUNED}{SAYS}.share = 0.0": f"{SAYS}.share: got 0.0; write a number between 0 and 1",
     f"{TUNED}{SAYS}.share = 1.0": f"{SAYS}.share: got 1.0; write a number between 0 and 1",
-    f"{TUNED}{SAYS}.share = nan": f"{SAYS}.share: got nan; write a positive number",
+    f"{TUNED}{SAYS}.share = nan": f"{SAYS}.share: got nan; write a number between 0 and 1",
     f"{TUNED}{SAYS} = {{tuner = 'acceptance', over = 'layers'}}": f"{SAYS}.over: got layers; acceptance tunes one step",
     f"{TUNED}{SAYS} = {{tuner = 'acceptance', over = 'both'}}": f"{SAYS}.over: got both; acceptance tunes one step",
-    f"{TUNED}training.step_size_schedule = [[0.0, 1.0]]": "training.step-size-schedule: the step size is tuned",
+    f"{TUNED}training.step_size_schedule = [[0.0, 1.0]]": "training.step_size_schedule: the step size is tuned",
     f"{TUNED}inference.noise = false": "inference.noise: without noise the chain's density is the conditional one",
     f"{TUNED}inference.noise = false\n{SAYS}.estimator = 'path'": "inference.noise: without noise",
     f"{TUNED}inference.noise = false\n{SAYS} = {{estimator = 'conditional', tuner = 'acceptance'}}": "inference.noise",
@@ -72,7 +72,7 @@ def test_a_recipe_says_how_and_survives_a_round_trip(text: str, inference: Infer
     path = tmp_path / "own.toml"
     path.write_text(text, encoding="utf-8")
     config = load_config(str(path))
-    validate(config)
+    checked(config)
     assert config.inference == inference
     path.write_text(tomli_w.dumps(to_mapping(config)), encoding="utf-8")
     assert load_config(str(path)) == config
@@ -94,14 +94,14 @@ def test_a_recipe_says_how_and_survives_a_round_trip(text: str, inference: Infer
 def test_what_training_begins_with(inference: InferenceConfig, tuned: bool, first: tuple[float, ...]) -> None:
     assert inference.tuned is tuned
     assert inference.first_step_size(3) == first
-    validate(Config(inference=inference))
+    checked(Config(inference=inference))
 
 
 def test_a_schedule_and_a_fixed_step_size_go_together() -> None:
     training = TrainingConfig(step_size_schedule=((0.0, 1.0), (1.0, 0.5)))
-    validate(Config(inference=InferenceConfig(step_size=0.2), training=training))
+    checked(Config(inference=InferenceConfig(step_size=0.2), training=training))
     with pytest.raises(InputError, match="the step size is tuned; write one or the other"):
-        validate(Config(inference=InferenceConfig(step_size="tuned"), training=training))
+        checked(Config(inference=InferenceConfig(step_size="tuned"), training=training))
 
 
 def test_a_run_of_before_tuning_is_read() -> None:

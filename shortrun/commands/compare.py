@@ -4,19 +4,19 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import tyro
 
-from shortrun.config import Config, LearnerName, load_config, recipe_names, validate
-from shortrun.errors import InputError, Interrupted, did_you_mean
+from shortrun.config import Config, read_recipe, recipe_names
+from shortrun.errors import InputError, Interrupted
+from shortrun.registry import LEARNERS, check_name
 
-LEARNERS: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
+DEFAULT: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
 USAGE = f"""usage: shortrun compare RECIPE [--learners NAME ...] [--seeds N] [--budget 60s|20epochs] [OPTIONS]
 
-Train and evaluate several learners on the same images with the same budget: {", ".join(get_args(LearnerName))},
-or recipes of your own (.toml), each named by its file. Settings of one learner alone follow it after commas:
-vae,training.learning-rate=2e-3. To choose settings, measure on train images: --data.held-out 2000.
+Train and evaluate several learners on the same images with the same budget: {", ".join(LEARNERS)},
+module:Name of your own, or recipes of your own (.toml), each named by its file. Settings of one learner alone follow
+it after commas: vae,training.learning-rate=2e-3. To choose settings, measure on train images: --data.held-out 2000.
 RECIPE is one of {", ".join(recipe_names())},
 or the path of a .toml file; each of its values can be overridden, for all learners:
 shortrun compare RECIPE --help lists them. What is finished is kept: the same command again, with the same --out, goes
@@ -28,7 +28,7 @@ on where a kill has left it.
 class Compare(Config):
     """Train and evaluate several learners side by side; the defaults shown are the recipe's."""
 
-    learners: tuple[str, ...] = LEARNERS
+    learners: tuple[str, ...] = DEFAULT
     """Which; names of learners, or paths of .toml recipes, each with settings of its own: vae,model.width=64."""
     seeds: int = 3
     """Models of each: seeds 0, 1, ..."""
@@ -65,16 +65,13 @@ def main(words: list[str]) -> int:
         own = [*rest, *options(entry, settings)]
         if learner.endswith(".toml"):
             name, config = Path(learner).stem, parse(learner, None, own).alone()
-        elif learner in get_args(LearnerName):
-            name, config = learner, parse(recipe, learner, own).alone()
         else:
-            raise InputError("--learners", f"{learner!r}", str(did_you_mean(learner, get_args(LearnerName))))
-        name = re.sub(r"[\s/\\]+", "_", ",".join([name, *settings]))  # it names a folder
+            check_name(LEARNERS, learner, "learners")
+            name, config = learner, parse(recipe, learner, own).alone()
+        name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))  # it names a folder
         if name in configs:
             raise InputError("--learners", problem=f"two are named {name}", instead="rename the .toml file")
         configs[name] = config
-    for config in configs.values():
-        validate(config)
 
     from shortrun.compare import Budget, compare
 
@@ -112,5 +109,5 @@ def options(entry: str, settings: list[str]) -> list[str]:
 
 def parse(recipe: str, learner: str | None, words: list[str]) -> Compare:
     """Read the options on top of a recipe as a learner has it."""
-    default = Compare(**vars(load_config(recipe, learner)))
+    default = Compare(**vars(read_recipe(recipe, learner)))
     return tyro.cli(Compare, args=words, default=default, prog=f"shortrun compare {recipe}")

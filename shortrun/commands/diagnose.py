@@ -21,7 +21,7 @@ from shortrun.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from shortrun.learners import ShortRun
+    from shortrun.learners import ChainLearner
 
 COMMAND = "shortrun diagnose"
 DEFAULT, LEAST = 64, 8
@@ -78,7 +78,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def set_step_size(learner: "ShortRun", arguments: Diagnose) -> None:
+def set_step_size(learner: "ChainLearner", arguments: Diagnose) -> None:
     """Give the learner the step sizes of the command line, where there are any."""
     if arguments.step_size is None and arguments.step_decay is None:
         return
@@ -91,7 +91,7 @@ def set_step_size(learner: "ShortRun", arguments: Diagnose) -> None:
     learner.step_size = StepSize(values, own.latents, decay).to(learner.device)
 
 
-def read_images(learner: "ShortRun", arguments: Diagnose) -> tuple["torch.Tensor", "torch.Tensor", str]:
+def read_images(learner: "ChainLearner", arguments: Diagnose) -> tuple["torch.Tensor", "torch.Tensor", str]:
     """Return the images to measure on, those of the aggregate, which are more, and what they are called."""
     from shortrun.diagnosis.measure import AGGREGATE
 

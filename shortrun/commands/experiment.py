@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from shortrun.config import Config, load_config, recipe_names, validate
+from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError, Interrupted, did_you_mean
 
 EXPERIMENTS = {
@@ -60,11 +60,10 @@ def main(words: list[str]) -> int:
     name, recipe_name, *rest = words
     if name not in EXPERIMENTS:
         raise InputError("experiment", f"{name!r}", str(did_you_mean(name, EXPERIMENTS)))
-    recipe = load_config(recipe_name)
+    recipe = read_recipe(recipe_name)
     kind = Figure5 if name == "figure5" else StepSizes
     default = kind(**vars(recipe))
     arguments = tyro.cli(kind, args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
-    validate(arguments)
     config = arguments.alone()
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
 

@@ -5,7 +5,7 @@ Imports no torch at the top: the arguments are read, and --help answered, before
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import tyro
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from shortrun.data import ImageSet
-    from shortrun.learners import Learner, ShortRun
+    from shortrun.learners import ChainLearner, Learner
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -86,17 +86,15 @@ def read_model(arguments: ModelArguments) -> "Learner":
     return load(arguments.run).to(device).eval()
 
 
-def read_short_run(arguments: ModelArguments) -> "ShortRun":
-    """Load a model as `read_model` does; raise InputError where it is another learner, which has no short run."""
-    from shortrun.learners import ShortRun
-
+def read_short_run(arguments: ModelArguments) -> "ChainLearner":
+    """Load a model as `read_model` does; raise InputError where its learner declares no short runs."""
     learner = read_model(arguments)
-    if not isinstance(learner, ShortRun):
+    if not learner.short_runs:
         kind = "another learner" if learner.description is None else learner.description.learner
         raise InputError(
             str(arguments.run), problem=f"is a model of {kind}", instead="this command is for those of short_run"
         )
-    return learner
+    return cast("ChainLearner", learner)
 
 
 def random_numbers(seed: int) -> "torch.Generator":

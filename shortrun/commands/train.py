@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from shortrun.config import Config, load_config, recipe_names, validate
+from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError
 
 USAGE = f"""usage: shortrun train RECIPE [OPTIONS]
@@ -60,10 +60,9 @@ def main(words: list[str]) -> int:
             raise InputError(
                 "recipe", f"{words[0]!r}", f"write a recipe's name first: shortrun train digits {words[0]} ..."
             )
-        recipe = load_config(words[0], chosen_learner(words))
+        recipe = read_recipe(words[0], chosen_learner(words))
         default = Train(**vars(recipe))
         arguments = tyro.cli(Train, args=words[1:], default=default, prog=f"shortrun train {words[0]}")
-        validate(arguments)
 
     from shortrun.training import resume, train
 

@@ -1,7 +1,7 @@
 """What a run is made of, read from recipes and checked. Imports no torch."""
 
-from shortrun.config.checks import check_tuning, validate
-from shortrun.config.recipes import RECIPES, absolute, load_config, recipe_names
+from shortrun.config.checks import checked, checked_table
+from shortrun.config.recipes import RECIPES, absolute, load_config, read_recipe, recipe_names
 from shortrun.config.settings import (
     DENSE,
     Config,
@@ -10,7 +10,6 @@ from shortrun.config.settings import (
     GlowConfig,
     InferenceConfig,
     LearnerConfig,
-    LearnerName,
     ModelConfig,
     PersistentConfig,
     Schedule,
@@ -27,15 +26,15 @@ __all__ = [
     "GlowConfig",
     "InferenceConfig",
     "LearnerConfig",
-    "LearnerName",
     "ModelConfig",
     "PersistentConfig",
     "Schedule",
     "TrainingConfig",
     "TuningConfig",
     "absolute",
-    "check_tuning",
+    "checked",
+    "checked_table",
     "load_config",
+    "read_recipe",
     "recipe_names",
-    "validate",
 ]

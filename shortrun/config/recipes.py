@@ -4,12 +4,13 @@ import dataclasses
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from shortrun.config.checks import validate
-from shortrun.config.settings import Config, LearnerName
+from shortrun.config.checks import checked
+from shortrun.config.settings import Config
 from shortrun.errors import InputError, did_you_mean
 from shortrun.mapping import from_mapping
+from shortrun.registry import LEARNERS, check_name
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -20,11 +21,21 @@ def recipe_names() -> list[str]:
 
 
 def load_config(recipe: str, learner: str | None = None) -> Config:
-    """Read a recipe: the name of one in the package, or the path of a TOML file.
+    """Read a recipe and check its settings, but for what only the learner's class knows: `train` checks that.
 
-    learner: in place of the recipe's. What the recipe's table `learners.NAME` holds for the learner takes the place of
-    the values that all learners share. Raises InputError for an unknown name, an unknown key, a wrong type, and a file
-    that is not TOML.
+    recipe: the name of one in the package, or the path of a TOML file.
+    learner: a name, or module:Name, in place of the recipe's own.
+    Raises InputError as `read_recipe` does, and for values out of range.
+    """
+    return checked(read_recipe(recipe, learner))
+
+
+def read_recipe(recipe: str, learner: str | None = None) -> Config:
+    """Read a recipe whose values may be overridden before they are checked: only keys and types are looked at.
+
+    recipe, learner: as in `load_config`. What the recipe's table `learners.NAME` holds for the learner takes the place
+    of the values that all learners share. Raises InputError for an unknown name, an unknown key, a wrong type, and a
+    file that is not TOML.
     """
     path = RECIPES / f"{recipe}.toml"
     if not path.is_file():
@@ -47,9 +58,7 @@ def load_config(recipe: str, learner: str | None = None) -> Config:
             problem=f"{path} is not TOML ({error})",
             instead="see the recipes that `shortrun train --help` names",
         ) from None
-    config = from_mapping(Config, _for_learner(values, learner), "")
-    validate(config)
-    return config
+    return from_mapping(Config, _for_learner(values, learner), "")
 
 
 def _for_learner(values: dict[str, Any], learner: str | None) -> dict[str, Any]:
@@ -57,8 +66,7 @@ def _for_learner(values: dict[str, Any], learner: str | None) -> dict[str, Any]:
     tables = values.pop("learners", {})
     chosen = values.get("learner", "short_run") if learner is None else learner
     for name, where in [(chosen, "learner"), *((table, "learners") for table in tables)]:
-        if name not in get_args(LearnerName):
-            raise InputError(where, f"{name!r}", str(did_you_mean(str(name), get_args(LearnerName))))
+        check_name(LEARNERS, str(name), where)
     for name, table in tables.items():
         # each table is read once, so that a wrong word in it is found whichever learner is chosen
         from_mapping(Config, table, f"learners.{name}")

@@ -1,16 +1,64 @@
 """What a run is made of: dataclasses that recipe files fill and the command line overrides. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+
+from shortrun.config.ranges import (
+    DECAY,
+    POSITIVE,
+    POSITIVE_SCHEDULE,
+    SCHEDULE,
+    SEED,
+    SHARE,
+    Named,
+    Numbers,
+    at_least,
+)
+from shortrun.errors import InputError
+from shortrun.registry import DECODERS, ENCODERS, LEARNERS, LIKELIHOODS, PRIORS, listed
 
 Schedule = tuple[tuple[float, float], ...]
 """Pairs (share of the training done, value), interpolated linearly: ((0, 0.3), (1, 0.2)); empty: constant."""
 
-LearnerName = Literal["short_run", "vae", "ladder_vae", "persistent", "vlae", "glow"]
-"""short_run: no encoder; vae, ladder_vae, vlae: encoders; persistent: a chain kept for each image; glow: a flow."""
+Count = Annotated[int, at_least(1)]
+"""A whole number of at least 1."""
+
+LearnerName = Annotated[
+    str,
+    Named(LEARNERS),
+    tyro.conf.arg(help=f"How latents are inferred and the model learned: {listed(LEARNERS)}."),
+]
+Blocks = Annotated[
+    str,
+    Named(DECODERS),
+    tyro.conf.arg(
+        help=f"What the decoder is made of: {listed(DECODERS)}. dense is for vectors and tiny images, conv for images "
+        "of 28x28 and up."
+    ),
+]
+EncoderBlocks = Annotated[
+    str,
+    Named(ENCODERS),
+    tyro.conf.arg(help=f"What the encoder is made of: {listed(ENCODERS)}; the generator's blocks where not given."),
+]
+LikelihoodName = Annotated[
+    str,
+    Named(LIKELIHOODS),
+    tyro.conf.arg(
+        help=f"p(x | z): {listed(LIKELIHOODS)}. bernoulli is for black and white pixels, logistic for bits/dim."
+    ),
+]
+PriorName = Annotated[
+    str,
+    Named(PRIORS),
+    tyro.conf.arg(
+        help=f"p(z): {listed(PRIORS)}. normal is N(0, I), mixture one of normals learned along with the generator."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -21,17 +69,17 @@ class DataConfig:
     """digits, mnist, fashion_mnist, svhn, celeba, a path (.npz, .npy, .mat, idx, folder) or hub:OWNER/NAME."""
     dir: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
     """Folder that holds the named data set; without it, mnist, fashion_mnist and svhn are downloaded."""
-    image_size: int | None = None
+    image_size: Count | None = None
     """Crop images of a folder to a square and resize them to this many pixels."""
-    crop: int | None = None
+    crop: Count | None = None
     """Side of the centre crop that comes before resizing, in pixels."""
-    train_limit: int | None = None
+    train_limit: Count | None = None
     """Use only the first so many training images."""
-    test_limit: int | None = None
+    test_limit: Count | None = None
     """Use only the first so many test images."""
-    held_out: int | None = None
+    held_out: Count | None = None
     """Test on so many of the training images, which are not trained on then: to choose settings by."""
-    test_fraction: float = 0.2
+    test_fraction: Annotated[float, SHARE] = 0.2
     """Share of the images kept for testing where a source has no split of its own."""
     binarize: bool = False
     """Make pixels black or white, at the middle grey; for the Bernoulli likelihood."""
@@ -41,28 +89,30 @@ class DataConfig:
 class ModelConfig:
     """The generator p(x, z)."""
 
-    latents: tuple[int, ...] = (8, 16, 32)
+    latents: Annotated[tuple[int, ...], at_least(1)] = (8, 16, 32)
     """Sizes of the layers of latents, top down."""
     parameterization: Literal["ladder", "conditional"] = "ladder"
     """ladder: all latents independent, each layer enters at its depth; conditional: z_l | z_{l+1} is Gaussian."""
-    blocks: Literal["dense", "conv"] = "dense"
-    """dense for vectors and tiny images, conv for images of 28x28 and up."""
-    width: int = 256
+    blocks: Blocks = "dense"
+    width: Count = 256
     """Units of a dense block; channels of a convolutional one at the coarsest resolution."""
-    depth: int = 1
+    depth: Count = 1
     """Linear or convolutional layers in each block."""
     skip: bool = True
     """Add the state of the layer above to each layer's."""
-    likelihood: Literal["gaussian", "bernoulli", "logistic"] = "gaussian"
-    """Gaussian, Bernoulli (black and white pixels) or discretized logistic (bits/dim)."""
-    sigma: float = 0.3
+    likelihood: LikelihoodName = "gaussian"
+    sigma: Annotated[float, POSITIVE] = 0.3
     """Standard deviation of the Gaussian likelihood, pixels in [-1, 1]."""
     learn_sigma: bool = False
     """Learn sigma along with the weights."""
-    prior: Literal["normal", "mixture"] = "normal"
-    """Of the latents: standard normal, or a mixture of normals learned along with the generator."""
-    components: int = 10
+    prior: PriorName = "normal"
+    components: Count = 10
     """Normals of the mixture."""
+
+    def check(self) -> None:
+        """Raise InputError where there is no layer of latents."""
+        if not self.latents:
+            raise InputError("model.latents", "none", "write one size for each layer, top down, 8 16 32 for example")
 
 
 DENSE = 256
@@ -79,31 +129,66 @@ class TuningConfig:
     """grid compares values, gradient follows their derivative, acceptance aims at 57.4% of a Metropolis step."""
     over: Literal["one", "layers", "schedule", "both"] = "one"
     """What is tuned: one step size, one for each layer, one and the decay r, or one for each layer and r."""
-    start: float = 0.1
+    start: Annotated[float, POSITIVE] = 0.1
     """The step size that training begins with."""
-    images: int = 8
+    images: Annotated[int, at_least(2)] = 8
     """Training images of one tuning."""
-    share: float = 0.08
+    share: Annotated[float, SHARE] = 0.08
     """Share of the training's work that tuning may take; it sets how often the step size is tuned."""
+
+    def check(self) -> None:
+        """Raise InputError where acceptance is to tune more than one step size."""
+        if self.tuner == "acceptance" and self.over != "one":
+            raise InputError("inference.tuning.over", self.over, "acceptance tunes one step size: write one")
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
     """The short-run chain z_{k+1} = z_k + (s_k^2 / 2) d/dz log p(x, z_k) + s_k noise_k."""
 
-    steps: int = 25
+    steps: Count = 25
     """K, the number of Langevin steps."""
-    step_size: float | tuple[float, ...] | Literal["tuned"] = 0.1
+    step_size: Annotated[float | tuple[float, ...] | Literal["tuned"], POSITIVE] = 0.1
     """s_0: one number, or one for each layer, top down; or tuned: chosen by variational optimization on the way."""
-    step_decay: float = 1.0
+    step_decay: Annotated[float, POSITIVE] = 1.0
     """r: s_k = s_0 r^(k/(K-1)); 1 keeps the step constant."""
     noise: bool = True
     """Without noise the chain is plain gradient ascent."""
-    retries: int = 3
+    retries: Annotated[int, at_least(0)] = 3
     """How often a chain that became non-finite is started again, each time with half the step."""
-    candidates: int = 1
+    candidates: Annotated[
+        int,
+        at_least(1, "1 for a start from the prior, or how many draws of it to choose the start among, 256 for example"),
+    ] = 1
     """Draws of the prior, common to a batch, among which each image's start is drawn by their likelihood; 1: none."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
+
+    def check(self) -> None:
+        """Raise InputError where the chain has no noise and the tuning needs some."""
+        needs_noise = self.tuning.estimator != "conditional" or self.tuning.tuner == "acceptance"
+        if self.tuned and not self.noise and needs_noise:
+            raise InputError(
+                "inference.noise",
+                problem="without noise the chain's density is the conditional one",
+                instead="write inference.tuning.estimator = conditional and a tuner of grid or gradient",
+            )
+
+    def check_layers(self, latents: tuple[int, ...]) -> None:
+        """Raise InputError where the step sizes, or their tuning, do not fit the layers of latents."""
+        step_sizes = self.first_step_size(len(latents))
+        if len(step_sizes) not in (1, len(latents)):
+            raise InputError(
+                "inference.step_size",
+                f"{len(step_sizes)} values for {len(latents)} layers",
+                "write one, or one for each layer, top down",
+            )
+        if sum(latents) > DENSE and (self.tuning.tuner, self.tuning.estimator) == ("gradient", "conditional"):
+            raise InputError(
+                "inference.tuning.tuner",
+                f"gradient for the conditional estimator of {sum(latents)} latents, which has no reliable derivative "
+                f"beyond {DENSE}",
+                "write grid, or take marginal",
+            )
 
     @property
     def tuned(self) -> bool:
@@ -123,9 +208,11 @@ class InferenceConfig:
 class EncoderConfig:
     """The inference network of vae, ladder_vae and vlae; its shape mirrors the generator's."""
 
-    width: int | None = None
+    width: Count | None = None
     """Units, or channels at the coarsest resolution; the generator's where not given."""
-    depth: int = 1
+    blocks: EncoderBlocks | None = None
+    """What it is made of; the generator's blocks where not given."""
+    depth: Count = 1
     """Linear or convolutional layers in each block."""
 
 
@@ -135,7 +222,7 @@ class PersistentConfig:
 
     store: Literal["memory", "disk"] = "memory"
     """Where the chains are kept: disk for more of them than memory holds."""
-    fresh_steps: int = 100
+    fresh_steps: Count = 100
     """Steps from the prior for an image that has no chain, such as a test image."""
 
 
@@ -143,11 +230,11 @@ class PersistentConfig:
 class GlowConfig:
     """The flow of the learner `glow`, which has no generator of layers: the settings of the model are not used."""
 
-    scales: int = 2
+    scales: Count = 2
     """Resolutions, each half of the one before."""
-    flows: int = 8
+    flows: Count = 8
     """Steps of actnorm, invertible 1x1 convolution and affine coupling at each resolution."""
-    width: int = 128
+    width: Count = 128
     """Channels inside a coupling."""
 
 
@@ -155,37 +242,37 @@ class GlowConfig:
 class TrainingConfig:
     """The loop that learns the model."""
 
-    epochs: int = 100
-    updates: int | None = None
+    epochs: Count = 100
+    updates: Count | None = None
     """Updates in all, in place of epochs."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Images of an update, over all processes."""
-    learning_rate: float = 1e-3
-    learning_rate_schedule: Schedule = ((0.0, 0.1), (0.02, 1.0), (1.0, 0.02))
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
+    learning_rate_schedule: Annotated[Schedule, SCHEDULE] = ((0.0, 0.1), (0.02, 1.0), (1.0, 0.02))
     """Factor of the learning rate against the share of the training done."""
-    sigma_schedule: Schedule = ()
+    sigma_schedule: Annotated[Schedule, POSITIVE_SCHEDULE] = ()
     """Sigma of the Gaussian likelihood against the share of the training done; empty: model.sigma throughout."""
-    step_size_schedule: Schedule = ()
+    step_size_schedule: Annotated[Schedule, POSITIVE_SCHEDULE] = ()
     """Factor of the step size against the share of the training done; empty: constant."""
-    kl_schedule: Schedule = ()
+    kl_schedule: Annotated[Schedule, SCHEDULE] = ()
     """Weight of an encoder's divergence from the prior against the share of the training done; empty: 1 throughout."""
-    clip_norm: float = 1000.0
+    clip_norm: Annotated[float, POSITIVE] = 1000.0
     """Largest norm of the gradient of the mean of -log p(x, z) in an update."""
-    ema_decay: float = 0.999
+    ema_decay: Annotated[float, DECAY] = 0.999
     """Decay of the moving average of the weights, which is what a run leaves behind."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products while training; auto: bfloat16 where the machine has instructions for it."""
-    seed: Annotated[int, tyro.conf.arg(prefix_name=False)] = 0
+    seed: Annotated[int, SEED, tyro.conf.arg(prefix_name=False)] = 0
     """Of the initial weights, the order of the images and the noise of the chains."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads; PyTorch's choice where not given."""
-    log_steps: int = 20
+    log_steps: Count = 20
     """Updates between two lines of metrics."""
-    picture_epochs: int = 10
+    picture_epochs: Count = 10
     """Epochs between two pictures of samples and reconstructions."""
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: Annotated[float, POSITIVE] = 60.0
     """Seconds between two checkpoints; one is also written at the end and at Ctrl-C."""
-    fit_images: int = 10000
+    fit_images: Annotated[int, Numbers(lambda count: count == 0 or count >= 10, "0 for none, or at least 10")] = 10000
     """Training images, at most, to whose latents a density is fitted at the end, to sample from; 0: none is."""
 
 
@@ -198,10 +285,25 @@ class Config:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     learner: LearnerName = "short_run"
-    """How the latents are inferred and the model learned; see `shortrun train --help`."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     persistent: PersistentConfig = field(default_factory=PersistentConfig)
     glow: GlowConfig = field(default_factory=GlowConfig)
+    own: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Settings that only this learner has, where it declares any: `--own.NAME VALUE`."""
+
+    def check(self) -> None:
+        """Raise InputError where settings of several tables contradict one another, whatever the learner."""
+        self.inference.check_layers(self.model.latents)
+        if self.inference.tuned and self.training.step_size_schedule:
+            raise InputError(
+                "training.step_size_schedule", problem="the step size is tuned", instead="write one or the other"
+            )
+        if self.model.learn_sigma and self.training.sigma_schedule:
+            raise InputError(
+                "training.sigma_schedule",
+                problem="sigma is learned (model.learn_sigma)",
+                instead="write one or the other",
+            )
 
     def alone(self) -> "Config":
         """Return the configuration without what a command's arguments add to it."""
@@ -212,9 +314,9 @@ class Config:
 class LearnerConfig:
     """What a saved model needs to be rebuilt: the config.json beside its weights."""
 
-    image_shape: tuple[int, int, int]
+    image_shape: Annotated[tuple[int, int, int], at_least(1)]
     """Channels, height, width."""
-    levels: int | None = None
+    levels: Annotated[int, at_least(2)] | None = None
     """Values that a pixel can take, which the discretized logistic likelihood counts; none where pixels are floats."""
     own_decoder: bool = False
     """The decoder is the user's own module and has to be given when the model is loaded."""
@@ -225,3 +327,9 @@ class LearnerConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     persistent: PersistentConfig = field(default_factory=PersistentConfig)
     glow: GlowConfig = field(default_factory=GlowConfig)
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that only this learner has."""
+
+    def check(self) -> None:
+        """Raise InputError where the step sizes do not fit the layers."""
+        self.inference.check_layers(self.model.latents)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from shortrun.diagnosis.chains import Shown, layer_names, repeats, silent, walk
-from shortrun.learners import ShortRun
+from shortrun.learners import ChainLearner
 from shortrun.model import TopDown
 
 Sampler = Callable[[Tensor, torch.Generator], Tensor]
@@ -140,7 +140,7 @@ class Gap:
 
 @torch.no_grad()
 def simulated_gap(
-    learner: ShortRun,
+    learner: ChainLearner,
     rng: torch.Generator,
     simulations: int,
     steps: int,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shortrun.inference import DrawnNoise
 from shortrun.inference.diagnostics import BEST_ACCEPTANCE, adjusted_step, evaluate, log_ratio, propose
-from shortrun.learners import ShortRun, frozen
+from shortrun.learners import ChainLearner, frozen
 
 Images = Float[Tensor, "n c h w"]
 Shown = Callable[[Sequence[Any], str], Iterable[Any]]
@@ -37,7 +37,7 @@ def layer_names(layers: int) -> list[str]:
     return [f"layer {number}" + (" (top)" if number == layers > 1 else "") for number in range(layers, 0, -1)]
 
 
-def step_sizes(learner: ShortRun, steps: int, length: int) -> list[Float[Tensor, "1 d"]]:
+def step_sizes(learner: ChainLearner, steps: int, length: int) -> list[Float[Tensor, "1 d"]]:
     """Return the steps of a chain of `length`: the learner's own for its K steps, its last one from there on."""
     own = list(learner.step_size(steps))
     return own[:length] + own[-1:] * (length - steps)
@@ -89,7 +89,7 @@ class Walk(NamedTuple):
 
 @torch.no_grad()
 def walk(
-    learner: ShortRun,
+    learner: ChainLearner,
     x: Images,
     rng: torch.Generator,
     steps: int,
@@ -175,7 +175,7 @@ class LongRun(NamedTuple):
 
 @torch.no_grad()
 def long_run(
-    learner: ShortRun,
+    learner: ChainLearner,
     x: Images,
     start: Float[Tensor, "n restarts d"],
     rng: torch.Generator,
@@ -236,7 +236,7 @@ def long_run(
 
 @torch.no_grad()
 def short_ends(
-    learner: ShortRun,
+    learner: ChainLearner,
     x: Images,
     rng: torch.Generator,
     steps: int,

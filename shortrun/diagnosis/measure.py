@@ -27,7 +27,7 @@ from shortrun.diagnosis.chains import (
 from shortrun.diagnosis.posterior import Aggregate, Distance, aggregate, compare
 from shortrun.errors import InputError
 from shortrun.inference.diagnostics import effective_sizes, split_rhat
-from shortrun.learners import ShortRun
+from shortrun.learners import ChainLearner
 from shortrun.model import Gaussian
 from shortrun.version import __version__
 
@@ -172,7 +172,7 @@ def _mixing(name: str, rhat: np.ndarray, sizes: np.ndarray, one_mode: float) -> 
 
 
 def diagnose(
-    learner: ShortRun,
+    learner: ChainLearner,
     x: Float[Tensor, "n c h w"],
     rng: torch.Generator,
     *,

@@ -3,8 +3,10 @@
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.encoder import EncoderLearner
 from shortrun.learners.ladder_vae import LadderVae
-from shortrun.learners.learner import Inferred, LatentLearner, Learner, frozen, learner_class
+from shortrun.learners.latent_learner import LatentLearner, with_generator
+from shortrun.learners.learner import Inferred, Learner, frozen
 from shortrun.learners.persistent import Persistent
+from shortrun.learners.settings import checked, learner_class
 from shortrun.learners.short_run import ShortRun
 from shortrun.learners.vae import Vae
 from shortrun.learners.vlae import Vlae
@@ -20,6 +22,8 @@ __all__ = [
     "ShortRun",
     "Vae",
     "Vlae",
+    "checked",
     "frozen",
     "learner_class",
+    "with_generator",
 ]

@@ -1,6 +1,7 @@
 """What learners that infer by a Langevin chain have in common."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from shortrun.config import LearnerConfig
+from shortrun.config import Config, LearnerConfig
 from shortrun.errors import at_least_one
 from shortrun.inference import DrawnNoise, Initial, StepSize, no_noise, short_run
-from shortrun.learners.learner import Flat, Inferred, LatentLearner, Statistics, frozen
+from shortrun.learners.latent_learner import LatentLearner, alike
+from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images, Mask
 
@@ -53,6 +55,8 @@ class ChainLearner(LatentLearner):
     distributions", 1988, Bayesian Statistics 3.
     """
 
+    has_chain = True
+
     def __init__(
         self,
         generator: TopDown,
@@ -71,6 +75,40 @@ class ChainLearner(LatentLearner):
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
         self.candidates = candidates
+
+    def _present(self, described: LearnerConfig) -> LearnerConfig:
+        described = super()._present(described)
+        chain = replace(
+            described.inference, steps=self.steps, noise=self.noise, retries=self.retries, candidates=self.candidates
+        )
+        first, now = chain.first_step_size(len(self.latents)), self.step_size.values
+        same_number = len(first) == len(now)
+        if not same_number or not (chain.tuned or all(map(alike, first, now))):
+            chain = replace(chain, step_size=tuple(now) if len(now) > 1 else now[0])
+        if not chain.tuned and not alike(chain.step_decay, self.step_size.decay):
+            chain = replace(chain, step_decay=self.step_size.decay)
+        return replace(described, inference=chain)
+
+    @classmethod
+    def describe_settings(
+        cls, settings: Config | LearnerConfig, found: tuple[tuple[float, ...], float] | None = None
+    ) -> str:
+        """Say steps, step sizes and noise; a tuned step size is where training has brought it so far."""
+        inference, how = settings.inference, ""
+        step, ratio = list(inference.first_step_size(len(settings.model.latents))), inference.step_decay
+        if inference.tuned:
+            step, ratio = (list(found[0]), found[1]) if found else (step, ratio)
+            goal = "acceptance" if inference.tuning.tuner == "acceptance" else inference.tuning.estimator
+            how = f" (tuned: {goal}, {inference.tuning.over})"
+        size = " ".join(f"{value:.3g}" for value in step) if inference.tuned or len(step) > 1 else f"{step[0]:g}"
+        decay = "" if ratio == 1 else f" falling to {ratio:.3g} of it"
+        noise = "with" if inference.noise else "without"
+        return f"{inference.steps} steps{cls.describe_visits(settings)} of size {size}{decay}{how}, {noise} noise"
+
+    @classmethod
+    def describe_visits(cls, settings: Config | LearnerConfig) -> str:
+        """Say at what the steps are taken, where an inference takes others."""
+        return ""
 
     @property
     def shares_draws(self) -> bool:
@@ -135,9 +173,18 @@ class ChainLearner(LatentLearner):
         anew: it then starts from a new draw of the prior, else from its start. The latents of chains that failed after
         all retries are left as they are.
         """
-        steps = self.step_size(len(draws))
+        noisy, sizes = self.noise if noise is None else noise, self.step_size(len(draws))
+
+        def run(x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None) -> Flat:
+            return short_run(
+                lambda latents: self.generator.log_joint(x, latents, mask),
+                z,
+                step_size,
+                draws if noisy else no_noise(len(draws), z),
+            )
+
         with torch.no_grad(), frozen(self.generator):
-            z = self._chain(x, start, steps, draws, mask, noise)
+            z = run(x, start, sizes, draws, mask)
             retried = 0
             failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))  # so is z where this is
             for attempt in range(1, self.retries + 1):
@@ -148,20 +195,9 @@ class ChainLearner(LatentLearner):
                 again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
                 part = mask[rows] if mask is not None and len(mask) > 1 else mask
                 begin = self.start(x[rows], again, part) if anew else start[rows]
-                z[rows] = self._chain(x[rows], begin, steps * 0.5**attempt, again, part, noise)
+                z[rows] = run(x[rows], begin, sizes * 0.5**attempt, again, part)
                 failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))
         return Inferred(z, failed, retried)
-
-    def _chain(
-        self, x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None, noise: bool | None
-    ) -> Flat:
-        noisy = self.noise if noise is None else noise
-        return short_run(
-            lambda latents: self.generator.log_joint(x, latents, mask),
-            z,
-            step_size,
-            draws if noisy else no_noise(len(draws), z),
-        )
 
     def _loss_at(self, x: Images, inferred: Inferred) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch."""

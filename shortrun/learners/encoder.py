@@ -1,22 +1,24 @@
 """What learners with an encoder have in common: q(z|x) of one pass through a network, learned with the generator."""
 
 import math
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.config import EncoderConfig, LearnerConfig, LearnerName, ModelConfig
+from shortrun.config import Config, EncoderConfig, LearnerConfig, ModelConfig
 from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise
 from shortrun.learners.chain import check_steps
 from shortrun.learners.generator import build_generator
-from shortrun.learners.learner import Flat, Inferred, LatentLearner, Rows, Statistics
+from shortrun.learners.latent_learner import LatentLearner
+from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
+from shortrun.learners.settings import checked
 from shortrun.model import TopDown
-from shortrun.model.encoders import Encoder, Moments, conv_encoder, dense_encoder
+from shortrun.model.encoders import Encoder, Moments
 from shortrun.model.likelihood import Images, Mask, PerImage
-from shortrun.model.prior import Normal
+from shortrun.registry import ENCODERS, LEARNERS, find, name_of
 from shortrun.streams import Use, initial_weights, seed_of
 
 Kind = TypeVar("Kind", bound="EncoderLearner")
@@ -56,18 +58,17 @@ class EncoderLearner(LatentLearner):
     description: what `save_pretrained` writes; `from_description` fills it. Raises InputError for another prior.
     """
 
-    name: ClassVar[LearnerName]
-    """The learner in a configuration."""
+    has_encoder = True
+
     layered: ClassVar[bool]
     """Whether the encoder has a head for each layer of latents."""
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         super().__init__()
-        if not isinstance(generator.prior, Normal):
+        if not generator.prior.standard:
+            name = name_of(LEARNERS, type(self))
             raise InputError(
-                "model.prior",
-                problem=f"{self.name} has the divergence from N(0, I) in closed form",
-                instead="write normal",
+                "model.prior", problem=f"{name} has the divergence from N(0, I) in closed form", instead="write normal"
             )
         self.generator, self.encoder, self.description = generator, encoder, description
 
@@ -91,10 +92,10 @@ class EncoderLearner(LatentLearner):
             levels,
             decoder is not None,
             model or ModelConfig(),
-            learner=cls.name,
+            learner=name_of(LEARNERS, cls),
             encoder=encoder or EncoderConfig(),
         )
-        return cls.from_description(description, decoder, seed)
+        return cls.from_description(checked(description, cls), decoder, seed)
 
     @classmethod
     def from_description(
@@ -107,6 +108,14 @@ class EncoderLearner(LatentLearner):
         """
         generator = build_generator(description, decoder, seed)
         return cls(generator, build_encoder(description, cls.layered, seed), description)
+
+    @classmethod
+    def describe_settings(
+        cls, settings: Config | LearnerConfig, found: tuple[tuple[float, ...], float] | None = None
+    ) -> str:
+        """Say width and depth of the encoder."""
+        encoder = settings.encoder
+        return f"an encoder of width {encoder.width or settings.model.width} and depth {encoder.depth}"
 
     def draw(self, x: Images, noise: Flat) -> Draw:
         """Draw from q(z|x) with standard normal noise, (n, d); zeros give the mean.
@@ -215,13 +224,19 @@ class EncoderLearner(LatentLearner):
         return x.new_zeros(len(x), self.dim)
 
 
+def with_encoder(learner: Learner) -> TypeGuard[EncoderLearner]:
+    """Return whether a learner declares an encoder q(z|x) in closed form."""
+    return learner.has_encoder
+
+
 def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> Encoder:
     """Return an encoder that mirrors the description's generator, with new weights of the seed.
 
-    layered: a head for each layer of latents, in place of one for all of them.
+    layered: a head for each layer of latents, in place of one for all of them. The encoder is what encoder.blocks
+    names, called with image_shape, latents and the keywords of `conv_encoder`. Raises InputError where it names none.
     """
     model, settings = description.model, description.encoder
-    make = {"dense": dense_encoder, "conv": conv_encoder}[model.blocks]
+    make = find(ENCODERS, settings.blocks or model.blocks, "encoder.blocks")
     with initial_weights(seed_of(seed, Use.ENCODER)):
         width = model.width if settings.width is None else settings.width
         return make(description.image_shape, model.latents, width=width, depth=settings.depth, heads=layered)

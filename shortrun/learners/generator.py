@@ -2,53 +2,32 @@
 
 from torch import nn
 
-from shortrun.config import LearnerConfig, ModelConfig
-from shortrun.errors import InputError
-from shortrun.model import (
-    Bernoulli,
-    DiscretizedLogistic,
-    Gaussian,
-    Likelihood,
-    Mixture,
-    TopDown,
-    conv_decoder,
-    dense_decoder,
-)
+from shortrun.config import LearnerConfig
+from shortrun.learners.settings import likelihood_class, prior_class
+from shortrun.model import TopDown
+from shortrun.registry import DECODERS, find
 from shortrun.streams import initial_weights
 
 
 def build_generator(description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> TopDown:
-    """Return p(x, z) with new weights; decoder: the user's own module in place of the built-in blocks."""
+    """Return p(x, z) with new weights; decoder: the user's own module in place of the one that the description names.
+
+    A decoder that is named is called with image_shape, latents and the keywords of `conv_decoder`.
+    """
     model, shape = description.model, description.image_shape
-    likelihood = build_likelihood(model, shape[0], description.levels)
-    if decoder is None:
-        make = {"dense": dense_decoder, "conv": conv_decoder}[model.blocks]
+    likelihood = likelihood_class(model).from_settings(model, shape[0], description.levels)
+    module = decoder
+    if module is None:
+        make = find(DECODERS, model.blocks, "model.blocks")
         with initial_weights(seed):
-            decoder = make(
+            module = make(
                 shape,
                 model.latents,
                 parameterization=model.parameterization,
                 width=model.width,
                 depth=model.depth,
                 skip=model.skip,
-                activation=nn.Identity() if isinstance(likelihood, Bernoulli) else nn.Tanh(),
+                activation=likelihood.activation(),
             )
-    prior = None
-    if model.prior == "mixture":
-        prior = Mixture(sum(model.latents), model.components, seed, unit=description.inference.tuned)
-    return TopDown(decoder, likelihood, model.latents, prior)
-
-
-def build_likelihood(model: ModelConfig, channels: int, levels: int | None) -> Likelihood:
-    """Return the likelihood that a configuration names; levels: values that a pixel can take."""
-    if model.likelihood == "bernoulli":
-        return Bernoulli()
-    if model.likelihood == "logistic":
-        if levels is None:
-            raise InputError(
-                "model.likelihood",
-                problem="logistic needs images of whole numbers, these are floats",
-                instead="use gaussian",
-            )
-        return DiscretizedLogistic(channels, levels)
-    return Gaussian(model.sigma, model.learn_sigma)
+    prior = prior_class(model).from_settings(model, sum(model.latents), seed, description.inference.tuned)
+    return TopDown(module, likelihood, model.latents, prior)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.config import GlowConfig, LearnerConfig
+from shortrun.config import Config, GlowConfig, LearnerConfig
 from shortrun.errors import InputError
 from shortrun.learners.chain_store import everywhere
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
@@ -43,7 +43,15 @@ class Glow(
     the initial weights. Raises InputError for sizes that so many scales do not divide, and without normflows.
     """
 
+    has_density = True
+
     initialized: Tensor
+
+    @classmethod
+    def describe_model(cls, settings: Config | LearnerConfig) -> str:
+        """Say scales, flows and the width of the couplings."""
+        flow = settings.glow
+        return f"{flow.scales} scales of {flow.flows} flows, couplings of width {flow.width}"
 
     def __init__(
         self,

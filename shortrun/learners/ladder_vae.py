@@ -52,17 +52,17 @@ class LadderVae(
     that has a head for each layer; `build` makes one from its settings. Raises InputError for another generator.
     """
 
-    name = "ladder_vae"
     layered = True
+    parameterization = "conditional"
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
-        if not isinstance(generator.decoder, Decoder):
+        if generator.parameterization is None:
             raise InputError(
                 "decoder",
                 problem="the learner ladder_vae needs the layers' priors",
                 instead="leave it out, or choose vae",
             )
-        if generator.decoder.conditional is None:
+        if generator.parameterization != self.parameterization:
             raise InputError("model.parameterization", "ladder", "the learner ladder_vae is for conditional")
         super().__init__(generator, encoder, description)
 

@@ -1,25 +1,24 @@
 """What every way to learn a model of images has: three verbs for training, latents, and a place on disk."""
 
-import importlib
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from huggingface_hub import ModelHubMixin
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from shortrun.config import LearnerConfig, LearnerName
+from shortrun.config import Config, LearnerConfig
 from shortrun.errors import InputError
-from shortrun.learners.latent_density import FILE, LatentDensity, read_density, write_density
-from shortrun.learners.pretrained import read_model, write_model
-from shortrun.model import TopDown
-from shortrun.model.decoders import Decoder
-from shortrun.model.likelihood import Images, Mask
+from shortrun.learners.latent_density import FILE, LatentDensity, write_density
+from shortrun.learners.pretrained import rebuilt, write_model
+from shortrun.learners.settings import check_declared, own_settings
+from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.registry import LEARNERS, name_of
 
 Flat = Float[Tensor, "n d"]
 Kind = TypeVar("Kind", bound="Learner")
@@ -27,16 +26,6 @@ Rows = Int64[Tensor, "n"]
 Statistics = dict[str, Tensor]
 Source = Literal["prior", "fitted"]
 """What new images are drawn from: the prior, or the density fitted to the latents of training images."""
-
-CLASSES: dict[LearnerName, str] = {
-    "short_run": "short_run.ShortRun",
-    "vae": "vae.Vae",
-    "ladder_vae": "ladder_vae.LadderVae",
-    "persistent": "persistent.Persistent",
-    "vlae": "vlae.Vlae",
-    "glow": "glow.Glow",
-}
-"""Where each learner's class is; it is imported when it is asked for."""
 
 
 class Inferred(NamedTuple):
@@ -53,9 +42,28 @@ class Inferred(NamedTuple):
 class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generative-model", "latent-variable-model"]):
     """A model of images that `train` learns and the commands use.
 
-    description: what `save_pretrained` writes; `from_description` fills it. latents: the sizes of the layers of
-    latents, top down; z is (n, d) with the layers side by side.
+    A subclass defines the abstract methods, and declares in the class variables what the rest of the package has to
+    know of it. Most are not subclasses of this class but of `LatentLearner`, `ChainLearner` or `EncoderLearner`.
+
+    description: what `save_pretrained` writes, None where the learner was put together by hand.
+    latents: the sizes of the layers of latents, top down; z is (n, d) with the layers side by side.
     """
+
+    has_generator: ClassVar[bool] = False
+    """Whether it has a `generator` p(x, z) of a few latents, so that densities can be fitted to them and annealed."""
+    has_chain: ClassVar[bool] = False
+    """Whether it infers by Langevin steps: step sizes, their schedule and candidates are for it."""
+    short_runs: ClassVar[bool] = False
+    """Whether each inference is a chain of `steps` steps from the prior: what is tuned while learning, and measured by
+    `tune` and `diagnose`."""
+    has_encoder: ClassVar[bool] = False
+    """Whether it draws from q(z|x) in closed form, by `propose`: training.kl_schedule is for it."""
+    has_density: ClassVar[bool] = False
+    """Whether `log_prob` gives log p(x) exactly."""
+    parameterization: ClassVar[Literal["ladder", "conditional"] | None] = None
+    """The one parameterization of the generator that it is defined for; None: any."""
+    Settings: ClassVar[type | None] = None
+    """A dataclass of settings that only this learner has, the table `own` of a configuration."""
 
     description: LearnerConfig | None
     latent_density: LatentDensity | None = None
@@ -67,6 +75,33 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
     @abstractmethod
     def from_description(cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> "Learner":
         """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+
+    @classmethod
+    def check(cls, settings: Config | LearnerConfig) -> None:
+        """Raise InputError for settings that are not for the learner; a subclass that refuses more calls this first."""
+        check_declared(cls, settings)
+
+    @classmethod
+    def own_settings(cls, description: LearnerConfig) -> Any:
+        """Return the settings that only this learner has, as its `Settings`."""
+        return own_settings(cls, description)
+
+    @classmethod
+    def describe_model(cls, settings: Config | LearnerConfig) -> str:
+        """Say in a line what model the settings are of."""
+        return name_of(LEARNERS, cls)
+
+    @classmethod
+    def describe_settings(
+        cls, settings: Config | LearnerConfig, found: tuple[tuple[float, ...], float] | None = None
+    ) -> str:
+        """Say in a line how latents are inferred by the settings; found: step sizes and decay that training led to."""
+        return "exact" if cls.has_density else name_of(LEARNERS, cls)
+
+    @classmethod
+    def fixed(cls, settings: Config | LearnerConfig) -> tuple[str, ...]:
+        """Return how the names of tensors begin that are saved with the weights but are not learned."""
+        return ()
 
     @property
     @abstractmethod
@@ -163,6 +198,10 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         """Return n draws of the latents from the prior, on the learner's device."""
         return torch.randn(n, self.dim, generator=rng, device=rng.device).to(self.device)
 
+    def log_prob(self, x: Images) -> PerImage:
+        """Return log p(x) in nats, (n,), of learners that declare `has_density`."""
+        raise NotImplementedError
+
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote about inference: plain values, by name."""
         return {}
@@ -210,7 +249,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         decoder: the user's own module, where the model was built with one. The other arguments are the hub's. Raises
         InputError where a file is absent, damaged, does not fit, or holds another learner than the class called.
         """
-        # In place of the mixin's method, which reads config.json by itself and knows nothing of InputError.
+        # in place of the mixin's method, which reads config.json by itself and knows nothing of InputError
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
@@ -226,64 +265,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
                     allow_patterns=["config.json", "model.safetensors", FILE],
                 )
             )
-        description, weights = read_model(folder)
-        if description.own_decoder and decoder is None:
-            raise InputError(
-                "decoder",
-                problem=f"{folder} was trained with a decoder of its own",
-                instead="give it, decoder=MyDecoder()",
-            )
-        if decoder is not None and not description.own_decoder:
-            raise InputError(
-                "decoder", problem=f"{folder} has a decoder of this package", instead="leave the argument out"
-            )
-        kind = learner_class(description.learner)
-        if not issubclass(kind, cls):
-            raise InputError(
-                str(folder), problem=f"holds a {kind.__name__}, no {cls.__name__}", instead="load it with shortrun.load"
-            )
-        learner = kind.from_description(description, decoder)
-        try:
-            learner.load_state_dict(weights)
-        except RuntimeError as error:
-            raise InputError(
-                str(folder), problem=f"the weights do not fit the configuration ({' '.join(str(error).split())[:200]})"
-            ) from None
-        learner.latent_density = read_density(folder, learner.dim)
-        return cast(Kind, learner.eval())
-
-
-class LatentLearner(Learner):
-    """A learner with a generator p(x, z) of a few latents; what differs is how they are inferred."""
-
-    generator: TopDown
-
-    @property
-    def latents(self) -> tuple[int, ...]:
-        """The sizes of the layers of latents, top down."""
-        return self.generator.latents
-
-    def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
-        """Return n draws of the latents from the generator's prior, on the learner's device."""
-        return self.generator.prior.sample(n, rng, device=self.device)
-
-    @torch.no_grad()
-    def decode(self, z: Flat) -> Images:
-        """Return the images of latents, (n, c, h, w) in [-1, 1]."""
-        return self.generator.decode(z).float().clamp(-1, 1)
-
-    @torch.no_grad()
-    def layers(self, z: Flat) -> list[Tensor]:
-        """Return (z_L, ..., z_1): the parts of z, or mu_l + sigma_l u_l where the parameterization is conditional."""
-        split, decoder = self.generator.split(z), self.generator.decoder
-        # a decoder of the user's own is called with the layers and knows no others
-        return decoder.layers(*split) if isinstance(decoder, Decoder) else list(split)
-
-
-def learner_class(name: LearnerName) -> type[Learner]:
-    """Return the class of a learner by its name."""
-    module, kind = CLASSES[name].split(".")
-    return getattr(importlib.import_module(f"shortrun.learners.{module}"), kind)
+        return rebuilt(cls, folder, decoder)
 
 
 @contextmanager

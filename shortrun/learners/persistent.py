@@ -6,14 +6,15 @@ gradient", ICML 2008.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.config import LearnerConfig, PersistentConfig
+from shortrun.config import Config, LearnerConfig, PersistentConfig
 from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise
 from shortrun.learners.chain import ChainLearner, check_steps
@@ -53,13 +54,22 @@ class Persistent(
         retries: int = 3,
         description: LearnerConfig | None = None,
         fresh_steps: int = PersistentConfig.fresh_steps,
-        store: str = PersistentConfig.store,
+        store: Literal["memory", "disk"] = PersistentConfig.store,
         candidates: int = 1,
     ) -> None:
         super().__init__(generator, steps, step_size, step_decay, noise, retries, description, candidates)
         self.fresh_steps, self.store = check_steps(fresh_steps), store
         # no buffer: it belongs to a run, not to the model, and must not be copied with it
         self.chains: ChainStore | None = None
+
+    def _present(self, described: LearnerConfig) -> LearnerConfig:
+        kept = replace(described.persistent, fresh_steps=self.fresh_steps, store=self.store)
+        return replace(super()._present(described), persistent=kept)
+
+    @classmethod
+    def describe_visits(cls, settings: Config | LearnerConfig) -> str:
+        """Say that an image's own chain takes them, and how many another image gets."""
+        return f" at each visit of a chain, {settings.persistent.fresh_steps} from the prior for new images,"
 
     @classmethod
     def from_description(

@@ -2,15 +2,26 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from shortrun import config
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
 from shortrun.files import replacing
+from shortrun.learners.latent_density import read_density
+from shortrun.learners.settings import checked, learner_class
 from shortrun.mapping import from_mapping, to_mapping
+from shortrun.registry import LEARNERS, name_of
+
+if TYPE_CHECKING:
+    from shortrun.learners.learner import Learner
+
+Kind = TypeVar("Kind")  # a class of learners: a bound would be a circle
 
 
 def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | None, folder: Path) -> None:
@@ -21,6 +32,7 @@ def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | N
             problem="this learner was put together by hand",
             instead="make it by ShortRun.build(...), or its class",
         )
+    description = config.checked(description)  # values may have been set by hand since it was built
     write_weights(weights, folder / "model.safetensors")
     with replacing(folder / "config.json") as path:
         path.write_text(json.dumps(to_mapping(description), indent=2) + "\n", encoding="utf-8")
@@ -56,3 +68,44 @@ def read_model(folder: Path) -> tuple[LearnerConfig, dict[str, torch.Tensor]]:
     except (ValueError, OSError) as error:
         raise InputError(str(path), problem=f"is damaged ({error})", instead="restore it from a copy") from None
     return from_mapping(LearnerConfig, values, "config.json"), read_weights(folder / "model.safetensors")
+
+
+def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
+    """Return the learner that `write_model` wrote into a folder, ready to use, as `kind` or a class below it.
+
+    decoder: the user's own module, where the model was built with one. Raises InputError where a file is absent,
+    damaged, does not fit, or holds another learner; the settings are checked before anything is allocated.
+    """
+    description, weights = read_model(folder)
+    if description.own_decoder and decoder is None:
+        raise InputError(
+            "decoder",
+            problem=f"{folder} was trained with a decoder of its own",
+            instead="give it, decoder=MyDecoder()",
+        )
+    if decoder is not None and not description.own_decoder:
+        raise InputError("decoder", problem=f"{folder} has a decoder of this package", instead="leave the argument out")
+    found = _class_of(description, kind)
+    if not issubclass(found, kind):
+        raise InputError(
+            str(folder), problem=f"holds a {found.__name__}, no {kind.__name__}", instead="load it with shortrun.load"
+        )
+    learner = found.from_description(checked(description, found), decoder)
+    try:
+        learner.load_state_dict(weights)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(str(folder), problem=f"the weights do not fit the configuration ({words})") from None
+    learner.latent_density = read_density(folder, learner.dim)
+    return cast(Kind, learner.eval())
+
+
+def _class_of(description: LearnerConfig, kind: Any) -> "type[Learner]":
+    """Return the class that a description is of: `kind` where it is meant, else what its name says.
+
+    So a class that is defined where nothing can import it, in a notebook for example, loads its own models.
+    """
+    _, colon, name = description.learner.partition(":")
+    if description.learner == name_of(LEARNERS, kind) or (colon and name == kind.__qualname__):
+        return kind
+    return learner_class(description.learner)

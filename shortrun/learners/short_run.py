@@ -12,7 +12,9 @@ from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Rows
+from shortrun.learners.settings import checked
 from shortrun.model.likelihood import Images
+from shortrun.registry import LEARNERS, name_of
 
 
 class ShortRun(
@@ -25,6 +27,8 @@ class ShortRun(
 
     The arguments are those of `ChainLearner`; `build` makes one from its settings.
     """
+
+    short_runs = True
 
     @classmethod
     def build(
@@ -41,8 +45,9 @@ class ShortRun(
         image_shape: (c, h, w); levels: values that a pixel can take; seed: of the initial weights.
         """
         model, inference = model or ModelConfig(), inference or InferenceConfig()
-        description = LearnerConfig(image_shape, levels, decoder is not None, model, inference)
-        return cls.from_description(description, decoder, seed)
+        name = name_of(LEARNERS, cls)
+        description = LearnerConfig(image_shape, levels, decoder is not None, model, inference, name)
+        return cls.from_description(checked(description, cls), decoder, seed)
 
     @classmethod
     def from_description(

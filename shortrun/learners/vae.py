@@ -18,5 +18,4 @@ class Vae(
     do as well. The arguments are those of `EncoderLearner`; `build` makes one from its settings.
     """
 
-    name = "vae"
     layered = False

@@ -9,7 +9,6 @@ from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
 from shortrun.learners.encoder import EncoderLearner
 from shortrun.model import TopDown
-from shortrun.model.decoders import Decoder
 
 
 class Vlae(
@@ -27,10 +26,10 @@ class Vlae(
     independent.
     """
 
-    name = "vlae"
     layered = True
+    parameterization = "ladder"
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
-        if isinstance(generator.decoder, Decoder) and generator.decoder.conditional is not None:
+        if generator.parameterization not in (None, self.parameterization):
             raise InputError("model.parameterization", "conditional", "the learner vlae is for ladder")
         super().__init__(generator, encoder, description)

@@ -41,6 +41,11 @@ class Decoder(nn.Module):
         self.out = out
         self.skip = skip
 
+    @property
+    def parameterization(self) -> Parameterization:
+        """How the layers of latents depend on one another."""
+        return "ladder" if self.conditional is None else "conditional"
+
     def run(self, *u: Latents) -> tuple[list[Tensor], Tensor]:
         """Return the layers (z_L, ..., z_1) and the last state, given standard normal (u_L, ..., u_1)."""
 

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,66 @@ def sum_observed(log_prob: Images, mask: Mask | None) -> PerImage:
     return observed(log_prob, mask).flatten(1).sum(1)
 
 
+@runtime_checkable
+class LikelihoodSettings(Protocol):
+    """What a configuration says of a likelihood; `shortrun.ModelConfig` does."""
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of the noise, of pixels in [-1, 1]."""
+        ...
+
+    @property
+    def learn_sigma(self) -> bool:
+        """Whether it is learned along with the weights."""
+        ...
+
+
 class Likelihood(nn.Module):
-    """The distribution of an image given the decoder's output; images are in [-1, 1]."""
+    """The distribution of an image given the decoder's output; images are in [-1, 1].
+
+    A subclass defines `log_prob`, `mean` and `sample`, and declares what the rest of the package has to know of it.
+    """
+
+    has_sigma: ClassVar[bool] = False
+    """Whether the settings sigma, learn_sigma and training.sigma_schedule are for it; it then has `set_sigma`."""
+    is_density: ClassVar[bool] = False
+    """Whether log_prob is the log of a density of pixels in [-1, 1], in place of a probability of pixel values."""
+
+    @classmethod
+    def from_settings(cls, settings: LikelihoodSettings, channels: int, levels: int | None) -> "Likelihood":
+        """Return the likelihood that a configuration describes.
+
+        settings: of the model; channels: of an image; levels: values that a pixel can take, None where pixels are
+        floats. Raises InputError where it is not for such pixels.
+        """
+        return cls()
+
+    @classmethod
+    def check_images(cls, levels: int | None, name: str) -> None:
+        """Raise InputError where the likelihood is not for the images of a data set; levels: of a pixel."""
+
+    @classmethod
+    def describe(cls, settings: LikelihoodSettings) -> str:
+        """Say what settings make of it, after its name: `, sigma 0.3` for example."""
+        return ""
+
+    @classmethod
+    def learns(cls, settings: LikelihoodSettings) -> bool:
+        """Return whether it has parameters that are learned along with the decoder's weights."""
+        return False
+
+    def activation(self) -> nn.Module:
+        """Return the last layer of a built-in decoder: tanh, for means of pixels in [-1, 1]."""
+        return nn.Tanh()
+
+    def values(self) -> dict[str, float]:
+        """Return the numbers of its own that schedules or learning change, by the name of their setting."""
+        return {}
+
+    def set_sigma(self, sigma: float) -> None:
+        """Set sigma, as a schedule does; for those that have one."""
+        raise InputError("sigma", sigma, f"{type(self).__name__} has none")
 
     @abstractmethod
     def log_prob(self, x: Images, decoded: Images, mask: Mask | None = None) -> PerImage:
@@ -64,7 +123,25 @@ class Gaussian(Likelihood):
     a parameter that the likelihood itself trains.
     """
 
+    has_sigma = True
+    is_density = True
+
     log_sigma: Tensor
+
+    @classmethod
+    def from_settings(cls, settings: LikelihoodSettings, channels: int, levels: int | None) -> "Gaussian":
+        """Return one with the settings' sigma, fixed or learned."""
+        return cls(settings.sigma, settings.learn_sigma)
+
+    @classmethod
+    def describe(cls, settings: LikelihoodSettings) -> str:
+        """Say its sigma."""
+        return ", sigma learned" if settings.learn_sigma else f", sigma {settings.sigma:g}"
+
+    @classmethod
+    def learns(cls, settings: LikelihoodSettings) -> bool:
+        """Return whether sigma is learned."""
+        return settings.learn_sigma
 
     def __init__(self, sigma: float = 0.3, learned: bool = False) -> None:
         super().__init__()
@@ -80,6 +157,10 @@ class Gaussian(Likelihood):
     def sigma(self) -> Tensor:
         """The standard deviation of the noise, a scalar tensor."""
         return self.log_sigma.exp()
+
+    def values(self) -> dict[str, float]:
+        """Return sigma."""
+        return {"sigma": self.sigma.item()}
 
     def set_sigma(self, sigma: float) -> None:
         """Set sigma to a value, as a schedule does."""
@@ -121,6 +202,20 @@ class Bernoulli(Likelihood):
     For grey values in between it is the usual cross-entropy, which is no density; binarize such data.
     """
 
+    @classmethod
+    def check_images(cls, levels: int | None, name: str) -> None:
+        """Raise InputError for pixels that are not black or white."""
+        if levels != 2:
+            raise InputError(
+                "model.likelihood",
+                problem=f"bernoulli is for black and white pixels, {name} has grey ones",
+                instead="set data.binarize, or choose gaussian",
+            )
+
+    def activation(self) -> nn.Module:
+        """Return none: the decoder gives logits."""
+        return nn.Identity()
+
     def log_prob(self, x: Images, decoded: Images, mask: Mask | None = None) -> PerImage:
         """Return log p(x | decoded), summed over the observed entries of each image; mask: 1 = observed."""
         bits, logits = (observed(x, mask) + 1) / 2, observed(decoded.to(x.dtype), mask)
@@ -153,6 +248,22 @@ class DiscretizedLogistic(Likelihood):
 
     Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, arXiv 1606.04934.
     """
+
+    @classmethod
+    def from_settings(cls, settings: LikelihoodSettings, channels: int, levels: int | None) -> "DiscretizedLogistic":
+        """Return one with a scale for each channel; raise InputError where pixels are floats."""
+        if levels is None:
+            raise InputError(
+                "model.likelihood",
+                problem="logistic needs images of whole numbers, these are floats",
+                instead="use gaussian",
+            )
+        return cls(channels, levels)
+
+    @classmethod
+    def learns(cls, settings: LikelihoodSettings) -> bool:
+        """Return True: the scales are learned."""
+        return True
 
     def __init__(self, channels: int, levels: int = 256, scale: float = 0.1) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -36,8 +37,39 @@ def choose(weights: Float[Tensor, "m"], uniform: Float[Tensor, "n"]) -> Int64[Te
     return torch.searchsorted(weights.cumsum(0), uniform, right=True).clamp(max=len(weights) - 1)
 
 
+@runtime_checkable
+class PriorSettings(Protocol):
+    """What a configuration says of a prior; `shortrun.ModelConfig` does."""
+
+    @property
+    def components(self) -> int:
+        """Normals of a mixture."""
+        ...
+
+
 class Prior(nn.Module):
-    """The distribution of the flat latents z, (n, d), before an image is seen."""
+    """The distribution of the flat latents z, (n, d), before an image is seen.
+
+    A subclass defines the methods below, and declares what the rest of the package has to know of it.
+    """
+
+    standard: ClassVar[bool] = False
+    """Whether it is N(0, I) whatever is learned; an encoder's divergence from it then has a closed form."""
+    allows_acceptance: ClassVar[bool] = True
+    """Whether steps can be tuned by acceptance while it is learned: a prior that follows the steps leads them on."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: PriorSettings, dim: int, seed: int, tuned: bool) -> "Prior":
+        """Return the prior that a configuration describes.
+
+        settings: of the model; dim: d; seed: of what is drawn at first; tuned: whether step sizes are tuned on the way.
+        """
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, settings: PriorSettings) -> str:
+        """Say in words what it is, in a line that describes a model."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -75,6 +107,18 @@ class Prior(nn.Module):
 class Normal(Prior):
     """p(z) = N(z; 0, I), which has nothing to learn."""
 
+    standard = True
+
+    @classmethod
+    def from_settings(cls, settings: PriorSettings, dim: int, seed: int, tuned: bool) -> "Normal":
+        """Return N(0, I) of so many latents."""
+        return cls(dim)
+
+    @classmethod
+    def describe(cls, settings: PriorSettings) -> str:
+        """Return N(0, I)."""
+        return "N(0, I)"
+
     def log_prob(self, z: Flat) -> PerImage:
         """Return log N(z; 0, I)."""
         return standard_normal(z)
@@ -110,6 +154,18 @@ class Mixture(Prior):
     Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
     on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.
     """
+
+    allows_acceptance = False
+
+    @classmethod
+    def from_settings(cls, settings: PriorSettings, dim: int, seed: int, tuned: bool) -> "Mixture":
+        """Return a mixture of the settings' components, of unit scale where step sizes are tuned."""
+        return cls(dim, settings.components, seed, unit=tuned)
+
+    @classmethod
+    def describe(cls, settings: PriorSettings) -> str:
+        """Say how many normals it is of."""
+        return f"a mixture of {settings.components}"
 
     def __init__(self, dim: int, components: int, seed: int = 0, unit: bool = False) -> None:
         super().__init__(dim)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
-from shortrun.model.decoders import check_latents
+from shortrun.model.decoders import Decoder, check_latents
 from shortrun.model.likelihood import Images, Likelihood, Mask, PerImage
 from shortrun.model.prior import Normal, Prior
 
@@ -45,6 +45,11 @@ class TopDown(nn.Module):
             raise InputError("prior", f"one of {self.prior.dim} latents for {self.dim}", f"write one of {self.dim}")
 
     @property
+    def parameterization(self) -> str | None:
+        """`ladder` or `conditional`; None where the decoder is the user's own, which knows of neither."""
+        return self.decoder.parameterization if isinstance(self.decoder, Decoder) else None
+
+    @property
     def dim(self) -> int:
         """The number of latents of an image, d."""
         return sum(self.latents)
@@ -52,6 +57,12 @@ class TopDown(nn.Module):
     def split(self, z: Flat) -> tuple[Tensor, ...]:
         """Return the layers (z_L, ..., z_1) of a flat matrix."""
         return z.split(self.latents, dim=1)
+
+    def layers(self, z: Flat) -> list[Tensor]:
+        """Return (z_L, ..., z_1): the parts of z, or mu_l + sigma_l u_l where the parameterization is conditional."""
+        split = self.split(z)
+        # a decoder of the user's own is called with the layers and knows no others
+        return self.decoder.layers(*split) if isinstance(self.decoder, Decoder) else list(split)
 
     def decode(self, z: Flat) -> Images:
         """Return E[x | z], (n, c, h, w) in [-1, 1]."""

@@ -3,16 +3,16 @@
 import functools
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from shortrun.config import Config, LearnerConfig, absolute, load_config, validate
+from shortrun.config import Config, LearnerConfig, absolute, read_recipe
 from shortrun.data import NAMES, Dataset, load_dataset
 from shortrun.errors import InputError, Interrupted
-from shortrun.learners import Learner, ShortRun, learner_class
+from shortrun.learners import ChainLearner, Learner, checked, learner_class
 from shortrun.learners.pretrained import write_model
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Position, load_state, save_state
@@ -43,8 +43,7 @@ def train(
     again to `resume`. watch: called after every update, by the first process; it must leave the learners as they are,
     and its time is not counted. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
     """
-    config = absolute(load_config(config) if isinstance(config, str) else config, NAMES)
-    validate(config)
+    config = absolute(checked(read_recipe(config) if isinstance(config, str) else config), NAMES)
     with processes(device) as here:
         # the data are read first: a data set that is not there must not leave a folder behind
         dataset = dataset or read_dataset(config)
@@ -173,8 +172,7 @@ def run_to_end(
                 here.device.type, torch.bfloat16, enabled=half_precision(settings.precision, here.device)
             ):
                 if position.step in tunings:
-                    assert isinstance(learner, ShortRun)  # no other has a step size to tune
-                    tune_step_size(learner, dataset.train, config, position, here)
+                    tune_step_size(cast(ChainLearner, learner), dataset.train, config, position, here)
                 loss, statistics = wrapped(x, rng, (here.rank, here.count), rows)
             optimizer.zero_grad()
             loss.backward()

@@ -13,7 +13,7 @@ from shortrun.data import Dataset, ImageSet
 from shortrun.evaluation.reconstruction import reconstruction_figures
 from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import replacing
-from shortrun.learners import LatentLearner, Learner
+from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Position
@@ -55,7 +55,7 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
     """
     learner.latent_density = None
     count = min(config.training.fit_images, len(train))
-    if isinstance(learner, LatentLearner) and count >= LEAST:
+    if with_generator(learner) and count >= LEAST:
         rng = stream(config.training.seed, Use.FIT, device=learner.device)
         # the images of a data set may be in the order of their labels
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()

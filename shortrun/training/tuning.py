@@ -27,7 +27,7 @@ from shortrun.inference.tuning import (
     grid,
     standard_error,
 )
-from shortrun.learners import ShortRun, frozen
+from shortrun.learners import ChainLearner, frozen
 
 Images = Float[Tensor, "n c h w"]
 STOCHASTIC: dict[str, Callable[[torch.Generator, int], Density]] = {
@@ -47,7 +47,7 @@ class Chains:
     x: (n, c, h, w) in [-1, 1], on the learner's device; steps: K, the learner's own where not given.
     """
 
-    def __init__(self, learner: ShortRun, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
+    def __init__(self, learner: ChainLearner, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
         self.learner, self.x, self.steps = learner, x, steps or learner.steps
         draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
         self.z, self.initial = learner.start_of(x, draws)
@@ -103,7 +103,7 @@ class Chains:
 
 
 def tune(
-    learner: ShortRun,
+    learner: ChainLearner,
     x: Images,
     rng: torch.Generator,
     *,
@@ -135,7 +135,7 @@ def tune(
 
 
 def image_acceptance(
-    learner: ShortRun, x: Images, rng: torch.Generator, settings: Settings, steps: int | None = None
+    learner: ChainLearner, x: Images, rng: torch.Generator, settings: Settings, steps: int | None = None
 ) -> Float[Tensor, "n"]:
     """Return how often each image's Metropolis-adjusted chain accepts with the settings that `tune` found, (n,).
 
@@ -146,7 +146,7 @@ def image_acceptance(
         return chains.acceptance(Space("one", learner.generator.latents, learner.step_size.decay))(settings)
 
 
-def move_step_size(learner: ShortRun, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
+def move_step_size(learner: ChainLearner, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
     """Move a learner's step sizes a little towards the best for its present weights, as training does now and then."""
     chains = Chains(learner, x, rng)
     space = Space(tuning.over, learner.generator.latents, learner.step_size.decay)
@@ -175,7 +175,7 @@ class Curves(NamedTuple):
 
 
 def divergence_curves(
-    learner: ShortRun,
+    learner: ChainLearner,
     x: Images,
     rng: torch.Generator,
     estimators: Sequence[str] = tuple(ESTIMATORS),

@@ -7,7 +7,7 @@ import torch
 from shortrun.config import DENSE, Config
 from shortrun.data import ImageSet
 from shortrun.inference.products import LARGE
-from shortrun.learners import ShortRun
+from shortrun.learners import ChainLearner
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Position
 from shortrun.training.processes import Processes
@@ -39,7 +39,7 @@ def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
     return frozenset(int(total * (j / (count + 1)) ** 2) for j in range(1, count + 1))
 
 
-def tune_step_size(learner: ShortRun, train: ImageSet, config: Config, position: Position, here: Processes) -> None:
+def tune_step_size(learner: ChainLearner, train: ImageSet, config: Config, position: Position, here: Processes) -> None:
     """Tune on a few training images, the same in all processes, and count the seconds it takes."""
     started = time.monotonic()
     tuning = config.inference.tuning

@@ -12,8 +12,9 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shortrun.config import InferenceConfig, ModelConfig
+from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig, TuningConfig
 from shortrun.errors import InputError
+from shortrun.inference import StepSize
 from shortrun.learners import ShortRun
 from shortrun.model import Gaussian, TopDown
 
@@ -85,10 +86,44 @@ def test_config_is_what_a_person_can_read(tmp_path: Path) -> None:
     assert values["image_shape"] == [1, 4, 4]
     assert values["model"]["latents"] == [2, 3]
     assert values["model"]["sigma"] == 0.17
-    assert values["inference"]["step_size"] == [0.2, 0.1]
+    assert values["inference"]["step_size"] == pytest.approx([0.14, 0.07])  # as the schedule left it
     assert text.count("\n") > 10
     assert "levels" not in values
     assert ShortRun.from_pretrained(tmp_path).description.levels is None  # pyright: ignore
+
+
+def test_values_that_were_set_by_hand_are_those_that_are_saved(tmp_path: Path) -> None:
+    learner = learner_of()
+    learner.steps, learner.noise, learner.candidates, learner.retries = 50, False, 3, 0
+    learner.step_size = StepSize(0.3, (2, 3), 0.25)  # one number, where the settings had two
+    gaussian = learner.generator.likelihood
+    gaussian.set_sigma(0.21)
+    learner.save_pretrained(tmp_path)
+    loaded = ShortRun.from_pretrained(tmp_path)
+    assert (loaded.steps, loaded.noise, loaded.candidates, loaded.retries) == (50, False, 3, 0)
+    assert (loaded.step_size.values, loaded.step_size.decay) == (learner.step_size.values, learner.step_size.decay)
+    assert loaded.generator.likelihood.values() == gaussian.values()
+    assert loaded.description == learner.description
+    assert learner.description.model.sigma == pytest.approx(0.21)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_value_that_cannot_be_is_not_saved(tmp_path: Path) -> None:
+    learner = learner_of()
+    learner.steps = 0
+    with pytest.raises(InputError, match=r"^inference.steps: got 0; write a whole number of at least 1"):
+        learner.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_settings_are_as_they_were_where_nothing_was_set(tmp_path: Path) -> None:
+    for inference in (
+        InferenceConfig(steps=4, step_size=(0.2, 0.1), step_decay=0.5),
+        InferenceConfig(step_size="tuned"),
+        InferenceConfig(step_size="tuned", tuning=TuningConfig(over="layers", start=0.3)),
+    ):
+        learner = ShortRun.build(SHAPE, ModelConfig(latents=(2, 3), width=8, sigma=0.17), inference)
+        assert learner.description == LearnerConfig(SHAPE, 256, model=learner.description.model, inference=inference)  # pyright: ignore
+        assert learner.description.model == ModelConfig(latents=(2, 3), width=8, sigma=0.17)  # pyright: ignore
 
 
 def test_weights_are_safetensors_and_nothing_else_is_written(tmp_path: Path) -> None:
@@ -187,7 +222,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "unknown key in a table": (edited(model__widht=1), "config.json.model.widht: unknown key; did you mean 'width'?"),
     "wrong type": (edited(model__width="8"), "config.json.model.width: got '8'; write a whole number"),
     "image of two sizes": (edited(image_shape=[4, 4]), "config.json.image_shape: got [4, 4]; write"),
-    "no layers": (edited(model__latents=[]), "latents: got []"),
+    "no layers": (edited(model__latents=[]), "model.latents: got none"),
     "sigma of nothing": (edited(model__sigma=0), "sigma: got 0.0; write a positive number"),
     "no steps": (edited(inference__steps=0), "steps: got 0;"),
 }

@@ -284,15 +284,15 @@ def test_build_is_a_function_of_its_seed_and_leaves_torch_alone() -> None:
 @pytest.mark.parametrize(
     ("model", "inference", "levels", "message"),
     [
-        ({"latents": ()}, {}, 256, "latents: got []"),
-        ({"latents": (), "blocks": "conv"}, {}, 256, "latents: got []"),
-        ({"sigma": -1.0}, {}, 256, "sigma: got -1.0"),
+        ({"latents": ()}, {}, 256, "model.latents: got none"),
+        ({"latents": (), "blocks": "conv"}, {}, 256, "model.latents: got none"),
+        ({"sigma": -1.0}, {}, 256, "model.sigma: got -1.0"),
         ({"likelihood": "logistic"}, {}, None, "model.likelihood: logistic needs images of whole numbers"),
         ({"likelihood": "logistic"}, {}, 1, "levels: got 1"),
-        ({}, {"steps": 0}, 256, "steps: got 0"),
-        ({}, {"step_size": 0.0}, 256, "step_size: got [0.0]"),
-        ({}, {"step_size": (0.1, 0.2)}, 256, "step_size: got 2 values for 3 layers"),
-        ({}, {"step_decay": -1.0}, 256, "step_decay: got -1.0"),
+        ({}, {"steps": 0}, 256, "inference.steps: got 0"),
+        ({}, {"step_size": 0.0}, 256, "inference.step_size: got 0.0"),
+        ({}, {"step_size": (0.1, 0.2)}, 256, "inference.step_size: got 2 values for 3 layers"),
+        ({}, {"step_decay": -1.0}, 256, "inference.step_decay: got -1.0"),
     ],
 )
 def test_what_cannot_be_built_is_refused(model: dict, inference: dict, levels: int | None, message: str) -> None:

@@ -1,0 +1,80 @@
+"""The names that a configuration can say, and where the things that they name live: one line for a new one.
+
+What is named is imported when it is asked for, so that reading a recipe waits for nothing. In place of a name stands
+`module:Name` for something outside of the package, in any module that can be imported or lies in the present folder.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shortrun.errors import InputError, did_you_mean
+
+Names = Mapping[str, str]
+
+LEARNERS: Names = {
+    "short_run": "shortrun.learners.short_run:ShortRun",
+    "vae": "shortrun.learners.vae:Vae",
+    "ladder_vae": "shortrun.learners.ladder_vae:LadderVae",
+    "persistent": "shortrun.learners.persistent:Persistent",
+    "vlae": "shortrun.learners.vlae:Vlae",
+    "glow": "shortrun.learners.glow:Glow",
+}
+LIKELIHOODS: Names = {
+    "gaussian": "shortrun.model.likelihood:Gaussian",
+    "bernoulli": "shortrun.model.likelihood:Bernoulli",
+    "logistic": "shortrun.model.likelihood:DiscretizedLogistic",
+}
+PRIORS: Names = {
+    "normal": "shortrun.model.prior:Normal",
+    "mixture": "shortrun.model.prior:Mixture",
+}
+DECODERS: Names = {
+    "dense": "shortrun.model.decoders:dense_decoder",
+    "conv": "shortrun.model.decoders:conv_decoder",
+}
+ENCODERS: Names = {
+    "dense": "shortrun.model.encoders:dense_encoder",
+    "conv": "shortrun.model.encoders:conv_encoder",
+}
+
+
+def listed(names: Names) -> str:
+    """Return the names in words, for help: `dense, conv, or module:Name of your own`."""
+    return f"{', '.join(names)}, or module:Name of your own"
+
+
+def check_name(names: Names, word: str, argument: str) -> None:
+    """Raise InputError where a word is none of the names and not module:Name; nothing is imported."""
+    module, colon, name = word.partition(":")
+    if word not in names and not (colon and module and name):
+        raise InputError(argument, repr(word), f"{did_you_mean(word, names)} (or module:Name of your own)")
+
+
+def find(names: Names, word: str, argument: str) -> Any:
+    """Return what a word names: one of the names, or module:Name.
+
+    argument: whose value the word is, for errors. Raises InputError for a word that is neither, for a module that
+    cannot be imported, and for a name that it does not have.
+    """
+    check_name(names, word, argument)
+    module, _, name = names.get(word, word).partition(":")
+    if word not in names and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # a console script does not look there by itself
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(argument, repr(word), f"write a module that can be imported: {error}") from None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise InputError(argument, repr(word), f"write a name that the module {module} has")
+    return found
+
+
+def name_of(names: Names, thing: Any) -> str:
+    """Return the name of a class or function, which `find` gives back: the registered one, or module:Name."""
+    place = f"{thing.__module__}:{thing.__qualname__}"
+    return next((name for name, home in names.items() if home == place), place)

@@ -23,8 +23,8 @@ def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
 
     Counted, not timed, so that a run can be repeated: an update differentiates the density K times at each of its
     images; an evaluation of an estimator with Hessians takes K d products at each of its own, each at one and a half
-    times the price of a derivative (measured: docs/design.md). At least one, so that short runs may exceed the share.
-    More of them early, at shares (j / J)^2 of the training: the best step size changes fast at first.
+    times the price of a derivative (measured: docs/notes/estimators.md). At least one, so that short runs may exceed
+    the share. More of them early, at shares (j / J)^2 of the training: the best step size changes fast at first.
     """
     tuning = config.inference.tuning
     settings = {"one": 1, "layers": len(config.model.latents), "schedule": 2, "both": len(config.model.latents) + 1}

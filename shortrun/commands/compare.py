@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from shortrun.commands.own import with_own
 from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError, Interrupted
 from shortrun.registry import LEARNERS, check_name
@@ -109,5 +110,5 @@ def options(entry: str, settings: list[str]) -> list[str]:
 
 def parse(recipe: str, learner: str | None, words: list[str]) -> Compare:
     """Read the options on top of a recipe as a learner has it."""
-    default = Compare(**vars(read_recipe(recipe, learner)))
-    return tyro.cli(Compare, args=words, default=default, prog=f"shortrun compare {recipe}")
+    default = with_own(Compare, read_recipe(recipe, learner), words)
+    return tyro.cli(type(default), args=words, default=default, prog=f"shortrun compare {recipe}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from shortrun.commands.own import with_own
 from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError
 
@@ -61,8 +62,8 @@ def main(words: list[str]) -> int:
                 "recipe", f"{words[0]!r}", f"write a recipe's name first: shortrun train digits {words[0]} ..."
             )
         recipe = read_recipe(words[0], chosen_learner(words))
-        default = Train(**vars(recipe))
-        arguments = tyro.cli(Train, args=words[1:], default=default, prog=f"shortrun train {words[0]}")
+        default = with_own(Train, recipe, words)
+        arguments = tyro.cli(type(default), args=words[1:], default=default, prog=f"shortrun train {words[0]}")
 
     from shortrun.training import resume, train
 

@@ -19,6 +19,7 @@ from shortrun.config.ranges import (
     at_least,
 )
 from shortrun.errors import InputError
+from shortrun.mapping import to_mapping
 from shortrun.registry import DECODERS, ENCODERS, LEARNERS, LIKELIHOODS, PRIORS, listed
 
 Schedule = tuple[tuple[float, float], ...]
@@ -307,7 +308,8 @@ class Config:
 
     def alone(self) -> "Config":
         """Return the configuration without what a command's arguments add to it."""
-        return Config(**{item.name: getattr(self, item.name) for item in fields(Config)})
+        values = {item.name: getattr(self, item.name) for item in fields(Config)}
+        return Config(**{**values, "own": self.own if isinstance(self.own, Mapping) else to_mapping(self.own)})
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,18 @@ from shortrun.version import __version__
 LEAST_IMAGES = 8
 TRACED = 4
 """Chains of each image that are followed to 10 K."""
-SHORT, RESTARTS = 64, 16
-"""Short and long runs of each image: 64 bring the noise of a posterior mean's variance well below 0.01."""
+SHORT = 64
+"""Short runs of each image: enough for noise well below 0.01 in the variance over images of the posterior mean."""
+RESTARTS = 16
+"""Long runs of each image. Each goes on from the end of one of its short runs."""
 MIXING_IMAGES = 32
 """Images whose effective sample sizes and R-hat are computed."""
-SIMULATIONS, GAP, AGGREGATE = 4, 2, 16
-"""For each image of the diagnosis: simulations of the calibration and of the gap, images of which one draw is taken."""
+SIMULATIONS = 4
+"""Images simulated from the model for the calibration, for each image of the diagnosis."""
+GAP = 2
+"""Images simulated from the model for the energy gap to the true latents, for each image of the diagnosis."""
+AGGREGATE = 16
+"""Images that the aggregate posterior is estimated from, one posterior sample each, for each image of the diagnosis."""
 CALIBRATION_DRAWS = 31
 
 

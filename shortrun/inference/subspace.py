@@ -1,6 +1,6 @@
-"""The marginal estimator from few Hessian-vector products a step: for latents too many for a dense Hessian.
+"""The marginal estimator from few Hessian-vector products a step, where the latents are too many for a dense Hessian.
 
-`SubspaceMarginal` stands in for `Marginal`; `follow` runs both.
+`SubspaceMarginal` is used in place of `Marginal`: the same function, `follow`, runs either along a chain.
 """
 
 import math
@@ -30,14 +30,14 @@ from shortrun.inference.products import (
 from shortrun.inference.quadrature import beside
 
 FAR = 5 / 6
-"""How far back from its end steps of a chain are known wholly."""
+"""The share of a chain, counted back from its end, over which the whole steps are spread."""
 
 
 def whole_steps(steps: int, whole: int) -> list[int]:
-    """Return the steps of K whose Hessian is known in the whole subspace, in rising order.
+    """Return the whole steps, in rising order: those of the K whose Hessian is multiplied with all of the basis P.
 
-    They grow rarer from the last one back, over FAR of the chain: the last steps decide where it ends, and the first
-    ones, where it is still far from the posterior, stand for none of the others.
+    They are dense at the end of the chain and grow rarer towards its beginning, over FAR of the chain. The last steps
+    decide where the chain ends. The Hessians of the first steps, far from the posterior, resemble no others.
     """
     if whole >= steps:
         return list(range(steps))
@@ -49,7 +49,7 @@ def whole_steps(steps: int, whole: int) -> list[int]:
 
 
 def _between(known: dict[int, Columns], step: int) -> Columns:
-    """Return what lies at a step on the line between the nearest known ones; beyond the first, the first itself."""
+    """Interpolate linearly between the nearest known steps before and after one; before the first, return the first."""
     before, after = (k for k in known if k < step), min(k for k in known if k > step)
     last = max(before, default=after)
     share = (step - last) / (after - last) if after > last else 0.0
@@ -57,25 +57,52 @@ def _between(known: dict[int, Columns], step: int) -> Columns:
 
 
 class SubspaceMarginal(Density):
-    """log q = log N(delta_K; 0, Sigma_K), as `Marginal`, in a subspace of stiff directions, and what is outside.
+    """log q = log N(delta_K; 0, Sigma_K) as in `Marginal`, with Sigma_K approximated by two diagonal blocks.
 
-        P (d, r): the leading left singular vectors of (I + H_k) delta_k and g_{k+1} - g_k + z_{k+1} - z_k, k = 0..K-1
-        inside: Sigma' = B_k Sigma B_k^T + s_k^2 I + C_k C_k^T;  B_k = P^T A_k P,  C_k = P^T A_k (I - P P^T)
-        outside: Sigma's mean eigenvalue and its log det by quadrature from one random vector sent back along the
-                 chain and on, as `beside` does it
+    `Marginal` carries the covariance of the linearized chain as a dense (d, d) matrix, H_k the Hessian of log p(x, z):
 
-    C_k C_k^T is what the outside, at its prior variance, adds to the inside. Of `whole` steps all of B_k is known, see
-    `whole_steps`; of the others only the rows and columns of the `stiff` leading directions, the rest from a line
-    between the whole ones. delta^T Sigma^-1 delta is that of the two blocks uncoupled, as is delta itself there, and is
-    cut as in `Marginal`. rank: r; outside: depth of the quadrature; products: see `products_per_step`. rng: of the
-    random vector, and of probes for P where r exceeds 2 K - 1. From a mixture of m normals the component of z_0 is
-    drawn and held, and z is in its units: the mean is then above that of the whole mixture, by log m at most. Exact
-    where log p(x, z) is quadratic and the outside is at the prior's curvature. Differentiable in the step size, with P
-    held fixed. Where steps overshoot by much, far beyond the best step size, directions that grow turn faster than P
-    follows, and it is some tenths off.
+        Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I,   A_k = I + (s_k^2 / 2) H_k
 
-    Source: none known; the subspace is in the manner of Halko, Martinsson, Tropp, "Finding structure with randomness",
-    2011, arXiv 0909.4061.
+    Here only a subspace of r dimensions, fixed along the chain, has a dense block. Of the block of its orthogonal
+    complement only the mean eigenvalue and the mean logarithm of an eigenvalue are estimated. That is enough if the
+    subspace holds the stiff directions, those of large curvature, and the complement has nearly the prior's curvature.
+
+    Subspace: the basis P (d, r) holds the leading left singular vectors of products with I + H_k, k = 0..K-1, which
+    is zero where the curvature is the prior's. They are (I + H_k) delta_k, and the differences along the chain
+    g_{k+1} - g_k + z_{k+1} - z_k with the score g, which cost no product. This is a randomized range finder whose
+    probes are the chain's own vectors; random probes fill up where r exceeds 2 K - 1. The block is carried along:
+
+        Sigma' = B_k Sigma B_k^T + s_k^2 I + C_k C_k^T;   B_k = P^T A_k P,   C_k = P^T A_k (I - P P^T)
+
+    C_k C_k^T is the variance that the complement adds to the subspace in step k, if it has the prior's variance. The
+    log determinant takes it into account; the quadratic form does not, see below.
+
+    Complement: `beside` estimates the mean eigenvalue of the covariance there and its mean logarithm, by Lanczos
+    quadrature from one random vector. Its log determinant is d - r times the mean logarithm.
+
+    Quadratic form: delta^T Sigma^-1 delta is the sum over the two blocks. The blocks of A_k that couple subspace and
+    complement are left out both of delta and of Sigma: an exact delta with an approximate Sigma gives huge values. In
+    the complement Sigma is the mean eigenvalue. The sum is cut off as in `Marginal`.
+
+    Hessian products: of the whole steps (see `whole_steps`) all of H_k P is computed. Of the others only the `stiff`
+    leading columns are; the rest is interpolated between whole steps. H_k is symmetric, so that these columns give as
+    many rows of B_k.
+
+    Prior: from a mixture of m normals the component of z_0 is drawn from its probabilities given z_0 and held, and z
+    is in that component's units. The mean of log q is then above that of the whole mixture, by log m at most.
+
+    Limits: exact where log p(x, z) is quadratic and the complement has the prior's curvature. Differentiable in the
+    step size, with P held fixed. At steps far beyond the best size the growing directions turn away from the fixed P;
+    the estimate is then off by more than a tenth of its value.
+
+    rng: of the random vector of the complement, of random probes, and of a mixture's component.
+    rank: r, at least 1; all of the space, and no complement, where r is d or more.
+    stiff: leading columns of P that are multiplied with every Hessian.
+    whole: number of whole steps, at least 1.
+    outside: depth of the quadrature in the complement, at least 1; two Hessian products a step each.
+
+    Source: none known for the whole; for the subspace Halko, Martinsson, Tropp, "Finding structure with randomness",
+    2011, arXiv 0909.4061; for the quadrature see `beside`.
     """
 
     needs_noise = True
@@ -86,12 +113,12 @@ class SubspaceMarginal(Density):
 
     @classmethod
     def at_a_tenth(cls, rng: torch.Generator, d: int, **changes: int) -> "SubspaceMarginal":
-        """Return it with the settings for d latents, about a tenth of the dense one's cost or less, and the changes."""
+        """Return one whose settings, for d latents and with the changes, cost at most about a tenth of `Marginal`."""
         more = {"rank": 64, "stiff": 16, "whole": 10} if d >= LARGE else {}
         return cls(rng, **(more | changes))
 
     def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
+        """Take z_0 and the density that it was drawn from."""
         component = torch.zeros(len(z), dtype=torch.long, device=z.device)
         if len(initial.log_weights) > 1:
             share = torch.softmax(initial.components(z), 1).to(self.rng.device)
@@ -102,7 +129,7 @@ class SubspaceMarginal(Density):
         self.sketch: list[Tensor] = []
 
     def follow(self, step: Step) -> None:
-        """See a step of the chain."""
+        """Take the next step of the chain."""
         step = Scaled(step, self.mean, self.scale)
         curved = products(step, self.delta[None])[0]
         self.sketch.append(unit(self.delta, self.delta + curved))
@@ -135,7 +162,7 @@ class SubspaceMarginal(Density):
         return log_det, squared
 
     def products_per_step(self, steps: int) -> float:
-        """Return the Hessian-vector products that a chain of K steps takes, over K."""
+        """Return the number of Hessian-vector products for each step of a chain of K steps, the mean over the steps."""
         whole = min(self.whole, steps)
         completing = max(0, self.rank - (2 * steps - 1))
         return 2 * (1 + self.outside) + (self.rank * whole + self.stiff * (steps - whole) + completing) / steps
@@ -146,18 +173,22 @@ class SubspaceMarginal(Density):
         for number in range(missing):
             step, probe = self.steps[-1 - number % len(self.steps)], signs(self.delta, self.rng)
             self.sketch.append(unit(probe, probe + products(step, probe[None])[0]))
-        # the derivative of a truncated decomposition is unbounded, and the estimate does not depend on P to first order
-        # its order stays: what is stiffest at the whole steps is softer at the others, and the rest is stiffer there
-        # zero in place of a lost chain's NaN, which would lose the others: its products are NaN again
+        # P is detached: the derivative of a truncated decomposition is unbounded, and P hardly changes the estimate.
+        # The order of the singular vectors stays: to order them by curvature at the whole steps would mislead, since
+        # what is stiffest there is softer at the other steps.
+        # A lost chain's NaN becomes zero, or the decomposition of all chains would fail; its products are NaN again.
         sketch = torch.stack(self.sketch, dim=2).detach().nan_to_num(0, 0, 0)
         return torch.linalg.svd(sketch, full_matrices=False)[0][..., :rank]
 
     def _walk(self, basis: Columns) -> tuple[Square, Square, Inside, Flat]:
-        """Return roots of Sigma_K inside, with and without what the outside adds, and delta_K inside and outside."""
+        """Carry Sigma and delta along the chain, in the subspace ("inside") and in its complement ("outside").
+
+        Return the square roots of Sigma_K in the subspace, with C_k C_k^T and without, and delta_K in either.
+        """
         identity = eye_like(basis)
         whole = {k: self.steps[k] for k in whole_steps(len(self.steps), self.whole)}
         known = {k: images(step, half_square(step) * basis) for k, step in whole.items()}
-        # H P of the whole steps without the step size, which may fall along the chain
+        # H P without the factor s^2 / 2, so that it can be interpolated where step sizes differ along the chain
         bare = {k: known[k] / half_square(step).mean((1, 2), keepdim=True) for k, step in whole.items()}
         root = alone = identity.expand(len(self.delta), -1, -1)
         z = self.steps[0].z.double()

@@ -145,11 +145,17 @@ class Mixture(Prior):
 
         w = softmax(logits),   sigma_k^2 = least^2 + exp(2 log_scales_k)
 
-    dim: d; components: m; seed: of the first means; unit: whether E[|z|^2] = d holds whatever is learned, by a common
-    factor of means and scales. Without, the latents' scale is free, as the generator can undo any; that needs a step
-    size which is not tuned, since longer steps widen what is inferred, the prior follows it, and they the prior. It
-    starts near N(0, I): equal weights, scales of 1, means around 0. The gradient of -log p(x, z) at an inferred z,
-    which is detached, is the gradient of -log p(z) for the mixture. Raises InputError for fewer than one component.
+    It starts near N(0, I): equal weights, scales of 1, means around 0. The inferred latents are detached, so the
+    gradient of -log p(x, z) with respect to the mixture's numbers is that of -log p(z).
+
+    dim: number of latents, d.
+    components: number of normals, m, at least 1.
+    seed: of the first means.
+    unit: whether to hold E[|z|^2] = d by one common factor of means and scales. Without it the scale of the latents is
+        free, since the generator can undo any scale. A tuned step size needs it: with a free scale, longer steps widen
+        the inferred latents, the mixture widens to fit them, and a wider prior makes still longer steps best.
+
+    Raises InputError for fewer than one component.
 
     Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
     on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.

@@ -9,7 +9,7 @@ from typing import get_args
 import tyro
 
 from shortrun.config import Config, LearnerName, load_config, recipe_names, validate
-from shortrun.errors import InputError, Interrupted, did_you_mean
+from shortrun.errors import InputError, Interrupted, did_you_mean, renaming
 
 LEARNERS: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
 USAGE = f"""usage: shortrun compare RECIPE [--learners NAME ...] [--seeds N] [--budget 60s|20epochs] [OPTIONS]
@@ -46,6 +46,9 @@ class Compare(Config):
     """cpu or cuda; the best there is where not given."""
 
 
+ARGUMENTS = (Compare,)
+
+
 def main(words: list[str]) -> int:
     """Parse, compare, print the table."""
     if not words or words[0] in ("-h", "--help"):
@@ -54,11 +57,13 @@ def main(words: list[str]) -> int:
     recipe, *rest = words
     if any(word.split("=")[0] == "--learner" for word in rest):
         raise InputError(
-            "--learner", problem="a comparison has several", instead="write --learners short_run vae for example"
+            "learner", problem="a comparison has several", instead="write --learners short_run vae for example"
         )
     arguments = parse(recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
-        raise InputError("--learners", str(" ".join(arguments.learners) or "none"), "write each one once")
+        raise InputError(
+            "learners", f"{' '.join(arguments.learners)!r}" if arguments.learners else "none", "write each one once"
+        )
     configs: dict[str, Config] = {}
     for entry in arguments.learners:
         learner, *settings = entry.split(",")
@@ -68,10 +73,10 @@ def main(words: list[str]) -> int:
         elif learner in get_args(LearnerName):
             name, config = learner, parse(recipe, learner, own).alone()
         else:
-            raise InputError("--learners", f"{learner!r}", str(did_you_mean(learner, get_args(LearnerName))))
+            raise InputError("learners", f"{learner!r}", str(did_you_mean(learner, get_args(LearnerName))))
         name = re.sub(r"[\s/\\]+", "_", ",".join([name, *settings]))  # it names a folder
         if name in configs:
-            raise InputError("--learners", problem=f"two are named {name}", instead="rename the .toml file")
+            raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
         configs[name] = config
     for config in configs.values():
         validate(config)
@@ -81,16 +86,17 @@ def main(words: list[str]) -> int:
     budget = Budget.parse(arguments.budget)
     out = arguments.out or Path("runs") / f"compare_{Path(recipe).stem}_{budget}"
     try:
-        table = compare(
-            configs,
-            out,
-            budget=budget,
-            seeds=arguments.seeds,
-            samples=arguments.samples,
-            likelihood_images=arguments.likelihood_images,
-            points=arguments.points,
-            device=arguments.device,
-        )
+        with renaming({"configs": "learners"}):
+            table = compare(
+                configs,
+                out,
+                budget=budget,
+                seeds=arguments.seeds,
+                samples=arguments.samples,
+                likelihood_images=arguments.likelihood_images,
+                points=arguments.points,
+                device=arguments.device,
+            )
     except Interrupted:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
@@ -103,9 +109,9 @@ def options(entry: str, settings: list[str]) -> list[str]:
     for setting in settings:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
-            raise InputError("--learners", f"{entry!r}", "write settings as vae,training.learning-rate=2e-3")
+            raise InputError("learners", f"{entry!r}", "write settings as vae,training.learning-rate=2e-3")
         if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
-            raise InputError("--learners", f"{setting!r}", "a setting of one learner is one of its recipe's")
+            raise InputError("learners", f"{setting!r}", "a setting of one learner is one of its recipe's")
         found += [f"--{key.replace('_', '-')}", *value.split()]
     return found
 

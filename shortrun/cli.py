@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("command", f"{words[0]!r}", str(did_you_mean(words[0], COMMANDS)))
         return importlib.import_module(f"shortrun.commands.{words[0]}").main(words[1:])
     except InputError as error:
-        print(f"shortrun: error: {error}", file=sys.stderr)
+        print(f"shortrun: error: {error.said_of(option(words[0], error.argument))}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
@@ -60,6 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("shortrun: interrupted", file=sys.stderr)
         return 130
+
+
+def option(command: str, argument: str) -> str:
+    """Return a command's option for an argument, or the argument's own name where it is no option of the command."""
+    if command not in COMMANDS:
+        return argument
+    from shortrun.commands.options import option_names
+
+    arguments = importlib.import_module(f"shortrun.commands.{command}").ARGUMENTS
+    return option_names(arguments).get(argument, argument)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f"choose one of {', '.join(names)}"
 
 
+def reason(error: BaseException) -> str:
+    """Return the first line of what an exception of a library says, or its name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".:") if lines else type(error).__name__
+
+
 def at_least_one(**numbers: int) -> None:
     """Raise InputError where a count is below one."""
     for name, number in numbers.items():

@@ -9,7 +9,7 @@ import tyro
 
 from shortrun.commands.own import with_own
 from shortrun.config import Config, read_recipe, recipe_names
-from shortrun.errors import InputError, Interrupted
+from shortrun.errors import InputError, Interrupted, renaming
 from shortrun.registry import LEARNERS, check_name
 
 DEFAULT: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
@@ -47,6 +47,9 @@ class Compare(Config):
     """cpu or cuda; the best there is where not given."""
 
 
+ARGUMENTS = (Compare,)
+
+
 def main(words: list[str]) -> int:
     """Parse, compare, print the table."""
     if not words or words[0] in ("-h", "--help"):
@@ -55,11 +58,13 @@ def main(words: list[str]) -> int:
     recipe, *rest = words
     if any(word.split("=")[0] == "--learner" for word in rest):
         raise InputError(
-            "--learner", problem="a comparison has several", instead="write --learners short_run vae for example"
+            "learner", problem="a comparison has several", instead="write --learners short_run vae for example"
         )
     arguments = parse(recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
-        raise InputError("--learners", str(" ".join(arguments.learners) or "none"), "write each one once")
+        raise InputError(
+            "learners", f"{' '.join(arguments.learners)!r}" if arguments.learners else "none", "write each one once"
+        )
     configs: dict[str, Config] = {}
     for entry in arguments.learners:
         learner, *settings = entry.split(",")
@@ -71,7 +76,7 @@ def main(words: list[str]) -> int:
             name, config = learner, parse(recipe, learner, own).alone()
         name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))  # it names a folder
         if name in configs:
-            raise InputError("--learners", problem=f"two are named {name}", instead="rename the .toml file")
+            raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
         configs[name] = config
 
     from shortrun.compare import Budget, compare
@@ -79,16 +84,17 @@ def main(words: list[str]) -> int:
     budget = Budget.parse(arguments.budget)
     out = arguments.out or Path("runs") / f"compare_{Path(recipe).stem}_{budget}"
     try:
-        table = compare(
-            configs,
-            out,
-            budget=budget,
-            seeds=arguments.seeds,
-            samples=arguments.samples,
-            likelihood_images=arguments.likelihood_images,
-            points=arguments.points,
-            device=arguments.device,
-        )
+        with renaming({"configs": "learners"}):
+            table = compare(
+                configs,
+                out,
+                budget=budget,
+                seeds=arguments.seeds,
+                samples=arguments.samples,
+                likelihood_images=arguments.likelihood_images,
+                points=arguments.points,
+                device=arguments.device,
+            )
     except Interrupted:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
@@ -101,9 +107,9 @@ def options(entry: str, settings: list[str]) -> list[str]:
     for setting in settings:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
-            raise InputError("--learners", f"{entry!r}", "write settings as vae,training.learning-rate=2e-3")
+            raise InputError("learners", f"{entry!r}", "write settings as vae,training.learning-rate=2e-3")
         if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
-            raise InputError("--learners", f"{setting!r}", "a setting of one learner is one of its recipe's")
+            raise InputError("learners", f"{setting!r}", "a setting of one learner is one of its recipe's")
         found += [f"--{key.replace('_', '-')}", *value.split()]
     return found
 

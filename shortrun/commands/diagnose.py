@@ -47,10 +47,13 @@ class Diagnose(ImageArguments):
     """Chains at a time; fewer take less memory."""
 
 
+ARGUMENTS = (Diagnose,)
+
+
 def main(words: list[str]) -> int:
     """Parse, measure, write, say what was found."""
     arguments = tyro.cli(Diagnose, args=words, prog=COMMAND)
-    check_at_least("--n", arguments.n, LEAST)
+    check_at_least("n", arguments.n, LEAST)
     learner = read_short_run(arguments)
     set_step_size(learner, arguments)
     folder = choose_folder(arguments, COMMAND, "diagnose", [PICTURE, NUMBERS])
@@ -98,13 +101,13 @@ def read_images(learner: "ChainLearner", arguments: Diagnose) -> tuple["torch.Te
     if arguments.images is not None:
         there = read_own(learner, arguments.images, arguments.fit)
         if len(there) < LEAST:
-            raise InputError("--images", problem=f"there are {len(there)}", instead=f"give at least {LEAST} images")
+            raise InputError("images", problem=f"there are {len(there)}", instead=f"give at least {LEAST} images")
         count = how_many(arguments.n, len(there), DEFAULT, "image")
         return there[:count], there[: AGGREGATE * count], "own"
     images, name = read_split(learner, arguments.run, "test")
     if len(images) < LEAST:
         raise InputError(
-            "--images", problem=f"the run has {len(images)} {name} images", instead=f"give at least {LEAST} of your own"
+            "images", problem=f"the run has {len(images)} {name} images", instead=f"give at least {LEAST} of your own"
         )
     count = how_many(arguments.n, len(images), DEFAULT, f"{name} image")
     more = images.take(min(len(images), AGGREGATE * count)).images()

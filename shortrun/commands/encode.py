@@ -5,9 +5,9 @@ from typing import Literal
 
 import tyro
 
-from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 
 COMMAND = "shortrun encode"
 
@@ -25,11 +25,14 @@ class Encode(ImageArguments):
     """Which images of the run's own data: test where not given."""
 
 
+ARGUMENTS = (Encode,)
+
+
 def main(words: list[str]) -> int:
     """Parse, infer, write."""
     arguments = tyro.cli(Encode, args=words, prog=COMMAND)
     if arguments.split is not None and arguments.images is not None:
-        raise InputError("--split", f"{arguments.split} together with --images", "write one of the two")
+        raise InputError("split", f"{arguments.split!r} together with --images", "write one of the two")
     learner = read_model(arguments)
     folder = choose_folder(arguments, COMMAND, "latents", ["latents.npz"])
     given = read_given(learner, arguments, split=arguments.split or "test")
@@ -37,7 +40,8 @@ def main(words: list[str]) -> int:
     from shortrun.tasks import encode
 
     rng = random_numbers(arguments.seed)
-    found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
+    with renaming(TASKS):
+        found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
     top = len(found.layers)
     arrays = {"z": found.z.numpy(), "failed": found.failed.numpy()}
     arrays |= {f"z_{top - above}": layer.numpy() for above, layer in enumerate(found.layers)}

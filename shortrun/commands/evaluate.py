@@ -74,16 +74,19 @@ class Evaluate(ModelArguments):
     """.npz with an array factors, (n, f), whole numbers: known factors of the test images, in their order."""
 
 
+ARGUMENTS = (Evaluate,)
+
+
 def main(words: list[str]) -> int:
     """Parse, measure, print, write."""
     arguments = tyro.cli(Evaluate, args=words, prog=COMMAND)
     for name, value, least in (
-        ("--n", arguments.n, 1),
-        ("--samples", arguments.samples, 2),
-        ("--likelihood-images", arguments.likelihood_images, 0),
-        ("--temperatures", arguments.temperatures, 1),
-        ("--importance-samples", arguments.importance_samples, 1),
-        ("--gap", arguments.gap, 0),
+        ("n", arguments.n, 1),
+        ("samples", arguments.samples, 2),
+        ("likelihood_images", arguments.likelihood_images, 0),
+        ("temperatures", arguments.temperatures, 1),
+        ("importance_samples", arguments.importance_samples, 1),
+        ("gap", arguments.gap, 0),
     ):
         check_at_least(name, value, least)
     learner = read_model(arguments)
@@ -98,20 +101,21 @@ def main(words: list[str]) -> int:
     require_metrics()
     there = f"{n} {dataset.split} images"
     print(f"{there}, {arguments.samples} samples, log p(x) of {arguments.likelihood_images} images", flush=True)
-    figures = assess(
-        learner,
-        dataset,
-        features,
-        arguments.seed,
-        samples=arguments.samples,
-        likelihood_images=arguments.likelihood_images,
-        temperatures=arguments.temperatures,
-        importance_samples=arguments.importance_samples,
-        test_images=n,
-        gap_images=arguments.gap,
-        factors=factors,
-        batch_size=arguments.batch_size,
-    )
+    with renaming({"test_images": "n", "gap_images": "gap"}):
+        figures = assess(
+            learner,
+            dataset,
+            features,
+            arguments.seed,
+            samples=arguments.samples,
+            likelihood_images=arguments.likelihood_images,
+            temperatures=arguments.temperatures,
+            importance_samples=arguments.importance_samples,
+            test_images=n,
+            gap_images=arguments.gap,
+            factors=factors,
+            batch_size=arguments.batch_size,
+        )
     print("\n".join(table(figures)))
     write_numbers(folder, COMMAND, arguments, {}, figures, NUMBERS)
     return 0
@@ -124,14 +128,16 @@ def read_images(learner: "Learner", run: Path) -> "Dataset":
 
     if not (run / "config.toml").is_file():
         raise InputError(
-            str(run), problem="does not say which data it was trained on", instead="write the folder of a run of train"
+            "run",
+            problem=f"{run} does not say which data it was trained on",
+            instead="write the folder of a run of train",
         )
     dataset = read_dataset(open_run(run)[1])
     if learner.description is None or dataset.test.shape != tuple(learner.description.image_shape):
         # the images were given in Python, and the configuration names others
         raise InputError(
-            str(run),
-            problem=f"was not trained on {dataset.name}, which its config.toml names",
+            "run",
+            problem=f"{run} was not trained on {dataset.name}, which its config.toml names",
             instead="call shortrun.assess with its data",
         )
     return dataset
@@ -153,11 +159,11 @@ def read_factors(path: Path | None, there: int, n: int) -> "torch.Tensor | None"
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         cause = " ".join(str(error).split())[:200]
         raise InputError(
-            "--factors", problem=f"cannot read {path} ({cause})", instead="write an .npz with an array factors"
+            "factors", problem=f"cannot read {path} ({cause})", instead="write an .npz with an array factors"
         ) from None
     if factors.ndim != 2 or len(factors) != there or not np.issubdtype(factors.dtype, np.integer):
         got = f"{factors.dtype} of {list(factors.shape)}"
-        raise InputError("--factors", got, f"write whole numbers, one row for each of the {there} test images")
+        raise InputError("factors", got, f"write whole numbers, one row for each of the {there} test images")
     return torch.from_numpy(factors[:n].astype(np.int64))
 
 
@@ -170,9 +176,9 @@ def read_features(arguments: Evaluate, dataset: "Dataset") -> "nn.Module | None"
     }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if arguments.features == "own":
-        for name in options:
-            option = f"--features-{name.removeprefix('input_')}"
-            raise InputError(option, str(options[name]), "it is for a network of yours: add --features PATH")
+        for name, value in options.items():
+            got = value if isinstance(value, int) else f"{value!r}"
+            raise InputError(TORCHSCRIPT[name], got, "it is for a network of yours: add --features PATH")
         return None
 
     from shortrun.metrics.feature_matrix import feature_matrix

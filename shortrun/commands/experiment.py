@@ -52,6 +52,9 @@ class StepSizes(Experiment):
     """Test images that log p(x) is estimated of."""
 
 
+ARGUMENTS = (Figure5, StepSizes)
+
+
 def main(words: list[str]) -> int:
     """Parse, run the experiment, print its table."""
     if len(words) < 2 or words[0] in ("-h", "--help"):

@@ -15,6 +15,9 @@ class Info:
     """Folder of a run that shortrun train made, or of a saved model."""
 
 
+ARGUMENTS = (Info,)
+
+
 def main(words: list[str]) -> int:
     """Parse, read, print."""
     arguments = tyro.cli(Info, args=words, prog="shortrun info")

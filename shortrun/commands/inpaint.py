@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from shortrun.commands.inputs import ImageArguments, check_at_least, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, ImageArguments, check_at_least, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, did_you_mean, renaming
 
 if TYPE_CHECKING:
     import torch
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 COMMAND = "shortrun inpaint"
 MASKS: dict[str, tuple[str, ...]] = {
-    "random": ("--missing",),
-    "box": ("--size",),
-    "stripes": ("--size",),
-    "half": ("--keep",),
-    "brush": ("--missing", "--size"),
+    "random": ("missing",),
+    "box": ("size",),
+    "stripes": ("size",),
+    "half": ("keep",),
+    "brush": ("missing", "size"),
 }
-"""The masks by name, and the options that each takes."""
+"""The masks by name, and the arguments that each takes."""
 COLUMNS, SINGLE = 12, 4
 
 
@@ -50,10 +50,13 @@ class Inpaint(ImageArguments):
     """How often each image is filled in."""
 
 
+ARGUMENTS = (Inpaint,)
+
+
 def main(words: list[str]) -> int:
     """Parse, fill in, write, print the errors."""
     arguments = tyro.cli(Inpaint, args=words, prog=COMMAND)
-    check_at_least("--completions", arguments.completions, 1)
+    check_at_least("completions", arguments.completions, 1)
     check_options(arguments)
     learner = read_model(arguments)
     names = ["inpainting.png", "inpainting.npz"]
@@ -65,9 +68,10 @@ def main(words: list[str]) -> int:
     from shortrun.figures.images import to_bytes, to_unit
     from shortrun.tasks import inpaint
 
-    filled = inpaint(
-        learner, given.x, mask, rng, arguments.completions, arguments.steps, arguments.noise, arguments.batch_size
-    )
+    with renaming(TASKS):
+        filled = inpaint(
+            learner, given.x, mask, rng, arguments.completions, arguments.steps, arguments.noise, arguments.batch_size
+        )
     images = to_bytes(filled.completions.flatten(0, 1))
     arrays = {
         "completions": images.reshape(arguments.completions, len(given.x), *images.shape[1:]),
@@ -90,19 +94,19 @@ def main(words: list[str]) -> int:
 
 
 def check_options(arguments: Inpaint) -> None:
-    """Raise InputError for a mask that is not there, and for an option that the mask chosen does not take."""
+    """Raise InputError for a mask that is not there, and for an argument that the mask chosen does not take."""
     own = arguments.mask not in MASKS
     if own and not Path(arguments.mask).exists() and Path(arguments.mask).suffix == "":
         hint = did_you_mean(arguments.mask, MASKS)
         raise InputError(
-            "--mask", f"{arguments.mask!r}", f"{hint} (or the path of an image: white observed, black missing)"
+            "mask", f"{arguments.mask!r}", f"{hint} (or the path of an image: white observed, black missing)"
         )
     taken = () if own else MASKS[arguments.mask]
-    given = {"--missing": arguments.missing, "--size": arguments.size, "--keep": arguments.keep}
-    for option, value in given.items():
-        if value is not None and option not in taken:
-            takers = " or ".join(mask for mask, options in MASKS.items() if option in options)
-            raise InputError(option, f"{value}, which --mask {arguments.mask} does not take", f"it is for {takers}")
+    given = {"missing": arguments.missing, "size": arguments.size, "keep": arguments.keep}
+    for name, value in given.items():
+        if value is not None and name not in taken:
+            takers = " or ".join(mask for mask, names in MASKS.items() if name in names)
+            raise InputError(name, f"{value!r}, which --mask {arguments.mask} does not take", f"it is for {takers}")
 
 
 def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator") -> "torch.Tensor":
@@ -125,10 +129,11 @@ def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator"
         case "brush":
             missing = 0.3 if arguments.missing is None else arguments.missing
             return masks.brush(n, h, w, rng, missing, size)
-    mask = read_mask(Path(arguments.mask), (h, w)).repeat(n, 1, 1, 1)
+    with renaming({"path": "mask"}):
+        mask = read_mask(Path(arguments.mask), (h, w)).repeat(n, 1, 1, 1)
     if bool((mask > 0.5).all()):
         raise InputError(
-            f"--mask {arguments.mask}", problem="no pixel is missing", instead="paint those to fill in black"
+            "mask", problem=f"no pixel is missing in {arguments.mask}", instead="paint those to fill in black"
         )
     return mask
 

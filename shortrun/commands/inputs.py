@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import tyro
 
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+TASKS = {"x": "images", "noise": "no_noise"}
+"""Arguments of the uses of a model in `shortrun.tasks`, and of the commands."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ class Given(NamedTuple):
 
 def read_model(arguments: ModelArguments) -> "Learner":
     """Load the model onto its device; raise InputError where there is none, or for counts out of range."""
-    check_at_least("--batch-size", arguments.batch_size, 1)
-    check_at_least("--seed", arguments.seed, 0)
+    check_at_least("batch_size", arguments.batch_size, 1)
+    check_at_least("seed", arguments.seed, 0)
     if isinstance(arguments, ImageArguments):
-        for name, value in {"--n": arguments.n, "--steps": arguments.steps}.items():
+        for name, value in {"n": arguments.n, "steps": arguments.steps}.items():
             check_at_least(name, value, 1)
         if arguments.fit and arguments.images is None:
-            raise InputError("--fit", problem="is for images of your own", instead="add --images PATH")
+            raise InputError("fit", problem="is for images of your own", instead="add --images PATH")
 
     from shortrun.training.processes import choose_device
     from shortrun.training.run_folder import load
@@ -92,7 +95,7 @@ def read_short_run(arguments: ModelArguments) -> "ChainLearner":
     if not learner.short_runs:
         kind = "another learner" if learner.description is None else learner.description.learner
         raise InputError(
-            str(arguments.run), problem=f"is a model of {kind}", instead="this command is for those of short_run"
+            "run", problem=f"{arguments.run} is a model of {kind}", instead="this command is for those of short_run"
         )
     return cast("ChainLearner", learner)
 
@@ -122,7 +125,7 @@ def how_many(asked: int | None, there: int, default: int | None, name: str) -> i
     """Return how many images to take; raise InputError where fewer are there than asked for."""
     if asked is not None and asked > there:
         words = f"there is 1 {name}" if there == 1 else f"there are {there} {name}s"
-        raise InputError("--n", asked, f"{words}: write 1 to {there}")
+        raise InputError("n", asked, f"{words}: write 1 to {there}")
     return asked or min(default or there, there)
 
 
@@ -134,7 +137,8 @@ def read_own(learner: "Learner", path: Path, fit: bool) -> "torch.Tensor":
 
     description = learner.description
     assert description is not None  # what is loaded from a folder has one
-    x = read_images(path, shape=description.image_shape, fit=fit)
+    with renaming({"path": "images"}):
+        x = read_images(path, shape=description.image_shape, fit=fit)
     return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 else x
 
 
@@ -148,7 +152,7 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
 
     if not (run / "config.toml").is_file():
         raise InputError(
-            "--images", problem=f"{run} does not say which data it was trained on", instead="add --images PATH"
+            "images", problem=f"{run} does not say which data it was trained on", instead="add --images PATH"
         )
     _, config = open_run(run)
     dataset = read_dataset(config)
@@ -157,7 +161,7 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
     if chosen.shape != tuple(learner.description.image_shape):
         # the images were given in Python, and the configuration names others
         raise InputError(
-            "--images",
+            "images",
             problem=f"{run} was not trained on {dataset.name}, which its config.toml names",
             instead="add --images PATH",
         )

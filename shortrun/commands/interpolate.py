@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import tyro
 
-from shortrun.commands.inputs import ImageArguments, check_at_least, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, ImageArguments, check_at_least, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 
 COMMAND = "shortrun interpolate"
 SHOWN = 12
@@ -25,18 +25,21 @@ class Interpolate(ImageArguments):
     """Images of a walk, both ends among them."""
 
 
+ARGUMENTS = (Interpolate,)
+
+
 def main(words: list[str]) -> int:
     """Parse, walk, write."""
     arguments = tyro.cli(Interpolate, args=words, prog=COMMAND)
-    check_at_least("--columns", arguments.columns, 2)
+    check_at_least("columns", arguments.columns, 2)
     if arguments.n is not None and arguments.n % 2:
-        raise InputError("--n", arguments.n, "write an even number, the images are walked between in pairs")
+        raise InputError("n", arguments.n, "write an even number, the images are walked between in pairs")
     learner = read_model(arguments)
     names = ["interpolation.png", "interpolation.npz"]
     folder = choose_folder(arguments, COMMAND, "interpolation", names)
     given = read_given(learner, arguments, default=16)
     if len(given.x) < 2:
-        raise InputError("--images", problem="a walk needs two images, there is one", instead="give at least two")
+        raise InputError("images", problem="a walk needs two images, there is one", instead="give at least two")
 
     import torch
 
@@ -46,9 +49,10 @@ def main(words: list[str]) -> int:
     even = len(given.x) // 2 * 2  # the last of an odd number has no partner
     starts, ends = given.x[0:even:2], given.x[1:even:2]
     rng = random_numbers(arguments.seed)
-    walks = interpolate(
-        learner, starts, ends, rng, arguments.columns, arguments.steps, arguments.noise, arguments.batch_size
-    )
+    with renaming(TASKS):
+        walks = interpolate(
+            learner, starts, ends, rng, arguments.columns, arguments.steps, arguments.noise, arguments.batch_size
+        )
     blank = torch.ones_like(starts[:1])
     rows = [
         (

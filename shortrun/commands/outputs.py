@@ -31,10 +31,10 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
     folder = arguments.out or arguments.run / default
     for path in [folder, *folder.parents]:
         if path.is_file():
-            raise InputError("--out", problem=f"{path} is a file", instead="write the path of a folder")
+            raise InputError("out", problem=f"{path} is a file", instead="write the path of a folder")
     for path in (folder / name for name in names):
         if path.exists() and _maker(path) != command:
-            raise InputError("--out", problem=f"{path} is there and not from {command}", instead="write another folder")
+            raise InputError("out", problem=f"{path} is there and not from {command}", instead="write another folder")
     return folder
 
 
@@ -95,7 +95,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            "--out", problem=f"{folder} cannot be written ({error.strerror or error})", instead="write another folder"
+            "out", problem=f"{folder} cannot be written ({error.strerror or error})", instead="write another folder"
         ) from None
 
 

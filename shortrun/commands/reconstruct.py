@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import tyro
 
-from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.errors import renaming
 
 COMMAND = "shortrun reconstruct"
 COLUMNS, SHOWN = 12, 48
@@ -20,6 +21,9 @@ class Reconstruct(ImageArguments):
     """
 
 
+ARGUMENTS = (Reconstruct,)
+
+
 def main(words: list[str]) -> int:
     """Parse, reconstruct, write, print the error."""
     arguments = tyro.cli(Reconstruct, args=words, prog=COMMAND)
@@ -32,7 +36,8 @@ def main(words: list[str]) -> int:
     from shortrun.tasks import reconstruct
 
     rng = random_numbers(arguments.seed)
-    made = reconstruct(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
+    with renaming(TASKS):
+        made = reconstruct(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
     pairs = zip(given.x[:SHOWN].split(COLUMNS), made.images[:SHOWN].split(COLUMNS), strict=True)
     rows = [row for one, other in pairs for row in ((given.name, one), ("reconstruction", other))]
     arrays = {

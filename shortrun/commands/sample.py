@@ -29,13 +29,16 @@ class Sample(ModelArguments):
     """prior: the model's own; fitted: the mixture of normals that was fitted to the latents of training images."""
 
 
+ARGUMENTS = (Sample,)
+
+
 def main(words: list[str]) -> int:
     """Parse, draw, say from what, write."""
     arguments = tyro.cli(Sample, args=words, prog=COMMAND)
-    check_at_least("--n", arguments.n, 1)
+    check_at_least("n", arguments.n, 1)
     learner = read_model(arguments)
     if arguments.source == "fitted" and learner.latent_density is None:
-        raise InputError("--from", "fitted", f"{arguments.run} has no fitted density: write prior")
+        raise InputError("source", "'fitted'", f"{arguments.run} has no fitted density: write prior")
     names = ["samples.png", "samples.npz"]
     folder = choose_folder(arguments, COMMAND, "samples", names)
 

@@ -39,6 +39,9 @@ class Resume:
     """cpu or cuda; the best there is where not given."""
 
 
+ARGUMENTS = (Train, Resume)
+
+
 def chosen_learner(words: list[str]) -> str | None:
     """Return the learner that the words ask for: what a recipe holds for it are the defaults of all other options."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
@@ -54,7 +57,7 @@ def main(words: list[str]) -> int:
         return 0 if words else 2
     if any(word.split("=")[0] == "--resume" for word in words):
         if not words[0].startswith("-"):
-            raise InputError("--resume", problem="a run goes on with its own recipe", instead=f"drop {words[0]!r}")
+            raise InputError("resume", problem="a run goes on with its own recipe", instead=f"drop {words[0]!r}")
         arguments = tyro.cli(Resume, args=words, prog="shortrun train")
     else:
         if words[0].startswith("-"):

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from shortrun.commands.inputs import Flag, ImageArguments, check_at_least, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, Flag, ImageArguments, check_at_least, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 
 if TYPE_CHECKING:
     import torch
@@ -36,15 +36,18 @@ class Traverse(ImageArguments):
     """Start from draws of the prior instead of images."""
 
 
+ARGUMENTS = (Traverse,)
+
+
 def main(words: list[str]) -> int:
     """Parse, vary, write."""
     arguments = tyro.cli(Traverse, args=words, prog=COMMAND)
-    check_at_least("--columns", arguments.columns, 1)
+    check_at_least("columns", arguments.columns, 1)
     if arguments.coordinate is not None and arguments.layer is None:
-        raise InputError("--coordinate", f"{arguments.coordinate} without a layer", "add --layer")
+        raise InputError("coordinate", f"{arguments.coordinate} without a layer", "add --layer")
     if arguments.prior and (arguments.images is not None or arguments.steps is not None or arguments.no_noise):
         raise InputError(
-            "--prior",
+            "prior",
             problem="starts from draws",
             instead="drop --images, --steps and --no-noise, which are for images",
         )
@@ -100,7 +103,8 @@ def find_starts(
         z = learner.draw_prior(arguments.n or 2, rng).cpu()
         return z, [(f"draw {i + 1}", image[None]) for i, image in enumerate(decode(learner, z, arguments.batch_size))]
     given = read_given(learner, arguments, default=2)
-    found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
+    with renaming(TASKS):
+        found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
     warn_of_failed(found.failed)
     rebuilt = decode(learner, found.z, arguments.batch_size)
     pairs = zip(given.x, rebuilt, strict=True)

@@ -41,14 +41,21 @@ class Tune(ImageArguments):
     """What marginal's optimum is looked for over, besides one step size: layers, a decay along the chain, or both."""
 
 
+ARGUMENTS = (Tune,)
+
+
 def main(words: list[str]) -> int:
     """Parse, tune, print, draw, write."""
     arguments = tyro.cli(Tune, args=words, prog=COMMAND)
     if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
-        raise InputError("--estimators", str(" ".join(arguments.estimators) or "none"), "write each one once")
+        raise InputError(
+            "estimators",
+            f"{' '.join(arguments.estimators)!r}" if arguments.estimators else "none",
+            "write each one once",
+        )
     for s in arguments.step_sizes:
         if not 0 < s < math.inf:
-            raise InputError("--step-sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
+            raise InputError("step_sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
     learner = read_short_run(arguments)
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
@@ -60,7 +67,7 @@ def main(words: list[str]) -> int:
     learner.noise = learner.noise and not arguments.no_noise
     if not learner.noise and arguments.estimators != ("conditional",):
         raise InputError(
-            "--estimators",
+            "estimators",
             problem="without noise the chain's density is the conditional one",
             instead="write conditional",
         )

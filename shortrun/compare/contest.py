@@ -116,20 +116,20 @@ def kept_of(out: Path, names: Iterable[str], file: str) -> dict[str, list[Any]]:
 
 def checked(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_images: int, points: int) -> None:
     """Raise InputError for counts out of range and for configurations of unlike data."""
-    for option, count, least in (
-        ("--seeds", seeds, 1),
-        ("--samples", samples, 2),
-        ("--likelihood-images", likelihood_images, 0),
-        ("--points", points, 0),
+    for name, count, least in (
+        ("seeds", seeds, 1),
+        ("samples", samples, 2),
+        ("likelihood_images", likelihood_images, 0),
+        ("points", points, 0),
     ):
         if count < least:
-            raise InputError(option, count, f"write a whole number of at least {least}")
+            raise InputError(name, count, f"write a whole number of at least {least}")
     require_metrics()
     first, *others = configs.items()
     for name, config in others:
         if config.data != first[1].data:
             raise InputError(
-                "--learners",
+                "configs",
                 problem=f"{name} has other images than {first[0]}",
                 instead="compare models of the same data",
             )
@@ -150,30 +150,28 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
         there = json.loads(path.read_text(encoding="utf-8"))
         if there["budget"] != wanted["budget"]:
             raise InputError(
-                "--out", problem=f"{out} holds a comparison at {there['budget']}", instead="write another folder"
+                "out", problem=f"{out} holds a comparison at {there['budget']}", instead="write another folder"
             )
         for name, count in measures.items():
             if there["measures"][name] != count:
-                option = f"--{name.replace('_', '-')} {there['measures'][name]}"
+                setting = f"{name} = {there['measures'][name]}"
                 raise InputError(
-                    "--out", problem=f"{out} holds a comparison with {option}", instead="write that, or another folder"
+                    "out", problem=f"{out} holds a comparison with {setting}", instead="write that, or another folder"
                 )
         data = to_mapping(next(iter(configs.values())).data)
         if any(config["data"] != data for config in there["configs"].values()):
-            raise InputError(
-                "--out", problem=f"{out} holds a comparison on other images", instead="write another folder"
-            )
+            raise InputError("out", problem=f"{out} holds a comparison on other images", instead="write another folder")
         for name in there["configs"].keys() & wanted["configs"].keys():
             if there["configs"][name] != wanted["configs"][name]:
                 raise InputError(
-                    "--out",
+                    "out",
                     problem=f"{out} holds a comparison with other settings of {name}",
                     instead="write another folder",
                 )
         # learners may be added to a comparison, and it may be called for some of them
         wanted["configs"] = {**there["configs"], **wanted["configs"]}
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError("--out", problem=f"{out} is not empty and holds no comparison", instead="write a new folder")
+        raise InputError("out", problem=f"{out} is not empty and holds no comparison", instead="write a new folder")
     write_json(path, wanted)
     return list(wanted["configs"])
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shortrun.data.arguments import DATA_DIR, SOURCE
 from shortrun.errors import InputError
 
 
@@ -76,7 +75,7 @@ def _fetch_file(name: str, file: str, folder: Path) -> None:
         except ValueError:
             failures.append(f"the checksum of what {mirror} sent is not that of the published file")
     raise InputError(
-        f"{SOURCE} {name}",
-        problem=f"cannot download {file} ({'; '.join(failures)})",
-        instead=f"put {', '.join(download.md5)} or {name}.npz into a folder and give it as {DATA_DIR}",
+        "source",
+        problem=f"cannot download {name}'s {file} ({'; '.join(failures)})",
+        instead=f"put {', '.join(download.md5)} or {name}.npz into a folder and set data_dir to it",
     )

@@ -1,4 +1,7 @@
-"""Folders of image files, and which of them are for training and testing."""
+"""Folders of image files, and which of them are for training and testing.
+
+InputErrors are about the `path`, the folder or a file in it, and about the settings of the selection.
+"""
 
 import csv
 from collections.abc import Sequence
@@ -9,7 +12,6 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from shortrun.data.arguments import CROP, DATA_DIR, IMAGE_SIZE, SOURCE
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import ImageSet
 from shortrun.data.pictures import framed_files, is_image_file, stack
@@ -34,11 +36,11 @@ class ImageFiles:
         )
 
 
-def list_images(folder: Path, argument: str) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """Return all image files under a folder, sorted; raises InputError where there are none."""
     paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and path.is_file())
     if not paths:
-        raise InputError(f"{argument} {folder}", problem="no images in this folder (png, jpg, bmp, webp, gif, tiff)")
+        raise InputError("path", problem=f"{folder} holds no images", instead="give png, jpg, bmp, webp, gif or tiff")
     return paths
 
 
@@ -51,7 +53,7 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
     """
     train, test = folder / "train", folder / "test"
     if train.is_dir() and test.is_dir():
-        parts = list_images(train, SOURCE), list_images(test, SOURCE)
+        parts = list_images(train), list_images(test)
         classes = _classes(parts[0], train), _classes(parts[1], test)
         names = sorted(set(classes[0] or ()) | set(classes[1] or ()))
         train_files, test_files = (
@@ -62,39 +64,37 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
     for there, absent in ((train, "test"), (test, "train")):
         if there.is_dir():
             raise InputError(
-                f"{SOURCE} {folder}",
-                problem=f"it has a folder {there.name!r} and none named {absent!r}",
+                "path",
+                problem=f"{folder} has a folder {there.name!r} and none named {absent!r}",
                 instead=f"add it, or give {there} to have it split",
             )
-    paths = list_images(folder, SOURCE)
+    paths = list_images(folder)
     classes = _classes(paths, folder)
     files = ImageFiles(paths, _labels(classes, sorted(set(classes or ()))))
-    train_rows, test_rows = selection.split(len(paths), f"{SOURCE} {folder}")
+    train_rows, test_rows = selection.split(len(paths), str(folder))
     return files.select(train_rows), files.select(test_rows)
 
 
-def list_celeba(data_dir: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:
+def list_celeba(path: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:
     """Return CelebA's official train (0) and test (2) files; the validation ones (1) are left out.
 
     Reads CelebA's own layout, its Google Drive one (Img/, Eval/), Kaggle's (nested folder, .csv) and torchvision's
     (celeba/). Raises InputError where the images, the partition file or a listed image is missing.
     """
-    if not data_dir.is_dir():
-        raise InputError(f"{DATA_DIR} {data_dir}", problem="no such folder", instead=CELEBA_HINT)
-    places = [base / sub for base in (data_dir, data_dir / "celeba") for sub in ("", "Img", "Eval")]
+    if not path.is_dir():
+        raise InputError("path", problem=f"{path} is no folder", instead=CELEBA_HINT)
+    places = [base / sub for base in (path, path / "celeba") for sub in ("", "Img", "Eval")]
     folders = [place / "img_align_celeba" for place in places if (place / "img_align_celeba").is_dir()]
     if not folders:
         zipped = any((place / "img_align_celeba.zip").is_file() for place in places)
         advice = "unpack img_align_celeba.zip there" if zipped else CELEBA_HINT
-        raise InputError(f"{DATA_DIR} {data_dir}", problem="the folder img_align_celeba is missing", instead=advice)
+        raise InputError("path", problem=f"the folder img_align_celeba is missing in {path}", instead=advice)
     nested = folders[0] / "img_align_celeba"
     images = nested if nested.is_dir() else folders[0]
     names = (place / f"list_eval_partition.{suffix}" for place in places for suffix in ("txt", "csv"))
     partition = next((name for name in names if name.is_file()), None)
     if partition is None:
-        raise InputError(
-            f"{DATA_DIR} {data_dir}", problem="the file list_eval_partition.txt is missing", instead=CELEBA_HINT
-        )
+        raise InputError("path", problem=f"the file list_eval_partition.txt is missing in {path}", instead=CELEBA_HINT)
     parts = _read_partition(partition)
     keep_train, keep_test = selection.counts(len(parts["0"]), len(parts["2"]))
     train = [images / name for name in parts["0"][:keep_train]]
@@ -102,7 +102,7 @@ def list_celeba(data_dir: Path, selection: Selection) -> tuple[ImageFiles, Image
     absent = [path for path in (*train, *test) if not path.is_file()]
     if absent:
         raise InputError(
-            f"{DATA_DIR} {data_dir}",
+            "path",
             problem=(
                 f"{len(absent)} of {len(train) + len(test)} images that {partition.name} lists are "
                 f"missing, the first is {absent[0]}"
@@ -112,13 +112,13 @@ def list_celeba(data_dir: Path, selection: Selection) -> tuple[ImageFiles, Image
     return ImageFiles(train), ImageFiles(test)
 
 
-def read_files(train: ImageFiles, test: ImageFiles, framing: Framing, argument: str) -> tuple[ImageSet, ImageSet]:
+def read_files(train: ImageFiles, test: ImageFiles, framing: Framing) -> tuple[ImageSet, ImageSet]:
     """Return the images of both parts, 8-bit, all of one shape; raises InputError that names the first odd file."""
     paths = [*train.paths, *test.paths]
-    remedy = f"give {IMAGE_SIZE} to crop and resize all"
+    remedy = "set image_size to crop and resize all"
     if framing.crop is not None:
-        remedy += f" (beside {CROP})"
-    pixels = stack(framed_files(paths, framing, argument), len(paths), argument, remedy)
+        remedy += " (beside crop)"
+    pixels = stack(framed_files(paths, framing), len(paths), remedy)
     n = len(train.paths)
     return ImageSet(pixels[:n], train.labels, 256), ImageSet(pixels[n:], test.labels, 256)
 
@@ -141,22 +141,24 @@ def _read_partition(path: Path) -> dict[str, list[str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, delimiter="," if path.suffix == ".csv" else " ", skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{DATA_DIR} {path}", problem="not a text file of lines such as '000001.jpg 0'") from error
+        raise InputError(
+            "path", problem=f"{path} is not a text file", instead="'000001.jpg 0' is the form of its lines"
+        ) from error
     for number, row in enumerate(rows, 1):
         row = [field for field in row if field]
         if not row or (number == 1 and row[0] == "image_id"):
             continue
         if len(row) != 2 or row[1] not in parts:
             raise InputError(
-                f"{DATA_DIR} {path}",
-                problem=f"line {number} is {' '.join(row)!r}",
+                "path",
+                problem=f"line {number} of {path} is {' '.join(row)!r}",
                 instead="'000001.jpg 0' is the form",
             )
         parts[row[1]].append(row[0])
     if not parts["0"] or not parts["2"]:
         raise InputError(
-            f"{DATA_DIR} {path}",
-            problem="it lists no train (0) or no test (2) images",
+            "path",
+            problem=f"{path} lists no train (0) or no test (2) images",
             instead="copy the official file again",
         )
     return parts

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.data.arguments import CROP, IMAGE_SIZE
 from shortrun.data.image_set import ImageSet
 from shortrun.errors import InputError
 
@@ -26,19 +25,19 @@ class Framing:
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 1:
-            raise InputError(f"{CROP} {self.crop}", problem="give 1 pixel or more")
+            raise InputError("crop", self.crop, "give 1 pixel or more")
         if self.size is not None and min(self.size) < 1:
-            raise InputError(f"{IMAGE_SIZE} {min(self.size)}", problem="give 1 pixel or more")
+            raise InputError("size", min(self.size), "give 1 pixel or more")
 
-    def box(self, height: int, width: int, subject: str) -> tuple[int, int, int, int]:
-        """Return (top, left, height, width) of the crop; raises InputError that names `subject` where it is smaller."""
+    def box(self, height: int, width: int, name: str) -> tuple[int, int, int, int]:
+        """Return (top, left, height, width) of the crop; raises InputError where the picture is smaller."""
         kept_height, kept_width = height, width
         if self.crop is not None:
             if self.crop > min(height, width):
                 raise InputError(
-                    f"{CROP} {self.crop}",
-                    problem=f"{subject} is only {height}x{width} (height x width)",
-                    instead=f"give at most {min(height, width)}",
+                    "crop",
+                    f"{self.crop}, but {name} is only {height}x{width} (height x width)",
+                    f"give at most {min(height, width)}",
                 )
             kept_height = kept_width = self.crop
         elif self.size is not None:
@@ -47,22 +46,22 @@ class Framing:
             kept_width = min(width, max(1, round(self.size[1] * scale)))
         return (height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width
 
-    def apply(self, images: Float[Tensor, "n c h w"], subject: str) -> Float[Tensor, "n c H W"]:
+    def apply(self, images: Float[Tensor, "n c h w"], name: str) -> Float[Tensor, "n c H W"]:
         """Return images cropped and resized by antialiased bicubic interpolation, which may overshoot their range."""
-        top, left, height, width = self.box(images.shape[2], images.shape[3], subject)
+        top, left, height, width = self.box(images.shape[2], images.shape[3], name)
         images = images[:, :, top : top + height, left : left + width]
         if self.size is None or self.size == (height, width):
             return images
         return F.interpolate(images, self.size, mode="bicubic", antialias=True)
 
 
-def reframed(image_set: ImageSet, framing: Framing, subject: str) -> ImageSet:
+def reframed(image_set: ImageSet, framing: Framing, name: str) -> ImageSet:
     """Return the set cropped and resized, with the same levels and range; raises InputError for too large a crop."""
     if framing == Framing():
         return image_set
     chunks = []
     for pixels in image_set.pixels.split(CHUNK):
-        images = framing.apply(pixels.float(), subject)
+        images = framing.apply(pixels.float(), name)
         if image_set.levels is None:
             chunks.append(images.clamp(-1, 1))
         else:

@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from shortrun.data.arguments import IMAGE_SIZE, SOURCE, reason
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import ImageSet
 from shortrun.data.pictures import frame, stack
 from shortrun.data.selection import Selection
-from shortrun.errors import InputError
+from shortrun.errors import InputError, reason, renaming
 
 if TYPE_CHECKING:
     import datasets
@@ -33,22 +32,19 @@ def read_hub(source: str, selection: Selection, framing: Framing) -> tuple[Image
     train = splits.get("train")
     if train is None:
         raise InputError(
-            f"{SOURCE} {source}", problem="it has no split named train (splits", instead=f"{', '.join(splits)})"
+            "source", problem=f"{source} has no split train (splits: {', '.join(splits)})", instead="take another"
         )
     test = next((splits[name] for name in TEST_NAMES if name in splits), None)
     if test is None:
-        train_rows, test_rows = selection.split(len(train), f"{SOURCE} {source}")
+        train_rows, test_rows = selection.split(len(train), source)
         train, test = train.select(train_rows.tolist()), train.select(test_rows.tolist())
     else:
         keep_train, keep_test = selection.counts(len(train), len(test))
         train, test = train.select(range(keep_train)), test.select(range(keep_test))
     column = _image_column(train, source)
-    pixels = stack(
-        (named for part in (train, test) for named in _framed_rows(part, column, framing, source)),
-        len(train) + len(test),
-        SOURCE,
-        f"give {IMAGE_SIZE} to crop and resize all",
-    )
+    rows = (named for part in (train, test) for named in _framed_rows(part, column, framing, source))
+    with renaming({"path": "source"}):
+        pixels = stack(rows, len(train) + len(test), "set image_size to crop and resize all")
     n = len(train)
     return ImageSet(pixels[:n], _labels(train), 256), ImageSet(pixels[n:], _labels(test), 256)
 
@@ -58,7 +54,7 @@ def _load(source: str) -> "dict[str, datasets.Dataset]":
         import datasets
     except ImportError as error:
         raise InputError(
-            f"{SOURCE} {source}", problem="this needs another package", instead="pip install 'shortrun[hub]'"
+            "source", problem=f"{source} needs the package datasets", instead="pip install 'shortrun[hub]'"
         ) from error
 
     name, _, config = source.removeprefix("hub:").partition(":")
@@ -66,13 +62,13 @@ def _load(source: str) -> "dict[str, datasets.Dataset]":
     if name and folder.exists():  # a folder's name may have a colon in it
         name, config = str(folder), ""
     if not name:
-        raise InputError(f"{SOURCE} {source}", problem="give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
+        raise InputError("source", f"{source!r}", "give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
     try:
         return {str(split): part for split, part in datasets.load_dataset(name, config or None).items()}
     except Exception as error:  # the library raises its own and many others' errors, all about what was asked for
         raise InputError(
-            f"{SOURCE} {source}",
-            problem=f"datasets cannot load it ({reason(error)})",
+            "source",
+            problem=f"datasets cannot load {source} ({reason(error)})",
             instead="check the name, the config and the network",
         ) from error
 
@@ -83,8 +79,9 @@ def _image_column(part: "datasets.Dataset", source: str) -> str:
     for name, feature in part.features.items():
         if isinstance(feature, datasets.Image):
             return name
+    found = ", ".join(part.column_names)
     raise InputError(
-        f"{SOURCE} {source}", problem="no column of type Image (columns", instead=f"{', '.join(part.column_names)})"
+        "source", problem=f"{source} has no column of type Image (columns: {found})", instead="take one with images"
     )
 
 
@@ -96,10 +93,12 @@ def _framed_rows(
         try:
             picture = part[row][column]
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{SOURCE} {name}", problem=f"the image is damaged ({reason(error)})") from error
+            raise InputError(
+                "path", problem=f"{name} is damaged ({reason(error)})", instead="replace or remove it"
+            ) from error
         if picture is None:
-            raise InputError(f"{SOURCE} {name}", problem="the image is missing")
-        yield name, frame(picture, framing, f"{SOURCE} {name}")
+            raise InputError("path", problem=f"{name} has no image", instead="remove it")
+        yield name, frame(picture, framing, name)
 
 
 def _labels(part: "datasets.Dataset") -> Int64[Tensor, "n"] | None:

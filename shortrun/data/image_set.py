@@ -25,16 +25,14 @@ class ImageSet:
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.pixels.dtype == torch.float32):
             raise InputError(
-                "ImageSet",
-                problem=f"{self.pixels.dtype} pixels with levels={self.levels}",
-                instead="give uint8 pixels with levels, or float32 pixels in [-1, 1] without",
+                "levels",
+                f"{'none' if self.levels is None else self.levels} with {self.pixels.dtype} pixels",
+                "give uint8 pixels with levels, or float32 pixels in [-1, 1] without",
             )
         if self.levels is not None and not 2 <= self.levels <= 256:
-            raise InputError("ImageSet", problem=f"levels={self.levels}", instead="give 2 to 256")
+            raise InputError("levels", self.levels, "give 2 to 256")
         if self.labels is not None and len(self.labels) != len(self.pixels):
-            raise InputError(
-                "ImageSet", problem=f"{len(self.labels)} labels for {len(self.pixels)} images", instead="give one each"
-            )
+            raise InputError("labels", f"{len(self.labels)} for {len(self.pixels)} images", "give one each")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -62,9 +60,7 @@ class ImageSet:
     def take(self, n: int) -> "ImageSet":
         """Return the set of the first n images, 1 <= n <= len(self); else raises InputError."""
         if not 1 <= n <= len(self):
-            raise InputError(
-                f"take({n})", problem=f"the set has {len(self)} images", instead=f"choose 1 to {len(self)}"
-            )
+            raise InputError("n", n, f"the set has {len(self)} images: choose 1 to {len(self)}")
         return self.select(slice(n))
 
     def binarized(self) -> "ImageSet":
@@ -96,7 +92,7 @@ class Dataset:
         and on n alone. Raises InputError for another n.
         """
         if not 1 <= n < len(self.train):
-            raise InputError("data.held-out", f"{n} of {len(self.train)} training images", "write fewer, at least 1")
+            raise InputError("n", f"{n} of {len(self.train)} training images", "write fewer, at least 1")
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
         return Dataset(self.name, train, held, "held-out train")
@@ -106,8 +102,8 @@ def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:
     """Return the labels (n,) of a set; raises InputError that names the data set where it has none."""
     if image_set.labels is None:
         raise InputError(
-            f"--data.source {name}",
-            problem="it has no labels, which are needed here",
+            "dataset",
+            problem=f"{name} has no labels, which are needed here",
             instead=(
                 "give train_y and test_y in the .npz, one sub-folder per class, or a named data set such as digits"
             ),

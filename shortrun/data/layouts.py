@@ -1,6 +1,10 @@
-"""Plain arrays of any usual layout and type -> image sets."""
+"""Plain arrays of any usual layout and type -> image sets.
+
+InputErrors are about the `path`, the file or folder that the arrays came from.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,74 +17,82 @@ from shortrun.errors import InputError
 ROUNDING = 1e-4  # how far a float may leave its range and still be clamped
 
 
-def channels_first(array: np.ndarray, subject: str) -> np.ndarray:
+def channels_first(array: np.ndarray, path: str | Path) -> np.ndarray:
     """Return (n, h, w), (n, h, w, c) or (n, c, h, w) as (n, c, h, w), c in {1, 3}.
 
-    Where both ends could be the channels, the last axis is. Raises InputError that starts with `subject`.
+    Where both ends could be the channels, the last axis is. Raises InputError for other shapes.
     """
     wanted = "give (n, h, w), (n, h, w, c) or (n, c, h, w) with c = 1 or 3"
-    found = f"{subject}: an array of shape {'x'.join(map(str, array.shape)) or 'scalar'}"
+    found = f"{path} has an array of shape {'x'.join(map(str, array.shape)) or 'scalar'}"
     if array.size == 0:
-        raise InputError(f"{found} holds no images", problem=wanted)
+        raise InputError("path", problem=f"{found}, which holds no images", instead=wanted)
     if array.ndim == 3:
         if array.shape[2] in (1, 3):
-            raise InputError(f"{found} looks like one image", problem=f"{wanted}, so array[None] for one")
+            raise InputError(
+                "path", problem=f"{found}, which looks like one image", instead=f"{wanted}, so array[None] for one"
+            )
         return array[:, None]
     if array.ndim == 4 and array.shape[3] in (1, 3):
         return array.transpose(0, 3, 1, 2)
     if array.ndim == 4 and array.shape[1] in (1, 3):
         return array
-    raise InputError(f"{found} is not a set of grey or colour images", problem=wanted)
+    raise InputError("path", problem=f"{found}, which is no set of grey or colour images", instead=wanted)
 
 
-def image_sets(arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], subject: str) -> tuple[ImageSet, ...]:
+def image_sets(
+    arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], path: str | Path
+) -> tuple[ImageSet, ...]:
     """Return one set per array (n, h, w), (n, h, w, c) or (n, c, h, w), c in {1, 3}, all of one shape and range.
 
     Integers must lie in 0..255, bools become two levels, floats lie in [0, 1] or, where any is negative, in [-1, 1].
-    Raises InputError, which starts with `subject`, for anything else, and for images that differ in shape.
+    Raises InputError for anything else, and for images that differ in shape.
     """
-    arrays = [channels_first(array, subject) for array in arrays]
+    arrays = [channels_first(array, path) for array in arrays]
     first = arrays[0]
     for other in arrays[1:]:
         if other.shape[1:] != first.shape[1:] or other.dtype.kind != first.dtype.kind:
             raise InputError(
-                subject,
+                "path",
                 problem=(
-                    f"the train images are {first.dtype} {_by(first)}, the test images {other.dtype} {_by(other)}"
-                    " (channels x height x width)"
+                    f"{path} has train images of {first.dtype} {_by(first)} and test images of {other.dtype} "
+                    f"{_by(other)} (channels x height x width)"
                 ),
                 instead="make them alike",
             )
     if first.dtype.kind == "b":
         pixels, levels = arrays, 2
     elif first.dtype.kind in "iu":
-        pixels, levels = _eight_bit(arrays, subject), 256
+        pixels, levels = _eight_bit(arrays, path), 256
     elif first.dtype.kind == "f":
-        pixels, levels = _signed(arrays, subject), None
+        pixels, levels = _signed(arrays, path), None
     else:
-        raise InputError(subject, problem=f"images of type {first.dtype}", instead="give uint8, bool or float")
+        raise InputError(
+            "path", problem=f"{path} has images of type {first.dtype}", instead="give uint8, bool or float"
+        )
     kind = np.float32 if levels is None else np.uint8
     return tuple(
         ImageSet(
             torch.from_numpy(np.require(array, kind, ["C", "W"])),
-            None if y is None else as_labels(y, len(array), subject),
+            None if y is None else as_labels(y, len(array), path),
             levels,
         )
         for array, y in zip(pixels, labels, strict=True)
     )
 
 
-def as_labels(array: np.ndarray, n: int, subject: str) -> Int64[Tensor, "n"]:
-    """Return whole-number labels (n,) or (n, 1) as int64; raises InputError, which starts with `subject`."""
+def as_labels(array: np.ndarray, n: int, path: str | Path) -> Int64[Tensor, "n"]:
+    """Return whole-number labels (n,) or (n, 1) as int64; raises InputError for others."""
     if array.shape not in ((n,), (n, 1)):
         raise InputError(
-            subject,
-            problem=f"labels of shape {'x'.join(map(str, array.shape))} for {n} images",
+            "path",
+            problem=f"{path} has labels of shape {'x'.join(map(str, array.shape))} for {n} images",
             instead="give one each",
         )
     if array.dtype.kind not in "iufb" or not np.array_equal(array, np.trunc(array.astype(np.float64))):
         raise InputError(
-            subject, problem=f"labels of type {array.dtype} that are not whole numbers", instead="give integers"
+            "path",
+            problem=f"{path} has labels of type {array.dtype} that are not whole numbers",
+            instead="give integers",
         )
     return torch.from_numpy(array.reshape(n).astype(np.int64))
 
@@ -93,24 +105,26 @@ def _range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
     return min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
 
 
-def _eight_bit(arrays: Sequence[np.ndarray], subject: str) -> Sequence[np.ndarray]:
+def _eight_bit(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.ndarray]:
     low, high = _range(arrays)
     if low < 0 or high > 255:
-        raise InputError(subject, problem=f"whole numbers from {low:g} to {high:g}", instead="give 0 to 255")
+        raise InputError("path", problem=f"{path} has whole numbers from {low:g} to {high:g}", instead="give 0 to 255")
     if high == 1:
         # as 8-bit levels these would all be black, which nobody means
         raise InputError(
-            subject, problem="whole numbers that are only 0 and 1", instead="save them as bool, or as 0 and 255"
+            "path",
+            problem=f"{path} has whole numbers that are only 0 and 1",
+            instead="save them as bool, or as 0 and 255",
         )
     return arrays
 
 
-def _signed(arrays: Sequence[np.ndarray], subject: str) -> Sequence[np.ndarray]:
+def _signed(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.ndarray]:
     low, high = _range(arrays)
     if not (low >= -1 - ROUNDING and high <= 1 + ROUNDING):  # NaN fails both
         raise InputError(
-            subject,
-            problem=f"numbers from {low:g} to {high:g}",
+            "path",
+            problem=f"{path} has numbers from {low:g} to {high:g}",
             instead="give [0, 1] or [-1, 1], or uint8 0 to 255",
         )
     if low < 0:

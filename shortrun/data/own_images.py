@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from shortrun.data.arguments import FIT, IMAGES, MASK
 from shortrun.data.arrays import is_array_file, read_arrays
 from shortrun.data.folders import list_images
 from shortrun.data.framing import Framing
@@ -32,22 +31,28 @@ def read_images(
     """
     path = Path(path).expanduser()
     if fit and shape is None:
-        raise InputError(FIT, problem="the shape to fit the images to is not known here", instead="leave it out")
+        raise InputError(
+            "fit", problem="the shape to fit the images to is not known", instead="give shape, or leave it out"
+        )
     if path.is_dir():
-        return _read_pictures(list_images(path, IMAGES), shape, fit)
+        return _read_pictures(list_images(path), shape, fit)
     if not path.is_file():
-        raise InputError(f"{IMAGES} {path}", problem="no such file or folder")
+        raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file or folder")
     if is_image_file(path):
         return _read_pictures([path], shape, fit)
     if not is_array_file(path):
-        raise InputError(f"{IMAGES} {path}", problem="give an image, a folder of images, .npz, .npy, .mat or idx(.gz)")
-    arrays = read_arrays(path, IMAGES, roles=("test_x", "x"))
-    (image_set,) = image_sets([arrays["test_x"] if "test_x" in arrays else arrays["x"]], [None], f"{IMAGES} {path}")
+        raise InputError(
+            "path",
+            problem=f"{path} is of an unknown kind",
+            instead="give an image, a folder of images, .npz, .npy, .mat or idx(.gz)",
+        )
+    arrays = read_arrays(path, roles=("test_x", "x"))
+    (image_set,) = image_sets([arrays["test_x"] if "test_x" in arrays else arrays["x"]], [None], path)
     if shape is None or image_set.shape == shape:
         return image_set.images()
     if not fit:
         raise _misfit(str(path), image_set.shape, shape)
-    framed = Framing(size=shape[1:]).apply(image_set.images(), f"{IMAGES} {path}")
+    framed = Framing(size=shape[1:]).apply(image_set.images(), str(path))
     return _with_channels(framed, shape[0]).clamp(-1, 1)
 
 
@@ -59,19 +64,23 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"{MASK} {path}", problem="no such file")
+        raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file")
     if path.suffix.lower() == ".npy":
-        observed = _observed(read_arrays(path, MASK)["x"], path)
+        observed = _observed(read_arrays(path)["x"], path)
     elif is_image_file(path):
-        picture = plain(open_picture(path, MASK), f"{MASK} {path}").convert("L")
+        picture = plain(open_picture(path), path).convert("L")
         observed = np.asarray(picture) >= OBSERVED_FROM
     else:
-        raise InputError(f"{MASK} {path}", problem="give an image file (white = observed, black = missing) or .npy")
+        raise InputError(
+            "path",
+            problem=f"{path} is of an unknown kind",
+            instead="give an image file (white = observed, black = missing) or .npy",
+        )
     if observed.shape != shape:
         found = "x".join(map(str, observed.shape))
         raise InputError(
-            f"{MASK} {path}",
-            problem=f"the mask is {found}, the images are {shape[0]}x{shape[1]} (height x width)",
+            "path",
+            problem=f"{path} is {found}, the images are {shape[0]}x{shape[1]} (height x width)",
             instead="give one of the same size",
         )
     return torch.from_numpy(observed).float()[None, None]
@@ -79,19 +88,18 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
 
 def _read_pictures(paths: list[Path], shape: tuple[int, int, int] | None, fit: bool) -> Float[Tensor, "n c h w"]:
     if shape is None:
-        named = framed_files(paths, Framing(), IMAGES)
+        named = framed_files(paths, Framing())
     elif fit:
         named = ((str(path), _fitted(path, shape)) for path in paths)
     else:
-        named = _checked(framed_files(paths, Framing(), IMAGES), shape)
-    pixels = stack(named, len(paths), IMAGES, "make all of one size")
+        named = _checked(framed_files(paths, Framing()), shape)
+    pixels = stack(named, len(paths), "make all of one size")
     return ImageSet(pixels, levels=256).images()
 
 
 def _fitted(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "c h w"]:
-    subject = f"{IMAGES} {path}"
-    picture = plain(open_picture(path, IMAGES), subject).convert("L" if shape[0] == 1 else "RGB")
-    return frame(picture, Framing(size=shape[1:]), subject)
+    picture = plain(open_picture(path), path).convert("L" if shape[0] == 1 else "RGB")
+    return frame(picture, Framing(size=shape[1:]), str(path))
 
 
 def _checked(named: Iterable[tuple[str, np.ndarray]], shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
@@ -103,11 +111,12 @@ def _checked(named: Iterable[tuple[str, np.ndarray]], shape: tuple[int, ...]) ->
 
 def _misfit(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> InputError:
     return InputError(
-        f"{IMAGES} {name}",
+        "path",
         problem=(
-            f"{'x'.join(map(str, found))} (channels x height x width), the model wants {'x'.join(map(str, wanted))}"
+            f"{name} is {'x'.join(map(str, found))} (channels x height x width), "
+            f"the model wants {'x'.join(map(str, wanted))}"
         ),
-        instead=f"give {FIT} to crop, resize and convert, or images of that shape",
+        instead="set fit to crop, resize and convert, or give images of that shape",
     )
 
 
@@ -127,5 +136,7 @@ def _observed(array: np.ndarray, path: Path) -> np.ndarray:
         (float(squeezed.min()), float(squeezed.max())) if squeezed.dtype.kind in "iuf" and squeezed.size else (1, 0)
     )
     if not 0 <= low <= high <= 255:  # NaN, other types and no entries too
-        raise InputError(f"{MASK} {path}", problem="give bools, 0 and 1, or 0 (missing) to 255 (observed)")
+        raise InputError(
+            "path", problem=f"{path} is no mask", instead="give bools, 0 and 1, or 0 (missing) to 255 (observed)"
+        )
     return squeezed >= (0.5 if high <= 1 else OBSERVED_FROM)

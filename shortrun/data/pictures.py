@@ -1,4 +1,7 @@
-"""Image files -> pixels."""
+"""Image files -> pixels.
+
+InputErrors are about the `path`, the file; the pictures of another source are named by where they stand in it.
+"""
 
 import os
 import struct
@@ -13,9 +16,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from shortrun.data.arguments import reason
 from shortrun.data.framing import Framing
-from shortrun.errors import InputError
+from shortrun.errors import InputError, reason
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -30,7 +32,7 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def open_picture(path: Path, argument: str) -> "PIL.Image.Image":
+def open_picture(path: Path) -> "PIL.Image.Image":
     """Return an image file (its first frame), turned as its EXIF orientation says; InputError where it is damaged."""
     from PIL import Image, ImageOps
 
@@ -38,36 +40,34 @@ def open_picture(path: Path, argument: str) -> "PIL.Image.Image":
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
-        raise InputError(f"{argument} {path}", problem="no such file") from error
+        raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file") from error
     except (
         OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError
     ) as error:  # fmt: skip
         raise InputError(
-            f"{argument} {path}",
-            problem=f"the image is damaged or of an unknown kind ({reason(error)})",
+            "path",
+            problem=f"{path} is damaged or of an unknown kind ({reason(error)})",
             instead="replace or remove it",
         ) from error
 
 
-def plain(picture: "PIL.Image.Image", subject: str) -> "PIL.Image.Image":
+def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
     """Return a picture as 8-bit grey (mode L) or colour (RGB); an alpha channel is dropped."""
     from PIL import Image
 
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         return Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
     if picture.mode == "F":
-        raise InputError(
-            subject, problem="an image of floating-point numbers", instead="save it with 8 bits, or as .npy"
-        )
+        raise InputError("path", problem=f"{name} has floating-point pixels", instead="save it with 8 bits, or as .npy")
     return picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB")
 
 
-def frame(picture: "PIL.Image.Image", framing: Framing, subject: str) -> UInt8[np.ndarray, "c h w"]:
+def frame(picture: "PIL.Image.Image", framing: Framing, name: str) -> UInt8[np.ndarray, "c h w"]:
     """Return a picture cropped and resized (Pillow's antialiased bicubic) as (c, h, w), c = 1 if it is grey, else 3."""
     from PIL import Image
 
-    picture = plain(picture, subject)
-    top, left, height, width = framing.box(picture.height, picture.width, subject)
+    picture = plain(picture, name)
+    top, left, height, width = framing.box(picture.height, picture.width, name)
     box = (left, top, left + width, top + height)
     if framing.size is not None and framing.size != (height, width):
         # cropped first: a resize with a box would let pixels outside of it in
@@ -78,7 +78,7 @@ def frame(picture: "PIL.Image.Image", framing: Framing, subject: str) -> UInt8[n
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, argument: str, remedy: str) -> UInt8[Tensor, "n c h w"]:
+def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, remedy: str) -> UInt8[Tensor, "n c h w"]:
     """Return n named pictures (c, h, w) as one tensor; InputError names the first that differs and ends in `remedy`."""
     bar = tqdm(pictures, total=n, unit="image", disable=None if n > SILENT_UP_TO else True)
     pixels, first, first_name = None, np.empty(0), ""
@@ -87,27 +87,27 @@ def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, argument: str, rem
             pixels, first, first_name = np.empty((n, *picture.shape), np.uint8), picture, name
         if len(picture) != len(first):
             raise InputError(
-                f"{argument} {name}",
-                problem=f"a {_colour(picture)} image, while {first_name} is {_colour(first)}",
+                "path",
+                problem=f"{name} is a {_colour(picture)} image, while {first_name} is {_colour(first)}",
                 instead="make all grey or all colour",
             )
         if picture.shape != first.shape:
             raise InputError(
-                f"{argument} {name}",
-                problem=f"{_size(picture)} (height x width), while {first_name} is {_size(first)}",
+                "path",
+                problem=f"{name} is {_size(picture)} (height x width), while {first_name} is {_size(first)}",
                 instead=remedy,
             )
         pixels[row] = picture
     if pixels is None:
-        raise InputError(argument, problem="there are no images")
+        raise InputError("path", problem="there are no images", instead="give at least one")
     return torch.from_numpy(pixels)
 
 
-def framed_files(paths: Sequence[Path], framing: Framing, argument: str) -> Iterator[tuple[str, np.ndarray]]:
+def framed_files(paths: Sequence[Path], framing: Framing) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (name, pixels (c, h, w)) of image files in order, each decoded once, in threads."""
 
     def read(path: Path) -> tuple[str, np.ndarray]:
-        return str(path), frame(open_picture(path, argument), framing, f"{argument} {path}")
+        return str(path), frame(open_picture(path), framing, str(path))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(paths), CHUNK):

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from shortrun.data.arguments import TEST_FRACTION, TEST_LIMIT, TRAIN_LIMIT
 from shortrun.errors import InputError
 
 
@@ -27,36 +26,34 @@ class Selection:
     def __post_init__(self) -> None:
         if not 0 < self.test_fraction < 1:
             raise InputError(
-                f"{TEST_FRACTION} {self.test_fraction}",
-                problem="give a number above 0 and below 1, such as 0.2 for a fifth",
+                "test_fraction", self.test_fraction, "give a number above 0 and below 1, such as 0.2 for a fifth"
             )
-        for argument, limit in ((TRAIN_LIMIT, self.train_limit), (TEST_LIMIT, self.test_limit)):
+        for argument, limit in (("train_limit", self.train_limit), ("test_limit", self.test_limit)):
             if limit is not None and limit < 1:
-                raise InputError(f"{argument} {limit}", problem="give 1 or more, or leave it out to take all images")
+                raise InputError(argument, limit, "give 1 or more, or leave it out to take all images")
 
     def counts(self, n_train: int, n_test: int) -> tuple[int, int]:
         """Return how many of n_train and n_test images are kept; raises InputError where a limit exceeds them."""
-        for argument, limit, n in ((TRAIN_LIMIT, self.train_limit, n_train), (TEST_LIMIT, self.test_limit, n_test)):
+        for argument, limit, n in (
+            ("train_limit", self.train_limit, n_train),
+            ("test_limit", self.test_limit, n_test),
+        ):
             if limit is not None and limit > n:
-                raise InputError(
-                    f"{argument} {limit}",
-                    problem=f"there are only {n} images",
-                    instead=f"give at most {n}, or leave it out",
-                )
+                raise InputError(argument, limit, f"there are only {n} images: give at most {n}, or leave it out")
         return self.train_limit or n_train, self.test_limit or n_test
 
-    def split(self, n: int, subject: str) -> tuple[Int64[Tensor, "k"], Int64[Tensor, "m"]]:
+    def split(self, n: int, name: str) -> tuple[Int64[Tensor, "k"], Int64[Tensor, "m"]]:
         """Return the positions of the train and the test images among n, by a permutation that the seed fixes.
 
-        The test part is test_fraction of n, rounded up; the limits hold. Raises InputError, which starts with
-        `subject`, where a part would be empty.
+        The test part is test_fraction of n, rounded up; the limits hold. name: what the images
+        are of, for the InputError that it raises where a part would be empty.
         """
         n_test = math.ceil(n * self.test_fraction - 1e-9)  # 1e-9: 0.1 * 30 must not round up to 4
         if n_test < 1 or n - n_test < 1:
             raise InputError(
-                subject,
-                problem=f"{n} image(s) cannot be split into train and test with {TEST_FRACTION} {self.test_fraction}",
-                instead="give at least 2 images, or a fraction that leaves one on each side",
+                "test_fraction",
+                f"{self.test_fraction} of {n} image(s), which {name} has",
+                "give at least 2 images, or a fraction that leaves one on each side",
             )
         order = torch.from_numpy(np.random.default_rng(self.seed).permutation(n))
         test, train = order[:n_test], order[n_test:]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from shortrun.data.arguments import DATA_DIR, SOURCE
 from shortrun.data.arrays import is_array_file, read_arrays
 from shortrun.data.downloads import DOWNLOADS, fetch
 from shortrun.data.folders import (
@@ -20,7 +19,7 @@ from shortrun.data.hub import read_hub
 from shortrun.data.image_set import Dataset, ImageSet
 from shortrun.data.layouts import image_sets
 from shortrun.data.selection import Selection
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, did_you_mean, renaming
 
 NAMES = ("digits", *DOWNLOADS, "celeba")
 ALSO = "a path (.npz, .npy, .mat, idx, a folder of images) or hub:OWNER/NAME also goes"
@@ -53,47 +52,44 @@ def load_dataset(
     limits keep the first so many of each. `binarize` leaves two levels. Raises InputError for anything that cannot
     be used.
     """
-    if not source.strip():
-        raise InputError(f"{SOURCE} is empty", problem=f"choose one of {', '.join(NAMES)} ({ALSO})")
-    selection = Selection(train_limit, test_limit, test_fraction, seed)
-    framing = Framing(crop, None if image_size is None else (image_size, image_size))
-    path = Path(source).expanduser()
-    name = source
-    if source == "digits":
-        train, test = _parted(_read_digits(), selection, framing, f"{SOURCE} digits")
-    elif source in DOWNLOADS:
-        folder = fetch(source) if data_dir is None else Path(data_dir).expanduser()
-        train, test = _parted(_read_published(source, folder), selection, framing, f"{SOURCE} {source}")
-    elif source == "celeba":
-        if data_dir is None:
-            raise InputError(f"{SOURCE} celeba", problem=f"give your own copy as {DATA_DIR}", instead=CELEBA_HINT)
-        framing = Framing(crop or CELEBA_CROP, framing.size or (CELEBA_SIZE, CELEBA_SIZE))
-        train, test = read_files(*list_celeba(Path(data_dir).expanduser(), selection), framing, DATA_DIR)
-    elif source.startswith("hub:"):
-        name = source.removeprefix("hub:")
-        train, test = read_hub(source, selection, framing)
-    elif path.is_dir():
-        name = path.resolve().name
-        train, test = read_files(*list_folder(path, selection), framing, SOURCE)
-    elif path.is_file():
-        name = path.name.split(".")[0]
-        train, test = _parted(_read_array_file(path), selection, framing, f"{SOURCE} {path}")
-    elif path.suffix or path.parent != Path():
-        raise InputError(
-            f"{SOURCE} {source}", problem="no such file or folder", instead=f"the names are {', '.join(NAMES)}"
-        )
-    else:
-        raise InputError(f"{SOURCE} {source}", problem=f"{did_you_mean(source, NAMES)} ({ALSO})")
+    own_copy = data_dir is not None and source in (*DOWNLOADS, "celeba")
+    with renaming({"path": "data_dir" if own_copy else "source", "size": "image_size"}):
+        selection = Selection(train_limit, test_limit, test_fraction, seed)
+        framing = Framing(crop, None if image_size is None else (image_size, image_size))
+        dataset = _read_source(source, None if data_dir is None else Path(data_dir).expanduser(), selection, framing)
     if binarize:
-        train, test = train.binarized(), test.binarized()
-    return Dataset(name, train, test)
+        return Dataset(dataset.name, dataset.train.binarized(), dataset.test.binarized())
+    return dataset
 
 
-def _parted(
-    sets: tuple[ImageSet, ...], selection: Selection, framing: Framing, subject: str
-) -> tuple[ImageSet, ImageSet]:
+def _read_source(source: str, data_dir: Path | None, selection: Selection, framing: Framing) -> Dataset:
+    if not source.strip():
+        raise InputError("source", f"{source!r}", f"choose one of {', '.join(NAMES)} ({ALSO})")
+    path = Path(source).expanduser()
+    if source == "digits":
+        return Dataset(source, *_parted(_read_digits(), selection, framing, source))
+    if source in DOWNLOADS:
+        folder = fetch(source) if data_dir is None else data_dir
+        return Dataset(source, *_parted(_read_published(source, folder), selection, framing, source))
+    if source == "celeba":
+        if data_dir is None:
+            raise InputError("data_dir", "none, and celeba is not downloaded", f"give your own copy: {CELEBA_HINT}")
+        framing = Framing(framing.crop or CELEBA_CROP, framing.size or (CELEBA_SIZE, CELEBA_SIZE))
+        return Dataset(source, *read_files(*list_celeba(data_dir, selection), framing))
+    if source.startswith("hub:"):
+        return Dataset(source.removeprefix("hub:"), *read_hub(source, selection, framing))
+    if path.is_dir():
+        return Dataset(path.resolve().name, *read_files(*list_folder(path, selection), framing))
+    if path.is_file():
+        return Dataset(path.name.split(".")[0], *_parted(_read_array_file(path), selection, framing, str(path)))
+    if path.suffix or path.parent != Path():
+        raise InputError("source", problem=f"{source} does not exist", instead=f"the names are {', '.join(NAMES)}")
+    raise InputError("source", f"{source!r}", f"{did_you_mean(source, NAMES)} ({ALSO})")
+
+
+def _parted(sets: tuple[ImageSet, ...], selection: Selection, framing: Framing, name: str) -> tuple[ImageSet, ImageSet]:
     if len(sets) == 1:
-        train_rows, test_rows = selection.split(len(sets[0]), subject)
+        train_rows, test_rows = selection.split(len(sets[0]), name)
         train, test = sets[0].select(train_rows), sets[0].select(test_rows)
     else:
         keep_train, keep_test = selection.counts(len(sets[0]), len(sets[1]))
@@ -113,25 +109,24 @@ def _read_digits() -> tuple[ImageSet]:
 def _read_array_file(path: Path) -> tuple[ImageSet, ...]:
     if not is_array_file(path):
         raise InputError(
-            f"{SOURCE} {path}",
-            problem="not a file of many images",
+            "path",
+            problem=f"{path} is not a file of many images",
             instead="give .npz, .npy, .mat, idx(.gz) or a folder",
         )
-    return _read_sets(path, SOURCE)
+    return _read_sets(path)
 
 
-def _read_sets(path: Path, argument: str) -> tuple[ImageSet, ...]:
-    arrays = read_arrays(path, argument)
-    subject = f"{argument} {path}"
+def _read_sets(path: Path) -> tuple[ImageSet, ...]:
+    arrays = read_arrays(path)
     if "x" in arrays:
-        return image_sets([arrays["x"]], [arrays.get("y")], subject)
+        return image_sets([arrays["x"]], [arrays.get("y")], path)
     if "train_x" not in arrays:
         raise InputError(
-            subject,
-            problem="it has test_x and no train_x",
+            "path",
+            problem=f"{path} has test_x and no train_x",
             instead="add train_x, or name the array x to have it split",
         )
-    return image_sets([arrays["train_x"], arrays["test_x"]], [arrays.get("train_y"), arrays.get("test_y")], subject)
+    return image_sets([arrays["train_x"], arrays["test_x"]], [arrays.get("train_y"), arrays.get("test_y")], path)
 
 
 def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
@@ -140,26 +135,25 @@ def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
     FOLDER's own come last: mnist and fashion_mnist give their files the same names.
     """
     if not folder.is_dir():
-        raise InputError(f"{DATA_DIR} {folder}", problem="no such folder")
+        raise InputError("path", problem=f"{folder} is no folder", instead=f"write the folder that holds {name}")
     wanted = list(DOWNLOADS[name].md5)
     archive = folder / f"{name}.npz"
     inside, here = _found(wanted, folder / name), _found(wanted, folder)
     if len(inside) < len(wanted) and archive.is_file():
-        return _read_sets(archive, DATA_DIR)
+        return _read_sets(archive)
     found = inside if len(inside) >= len(here) else here
     missing = [file for file in wanted if file not in found]
     if missing:
         raise InputError(
-            f"{DATA_DIR} {folder}",
-            problem=f"{name} is not complete there",
+            "path",
+            problem=f"{folder} does not hold all of {name}",
             instead=f"put {', '.join(missing)} (or {name}.npz) into it",
         )
-    subject = f"{DATA_DIR} {folder}"
-    parts = [read_arrays(path, DATA_DIR) for path in found.values()]
+    parts = [read_arrays(path) for path in found.values()]
     if name == "svhn":
-        return image_sets([part["x"] for part in parts], [part.get("y") for part in parts], subject)
+        return image_sets([part["x"] for part in parts], [part.get("y") for part in parts], folder)
     train_x, train_y, test_x, test_y = (part["x"] for part in parts)
-    return image_sets([train_x, test_x], [train_y, test_y], subject)
+    return image_sets([train_x, test_x], [train_y, test_y], folder)
 
 
 def _found(wanted: list[str], folder: Path) -> dict[str, Path]:

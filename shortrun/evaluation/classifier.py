@@ -43,8 +43,8 @@ def own_features(dataset: Dataset, seed: int = 0) -> Features:
     classes = labels.unique()
     if len(classes) < 2:
         raise InputError(
-            f"--data.source {dataset.name}",
-            problem="all train images have one label",
+            "dataset",
+            problem=f"all train images of {dataset.name} have one label",
             instead="features need two or more",
         )
     key = _key(dataset, seed)

@@ -7,4 +7,4 @@ from shortrun.errors import InputError
 def check_short_run(config: Config) -> None:
     """Raise InputError unless the recipe's learner is short_run: the experiment is about its chain."""
     if config.learner != "short_run":
-        raise InputError("learner", config.learner, "this experiment is about the chain of short_run")
+        raise InputError("learner", f"{config.learner!r}", "this experiment is about the chain of short_run")

@@ -44,9 +44,9 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
     grid and by gradient. Writes out/seed_N (runs, each with curves/epoch_NNNN.json), out/figure5.json, figure5.png and
     figure5.md. A second call goes on where a kill has left the first.
     """
-    for name, count in (("--seeds", seeds), ("--images", images - 1)):
-        if count < 1:
-            raise InputError(name, str(seeds if name == "--seeds" else images), "write a larger whole number")
+    for name, count, least in (("seeds", seeds, 1), ("images", images, 2)):
+        if count < least:
+            raise InputError(name, count, f"write a whole number of at least {least}")
     config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
     check_short_run(config)
     dataset = read_dataset(config)

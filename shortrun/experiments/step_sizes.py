@@ -98,8 +98,8 @@ def step_sizes(
     """
     for variant in variants:
         if variant not in VARIANTS:
-            raise InputError("--variants", f"{variant!r}", str(did_you_mean(variant, VARIANTS)))
-    at_least_one(**{"--seeds": seeds, "--likelihood-images": likelihood_images})
+            raise InputError("variants", f"{variant!r}", str(did_you_mean(variant, VARIANTS)))
+    at_least_one(seeds=seeds, likelihood_images=likelihood_images)
     check_short_run(config)
     dataset = read_dataset(config)
     features = own_features(dataset)

@@ -136,7 +136,7 @@ class Glow(
             )
         for name, value in {"steps": steps, "noise": noise}.items():
             if value is not None:
-                raise InputError(name, value, "glow has no chain, its latents are exact: leave it out")
+                raise InputError(name, value, "leave it out", problem="glow has no chain, its latents are exact")
         z = self._density(x)[0]
         return Inferred(z, torch.zeros(len(x), dtype=torch.bool, device=x.device), 0)
 
@@ -216,7 +216,7 @@ def latent_shapes(image_shape: tuple[int, ...], scales: int) -> list[tuple[int, 
         raise InputError(
             "learner",
             problem=f"glow halves images, and those of {h}x{w} cannot be",
-            instead="take even sides of at least 4, with --data.image-size for a folder of images",
+            instead="take even sides of at least 4, by data.image_size for a folder of images",
         )
     if not 1 <= scales <= most:
         raise InputError("glow.scales", f"{scales} for images of {h}x{w}", f"write 1 to {most}")

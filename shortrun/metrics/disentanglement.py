@@ -191,7 +191,7 @@ def _checked(codes: Tensor, factors: Tensor, least_factors: int = 1) -> tuple[np
     if codes.shape[1] < 2:
         raise InputError("codes", f"{codes.shape[1]} dimensions", "write at least two")
     if factors.shape[1] < least_factors:
-        raise InputError("factors", str(factors.shape[1]), f"write at least {least_factors}")
+        raise InputError("factors", factors.shape[1], f"write at least {least_factors}")
     if not torch.isfinite(codes).all():
         raise InputError("codes", problem="some are not finite", instead="leave out images that failed")
     v = factors.cpu().numpy()

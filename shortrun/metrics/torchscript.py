@@ -56,15 +56,15 @@ class TorchScriptFeatures(nn.Module):
             # the cause stands at the end, after the lines of the network
             cause = " ".join(str(error).split())[-200:]
             raise InputError(
-                str(self.name),
-                problem=f"does not take images of {shape} ({cause})",
+                "features",
+                problem=f"{self.name} does not take images of {shape} ({cause})",
                 instead="set input_range, size or channels",
             ) from None
         if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(x) or not found.is_floating_point():
             got = f"{found.dtype} of {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
-                str(self.name),
-                problem=f"gives {got} for images of {shape}",
+                "features",
+                problem=f"{self.name} gives {got} for images of {shape}",
                 instead="write a module that gives (n, d) floats",
             )
         return found.flatten(1)

@@ -69,7 +69,7 @@ def load_state(
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())[:200]
         raise InputError(
-            "--resume", problem=f"{path} cannot be used ({words})", instead="train again, or restore it from a copy"
+            str(path), problem=f"cannot be used ({words})", instead="train again, or restore it from a copy"
         ) from None
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():

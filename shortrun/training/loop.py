@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import dataclasses
 import functools
 import time
 from pathlib import Path
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from shortrun.config import Config, LearnerConfig, absolute, read_recipe
+from shortrun.config import Config, DataConfig, LearnerConfig, absolute, read_recipe
 from shortrun.data import NAMES, Dataset, load_dataset
-from shortrun.errors import InputError, Interrupted
+from shortrun.errors import InputError, Interrupted, renaming
 from shortrun.learners import ChainLearner, Learner, checked, learner_class
 from shortrun.learners.pretrained import write_model
 from shortrun.streams import Use, stream
@@ -75,17 +76,19 @@ def resume(
 def read_dataset(config: Config) -> Dataset:
     """Read the images that a configuration names."""
     data = config.data
-    dataset = load_dataset(
-        data.source,
-        data_dir=data.dir,
-        image_size=data.image_size,
-        crop=data.crop,
-        train_limit=data.train_limit,
-        test_limit=data.test_limit,
-        test_fraction=data.test_fraction,
-        binarize=data.binarize,
-    )
-    return dataset if data.held_out is None else dataset.hold_out(data.held_out)
+    settings = {item.name: f"data.{item.name}" for item in dataclasses.fields(DataConfig)}
+    with renaming({**settings, "data_dir": "data.dir", "n": "data.held_out"}):
+        dataset = load_dataset(
+            data.source,
+            data_dir=data.dir,
+            image_size=data.image_size,
+            crop=data.crop,
+            train_limit=data.train_limit,
+            test_limit=data.test_limit,
+            test_fraction=data.test_fraction,
+            binarize=data.binarize,
+        )
+        return dataset if data.held_out is None else dataset.hold_out(data.held_out)
 
 
 def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, here: Processes) -> Learner:
@@ -95,15 +98,15 @@ def build_learner(config: Config, dataset: Dataset, decoder: nn.Module | None, h
         raise InputError(
             "model.likelihood",
             problem=f"bernoulli is for black and white pixels, {dataset.name} has grey ones",
-            instead="add --data.binarize, or choose gaussian",
+            instead="set data.binarize, or choose gaussian",
         )
     if len(images) < batch_size:
         raise InputError(
-            "training.batch-size", f"{batch_size} for {len(images)} training images", f"write at most {len(images)}"
+            "training.batch_size", f"{batch_size} for {len(images)} training images", f"write at most {len(images)}"
         )
     if batch_size % here.count:
         raise InputError(
-            "training.batch-size", f"{batch_size} for {here.count} processes", f"write a multiple of {here.count}"
+            "training.batch_size", f"{batch_size} for {here.count} processes", f"write a multiple of {here.count}"
         )
     seed = config.training.seed
     description = LearnerConfig(

@@ -56,7 +56,7 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
         out = Path("runs") / f"{stamp}_{name}"
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(
-            "--out", problem=f"{out} is not empty", instead=f"write a new folder, or --resume {out} to go on with a run"
+            "out", problem=f"{out} is not empty", instead="write a new folder, or resume the run that it holds"
         )
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
             path.write_text(tomli_w.dumps(to_mapping(config)), encoding="utf-8")
     except OSError as error:
         raise InputError(
-            "--out", problem=f"{out} cannot be written ({error.strerror})", instead="write another folder"
+            "out", problem=f"{out} cannot be written ({error.strerror})", instead="write another folder"
         ) from None
     return RunFolder(out)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.config import DENSE, TuningConfig
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, did_you_mean, renaming
 from shortrun.inference import DrawnNoise
 from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
 from shortrun.inference.divergence import ESTIMATORS, Density, Estimate, follow, named
@@ -192,10 +192,11 @@ def divergence_curves(
     """
     for name in tuners:
         if name not in TUNERS:
-            raise InputError("tuner", f"{name!r}", str(did_you_mean(name, TUNERS)))
+            raise InputError("tuners", f"{name!r}", str(did_you_mean(name, TUNERS)))
     chains = Chains(learner, x.to(learner.device), rng)
-    for name in estimators:
-        chains.density(name)
+    with renaming({"estimator": "estimators"}):
+        for name in estimators:
+            chains.density(name)
     space = Space("one", learner.generator.latents)
     values: dict[str, Known] = {name: {} for name in estimators}
     with frozen(learner.generator), torch.no_grad():

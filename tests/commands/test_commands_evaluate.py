@@ -108,7 +108,7 @@ def refusal(call: Call, run: Path, *words: object) -> str:
         (("--gap", -1), "--gap: got -1"),
         (("--batch-size", 0), "--batch-size: got 0"),
         (("--seed", -1), "--seed: got -1"),
-        (("--features-range", "[0,1]"), "--features-range: got [0,1]; it is for a network of yours"),
+        (("--features-range", "[0,1]"), "--features-range: got '[0,1]'; it is for a network of yours"),
         (("--features-size", 9), "--features-size: got 9; it is for a network of yours"),
         (("--features-channels", 3), "--features-channels: got 3; it is for a network of yours"),
         (("--features", "none.pt"), "--features: cannot read none.pt"),

@@ -55,13 +55,13 @@ def test_images_that_cannot_be_used(
     refused([command, run, "--images", own, "--n", 4], "--n: got 4", "3 images")
     refused([command, run, "--steps", 0], "--steps: got 0")
     refused([command, run, "--fit"], "--fit", "--images")
-    refused([command, run, "--images", tmp_path / "none.png"], "--images", "none.png")
+    refused([command, run, "--images", tmp_path / "none.png"], "--images: ", "none.png")
     (tmp_path / "empty").mkdir()
-    refused([command, run, "--images", tmp_path / "empty"], "--images", tmp_path / "empty")
+    refused([command, run, "--images", tmp_path / "empty"], f"--images: {tmp_path / 'empty'} holds no images")
     Image.new("RGB", (20, 10)).save(own / "a_wide.png")
-    refused([command, run, "--images", own], "--images", "a_wide.png", "3x10x20", "1x8x8", "--fit")
+    refused([command, run, "--images", own], "--images: ", "a_wide.png", "3x10x20", "1x8x8", "set fit")
     (own / "a_wide.png").write_bytes((own / "a.png").read_bytes()[:60])
-    refused([command, run, "--images", own], "--images", "a_wide.png")
+    refused([command, run, "--images", own], "--images: ", "a_wide.png is damaged")
 
 
 @pytest.mark.parametrize("missing", [0, 1, -0.5, 50, "nan"])
@@ -73,13 +73,13 @@ def test_shares_of_missing_pixels(refused: Callable[..., None], run: Path, mask:
 def test_masks_that_cannot_be_used(refused: Callable[..., None], run: Path, tmp_path: Path) -> None:
     refused(["inpaint", run, "--mask", "bruch"], "--mask: got 'bruch'", "did you mean 'brush'?")
     refused(["inpaint", run, "--mask", "zzz"], "--mask: got 'zzz'", "box, brush, half, random, stripes")
-    refused(["inpaint", run, "--mask", tmp_path / "none.png"], "--mask", "no such file")
+    refused(["inpaint", run, "--mask", tmp_path / "none.png"], "--mask: ", "none.png does not exist")
     Image.new("L", (8, 9), 0).save(tmp_path / "mask.png")
-    refused(["inpaint", run, "--mask", tmp_path / "mask.png"], "--mask", "9x8", "8x8")
+    refused(["inpaint", run, "--mask", tmp_path / "mask.png"], "--mask: ", "9x8", "8x8")
     Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
-    refused(["inpaint", run, "--mask", tmp_path / "mask.png"], "--mask", "no pixel is missing")
+    refused(["inpaint", run, "--mask", tmp_path / "mask.png"], "--mask: no pixel is missing")
     (tmp_path / "mask.png").write_bytes(b"nothing")
-    refused(["inpaint", run, "--mask", tmp_path / "mask.png"], "--mask", "mask.png")
+    refused(["inpaint", run, "--mask", tmp_path / "mask.png"], "--mask: ", "mask.png is damaged")
     refused(["inpaint", run, "--mask", "box", "--size", 9], "--size: got 9", "1 to 8")
     refused(["inpaint", run, "--mask", "stripes", "--size", 0], "--size: got 0", "1 to 7")
 
@@ -87,7 +87,7 @@ def test_masks_that_cannot_be_used(refused: Callable[..., None], run: Path, tmp_
 def test_options_of_another_mask(refused: Callable[..., None], run: Path) -> None:
     refused(["inpaint", run, "--mask", "box", "--missing", 0.2], "--missing: got 0.2", "random or brush")
     refused(["inpaint", run, "--mask", "random", "--size", 2], "--size: got 2", "box or stripes or brush")
-    refused(["inpaint", run, "--keep", "left"], "--keep: got left", "half")
+    refused(["inpaint", run, "--keep", "left"], "--keep: got 'left'", "half")
     refused(["inpaint", run, "--completions", 0], "--completions: got 0")
 
 
@@ -105,7 +105,7 @@ def test_walks_and_splits(refused: Callable[..., None], run: Path, own: Path) ->
     refused(["interpolate", run, "--columns", 1], "--columns: got 1", "at least 2")
     refused(["interpolate", run, "--n", 3], "--n: got 3", "even")
     refused(["interpolate", run, "--images", own / "a.png"], "--images", "two images")
-    refused(["encode", run, "--split", "train", "--images", own], "--split: got train", "--images")
+    refused(["encode", run, "--split", "train", "--images", own], "--split: got 'train'", "--images")
 
 
 def test_files_of_other_making_are_left_alone(

@@ -60,7 +60,7 @@ def test_a_learned_prior_is_named(call: Call, mixed: Path, tmp_path: Path) -> No
 def test_what_is_not_there_is_refused(call: Call, mixed: Path, run: Path, tmp_path: Path) -> None:
     code, _, err = call("sample", mixed, "--from", "fitted", "--out", tmp_path / "a")
     assert code == 2
-    assert err.startswith(f"shortrun: error: --from: got fitted; {mixed} has no fitted density")
+    assert err.startswith(f"shortrun: error: --from: got 'fitted'; {mixed} has no fitted density")
     assert not (tmp_path / "a").exists()
     (run / "checkpoint" / "latent_density.safetensors").write_bytes(b"damage")
     code, _, err = call("sample", run, "--out", tmp_path / "a")

@@ -125,7 +125,7 @@ def test_curves_alone_at_the_step_sizes_given(run: Path, call: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--estimators", "marginal", "marginal"], "--estimators: got marginal marginal; write each one once"),
+        (["--estimators", "marginal", "marginal"], "--estimators: got 'marginal marginal'; write each one once"),
         (["--n", "0"], "--n: got 0"),
         (["--n", "61"], "--n: got 61; there are 60 test images"),
         (["--steps", "0"], "--steps: got 0"),

@@ -94,7 +94,7 @@ def test_own_images_are_all_taken_and_fitted_on_request(call: Call, trained: Pat
     Image.new("RGB", (40, 30), (200, 10, 60)).save(own / "wide.jpg")
     code, _, err = call("reconstruct", trained, "--images", own, "--out", tmp_path / "b")
     assert code == 2
-    assert "--fit" in err
+    assert "set fit" in err
     assert not (tmp_path / "b").exists()
     assert call("reconstruct", trained, "--images", own, "--fit", "--out", tmp_path / "b")[0] == 0
     assert len(arrays(tmp_path / "b" / "reconstructions.npz")["z"]) == 4

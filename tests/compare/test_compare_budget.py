@@ -29,7 +29,7 @@ def test_budgets_are_read(words: str, budget: Budget) -> None:
 
 @pytest.mark.parametrize("words", ["", "60", "60m", "0s", "-1s", "0.5epochs", "epochs", "1e9s", "infs", "60s 2epochs"])
 def test_what_is_no_budget_is_refused(words: str) -> None:
-    with pytest.raises(InputError, match=r"^--budget: got .*60s or 20epochs for example$"):
+    with pytest.raises(InputError, match=r"^budget: got .*60s or 20epochs for example$"):
         Budget.parse(words)
 
 

@@ -140,23 +140,23 @@ def test_images_without_labels_are_compared_without_features(tmp_path: Path) -> 
             "--learners: got 'vae,training.learning-rate'; write settings as",
         ),
         (["--learners", "vae,seeds=2"], "--learners: got 'seeds=2'; a setting of one learner is one of its recipe's"),
-        (["--learners", "vae", "vae,model.width=0"], "model.width: got 0"),
+        (["--learners", "vae", "vae,model.width=0"], "--model.width: got 0"),
         (
             ["--learners", "vae", "vae,data.test-limit=20"],
             "--learners: vae,data.test-limit=20 has other images than vae",
         ),
-        (["--data.held-out", "0"], "data.held-out: got 0; write a whole number of at least 1"),
-        (["--data.held-out", "300"], "data.held-out: got 300 of 300 training images"),
+        (["--data.held-out", "0"], "--data.held-out: got 0; write a whole number of at least 1"),
+        (["--data.held-out", "300"], "--data.held-out: got 300 of 300 training images"),
         (["--learners", "vea"], "--learners: got 'vea'; did you mean 'vae'?"),
-        (["--learners", "vae", "vae"], "--learners: got vae vae; write each one once"),
+        (["--learners", "vae", "vae"], "--learners: got 'vae vae'; write each one once"),
         (["--learners"], "--learners: got none; write each one once"),
         (["--learner", "vae"], "--learner: a comparison has several"),
         (["--budget", "60"], "--budget: got '60'; write seconds or whole epochs"),
         (["--seeds", "0"], "--seeds: got 0; write a whole number of at least 1"),
         (["--samples", "1"], "--samples: got 1; write a whole number of at least 2"),
-        (["--model.width", "0"], "model.width: got 0"),
-        (["--training.batch-size", "301"], "training.batch-size: got 301 for 300 training images"),
-        (["--inference.step-size", "tuned"], "inference.step-size: only short_run tunes it"),
+        (["--model.width", "0"], "--model.width: got 0"),
+        (["--training.batch-size", "301"], "--training.batch-size: got 301 for 300 training images"),
+        (["--inference.step-size", "tuned"], "--inference.step-size: only short_run tunes it"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -189,9 +189,9 @@ def test_another_comparison_is_not_overwritten(tmp_path: Path, capsys: pytest.Ca
     for changed, said in (
         (["--budget", "1epochs"], "at 2epochs"),
         (["--model.width", "8"], "other settings of vae"),
-        (["--samples", "50"], "a comparison with --samples 60; write that, or another folder"),
-        (["--likelihood-images", "2"], "a comparison with --likelihood-images 0"),
-        (["--points", "1"], "a comparison with --points 0"),
+        (["--samples", "50"], "a comparison with samples = 60; write that, or another folder"),
+        (["--likelihood-images", "2"], "a comparison with likelihood_images = 0"),
+        (["--points", "1"], "a comparison with points = 0"),
         (["--learners", "ladder_vae", "--data.test-limit", "30"], "a comparison on other images"),
     ):
         assert main([*words, *changed]) == 2

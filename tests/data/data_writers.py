@@ -21,12 +21,13 @@ IDX_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32
 
 @contextmanager
 def refused(argument: str, *words: object) -> Iterator[None]:
-    """Expect an InputError of one line that starts with the argument and names all the words."""
+    """Expect an InputError of one line about the argument that names all the words."""
     with pytest.raises(InputError) as caught:
         yield
     line = str(caught.value)
+    assert caught.value.argument == argument
     assert "\n" not in line
-    assert line.startswith(argument), line
+    assert line.startswith(f"{argument}: "), line
     for word in words:
         assert str(word) in line, line
 

@@ -14,8 +14,6 @@ from shortrun.data import load_dataset, read_images, require_labels
 from shortrun.data.arrays import read_arrays, read_idx
 from shortrun.data.layouts import image_sets
 
-SOURCE = "--data.source"
-
 
 def reference(array: np.ndarray) -> torch.Tensor:
     """uint8 (n, h, w) or (n, h, w, c) -> float (n, c, h, w) in [-1, 1], by another way than the code's."""
@@ -91,7 +89,7 @@ def test_bools_have_two_levels() -> None:
     ],
 )
 def test_arrays_that_are_no_images_are_refused(array: np.ndarray, words: list[str]) -> None:
-    with refused("here", *words):
+    with refused("path", "here", *words):
         image_sets([array], [None], "here")
 
 
@@ -99,14 +97,14 @@ def test_arrays_that_are_no_images_are_refused(array: np.ndarray, words: list[st
     ("labels", "word"), [(np.zeros(3), "3"), (np.full(2, 0.5), "whole"), (np.array(["a", "b"]), "<U1")]
 )
 def test_labels_that_are_none_are_refused(labels: np.ndarray, word: str) -> None:
-    with refused("here", "labels", word):
+    with refused("path", "here", "labels", word):
         image_sets([noise(2, 4, 4)], [labels], "here")
 
 
 def test_parts_that_differ_are_refused() -> None:
-    with refused("here", "1x4x4", "1x5x4", "alike"):
+    with refused("path", "here", "1x4x4", "1x5x4", "alike"):
         image_sets([noise(2, 4, 4), noise(2, 5, 4)], [None, None], "here")
-    with refused("here", "uint8", "float64"):
+    with refused("path", "here", "uint8", "float64"):
         image_sets([noise(2, 4, 4), np.zeros((2, 4, 4))], [None, None], "here")
 
 
@@ -122,7 +120,7 @@ def test_idx_files_round_trip(tmp_path_factory: pytest.TempPathFactory, array: n
     data = idx_bytes(array)
     path = tmp_path_factory.mktemp("idx") / ("a-idx.gz" if zipped else "a-idx")
     path.write_bytes(gzip.compress(data, mtime=0) if zipped else data)
-    np.testing.assert_array_equal(read_idx(path, SOURCE), array)
+    np.testing.assert_array_equal(read_idx(path), array)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +139,7 @@ def test_idx_files_round_trip(tmp_path_factory: pytest.TempPathFactory, array: n
 def test_broken_idx_files_are_refused(tmp_path: Path, data: bytes, words: list[str]) -> None:
     path = tmp_path / "t-images-idx3-ubyte.gz"
     path.write_bytes(data)
-    with refused(f"{SOURCE} {path}", *words):
+    with refused("source", path, *words):
         load_dataset(str(path))
 
 
@@ -193,55 +191,55 @@ def test_size_crop_and_binarize_hold_for_arrays(tmp_path: Path) -> None:
     data = load_dataset(path, crop=6, image_size=16, binarize=True)
     assert data.train.shape == data.test.shape == (1, 16, 16)
     assert data.train.levels == 2
-    with refused("--data.crop 9", "8x12", "at most 8"):
+    with refused("crop", "got 9", "8x12", "at most 8"):
         load_dataset(path, crop=9)
 
 
 def test_npz_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x=np.array([{}, {}], object))
-    with refused(f"{SOURCE} {path}", "'x'", "not a plain array"):
+    with refused("source", path, "'x'", "not a plain array"):
         load_dataset(str(path))
     np.savez(path, a=noise(2, 4, 4), b=noise(2, 4, 4))
-    with refused(f"{SOURCE} {path}", "a, b", "train_x"):
+    with refused("source", path, "a, b", "train_x"):
         load_dataset(str(path))
     np.savez(path, test_x=noise(2, 4, 4))
-    with refused(f"{SOURCE} {path}", "no train_x"):
+    with refused("source", path, "no train_x"):
         load_dataset(str(path))
     np.savez(path, train_x=noise(2, 4, 4), test_x=np.zeros((0, 4, 4), np.uint8))
-    with refused(f"{SOURCE} {path}", "no images"):
+    with refused("source", path, "no images"):
         load_dataset(str(path))
     np.savez(path, x=noise(1, 4, 4))
-    with refused(f"{SOURCE} {path}", "1 image(s)", "--data.test-fraction"):
+    with refused("test_fraction", path, "1 image(s)"):
         load_dataset(str(path))
     np.savez(path, x=noise(20, 16, 16))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with refused(f"{SOURCE} {path}", "cut short"):
+    with refused("source", path, "cut short"):
         load_dataset(str(path))
     path.write_bytes(whole[:300] + bytes(40) + whole[340:])
-    with refused(f"{SOURCE} {path}", "damaged"):
+    with refused("source", path, "damaged"):
         load_dataset(str(path))
     path.write_bytes(b"no archive")
-    with refused(f"{SOURCE} {path}", "not an .npz"):
+    with refused("source", path, "not an .npz"):
         load_dataset(str(path))
 
 
 def test_npy_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.array([{}], object), allow_pickle=True)
-    with refused(f"{SOURCE} {path}", "not a plain .npy"):
+    with refused("source", path, "not a plain .npy"):
         load_dataset(str(path))
     np.save(path, noise(10, 8, 8))
     path.write_bytes(path.read_bytes()[:-100])
-    with refused(f"{SOURCE} {path}", "cut short"):
+    with refused("source", path, "cut short"):
         load_dataset(str(path))
     path.write_bytes(b"")
-    with refused(f"{SOURCE} {path}"):
+    with refused("source", path):
         load_dataset(str(path))
     np.savez(tmp_path / "b.npz", x=noise(2, 4, 4))
     (tmp_path / "b.npz").rename(path)
-    with refused(f"{SOURCE} {path}", "rename it to .npz"):
+    with refused("source", path, "rename it to .npz"):
         load_dataset(str(path))
 
 
@@ -250,18 +248,18 @@ def test_mat_files_in_the_layout_of_svhn(tmp_path: Path) -> None:
     labels = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], np.uint8)
     path = tmp_path / "some_32x32.mat"
     savemat(path, {"X": images.transpose(1, 2, 3, 0), "y": labels[:, None]}, do_compression=True)
-    arrays = read_arrays(path, SOURCE)
+    arrays = read_arrays(path)
     np.testing.assert_array_equal(arrays["x"], images)
     assert arrays["y"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     torch.testing.assert_close(read_images(path), reference(images))
     whole = path.read_bytes()
     for broken in (whole[: len(whole) // 2], whole[:100], b"", whole[:300] + bytes(200) + whole[500:]):
         path.write_bytes(broken)
-        with refused(f"{SOURCE} {path}", "damaged"):
+        with refused("source", path, "damaged"):
             load_dataset(str(path))
     savemat(path, {"Z": images})
-    with refused(f"{SOURCE} {path}", "no X", "(h, w, c, n)"):
+    with refused("source", path, "no X", "(h, w, c, n)"):
         load_dataset(str(path))
     savemat(path, {"X": images})
-    with refused(f"{SOURCE} {path}", "10x6x5x3", "(h, w, c, n)"):
+    with refused("source", path, "10x6x5x3", "(h, w, c, n)"):
         load_dataset(str(path))

@@ -68,17 +68,17 @@ def test_limits_spare_the_other_files(celeba: Path) -> None:
     (celeba / "img_align_celeba" / "000003.jpg").unlink()
     data = load_dataset("celeba", data_dir=celeba, train_limit=2, test_limit=1)
     assert (len(data.train), len(data.test)) == (2, 1)
-    with refused("--data.train-limit 4", "only 3"):
+    with refused("train_limit", "got 4", "only 3"):
         load_dataset("celeba", data_dir=celeba, train_limit=4)
 
 
 def test_what_is_missing_is_named(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with refused("--data.source celeba", "--data-dir", "img_align_celeba", "list_eval_partition.txt"):
+    with refused("data_dir", "celeba", "your own copy", "img_align_celeba", "list_eval_partition.txt"):
         load_dataset("celeba")
-    with refused(f"--data-dir {celeba / 'none'}", "no such folder"):
+    with refused("data_dir", celeba / "none", "is no folder"):
         load_dataset("celeba", data_dir=celeba / "none")
     (celeba / "img_align_celeba" / "000002.jpg").unlink()
-    with refused("--data-dir", "1 of 5", "000002.jpg"):
+    with refused("data_dir", "1 of 5", "000002.jpg"):
         load_dataset("celeba", data_dir=celeba)
     for text, words in (
         ("000001.jpg 7\n", ["line 1"]),
@@ -86,26 +86,26 @@ def test_what_is_missing_is_named(celeba: Path, tmp_path_factory: pytest.TempPat
         ("\n\njust\n", ["line 3"]),
     ):
         (celeba / "list_eval_partition.txt").write_text(text)
-        with refused("--data-dir", "list_eval_partition.txt", *words):
+        with refused("data_dir", "list_eval_partition.txt", *words):
             load_dataset("celeba", data_dir=celeba)
     (celeba / "list_eval_partition.txt").write_bytes(b"\xff\xfe\x00")
-    with refused("--data-dir", "list_eval_partition.txt", "not a text file"):
+    with refused("data_dir", "list_eval_partition.txt", "not a text file"):
         load_dataset("celeba", data_dir=celeba)
     (celeba / "list_eval_partition.txt").unlink()
-    with refused("--data-dir", "list_eval_partition.txt is missing"):
+    with refused("data_dir", "list_eval_partition.txt is missing", celeba):
         load_dataset("celeba", data_dir=celeba)
     shutil.rmtree(celeba / "img_align_celeba")
-    with refused("--data-dir", "img_align_celeba is missing", "unpacked"):
+    with refused("data_dir", "img_align_celeba is missing", "unpacked"):
         load_dataset("celeba", data_dir=celeba)
     (celeba / "img_align_celeba.zip").touch()
-    with refused("--data-dir", "unpack img_align_celeba.zip"):
+    with refused("data_dir", "unpack img_align_celeba.zip"):
         load_dataset("celeba", data_dir=celeba)
 
 
 def test_a_damaged_image_is_named(celeba: Path) -> None:
     path = celeba / "img_align_celeba" / "000005.jpg"
     path.write_bytes(path.read_bytes()[:500])
-    with refused(f"--data-dir {path}", "damaged"):
+    with refused("data_dir", path, "damaged"):
         load_dataset("celeba", data_dir=celeba)
 
 

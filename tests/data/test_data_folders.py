@@ -13,8 +13,6 @@ from shortrun.data.framing import Framing
 from shortrun.data.image_set import ImageSet
 from shortrun.data.layouts import image_sets
 
-SOURCE = "--data.source"
-
 
 def fill(folder: Path, names: list[str], *shape: int) -> list[np.ndarray]:
     arrays = [noise(*shape, seed=i) for i in range(len(names))]
@@ -65,9 +63,9 @@ def test_train_and_test_folders_are_the_split(tmp_path: Path) -> None:
     assert (len(data.train), len(data.test)) == (2, 2)
     assert require_labels(data.train, "x").tolist() == [1, 2]
     assert require_labels(data.test, "x").tolist() == [0, 2]
-    with refused("--data.train-limit 3", "only 2"):
+    with refused("train_limit", "got 3", "only 2"):
         load_dataset(str(tmp_path), train_limit=3)
-    with refused(f"{SOURCE} {tmp_path / 'train'}"):
+    with refused("source", tmp_path / "train"):
         (tmp_path / "train" / "train").mkdir()
         load_dataset(str(tmp_path / "train"))
 
@@ -81,26 +79,26 @@ def test_only_the_kept_files_are_decoded(tmp_path: Path) -> None:
 def test_a_crop_and_a_size_make_odd_files_alike(tmp_path: Path) -> None:
     for i, shape in enumerate([(20, 30), (40, 24), (25, 25)]):
         write_image(tmp_path / f"{i}.png", noise(*shape, 3))
-    with refused(f"{SOURCE} {tmp_path}", "--data.image-size", "height x width"):
+    with refused("source", tmp_path, "image_size", "height x width"):
         load_dataset(str(tmp_path))
     data = load_dataset(str(tmp_path), image_size=16)
     assert data.train.shape == (3, 16, 16)
     assert load_dataset(str(tmp_path), crop=20).train.shape == (3, 20, 20)
-    with refused("--data.crop 21", "20x30", tmp_path / "0.png"):
+    with refused("crop", "got 21", "20x30", tmp_path / "0.png"):
         load_dataset(str(tmp_path), crop=21)
 
 
 def test_the_first_odd_file_and_both_sizes_are_named(tmp_path: Path) -> None:
     fill(tmp_path, ["a.png", "b.png"], 4, 5)
     write_image(tmp_path / "c.png", noise(7, 6))
-    with refused("--images", tmp_path / "c.png", "7x6", "4x5", tmp_path / "a.png"):
+    with refused("path", tmp_path / "c.png", "7x6", "4x5", tmp_path / "a.png"):
         read_images(tmp_path)
 
 
 def test_grey_among_colour_is_named(tmp_path: Path) -> None:
     fill(tmp_path, ["a.png", "b.png"], 4, 5, 3)
     write_image(tmp_path / "c.png", noise(4, 5))
-    with refused("--images", f"{tmp_path / 'c.png'}: a grey image", "all colour"):
+    with refused("path", f"{tmp_path / 'c.png'} is a grey image", "all colour"):
         read_images(tmp_path)
 
 
@@ -153,27 +151,27 @@ def test_damaged_files_are_named(tmp_path: Path, kind: str) -> None:
     whole = path.read_bytes()
     for broken in (whole[: len(whole) // 2], b"", b"not an image"):
         path.write_bytes(broken)
-        with refused(f"{SOURCE} {path}", "damaged"):
+        with refused("source", path, "damaged"):
             load_dataset(str(tmp_path), test_fraction=0.5)
-        with refused(f"--images {path}", "damaged"):
+        with refused("path", path, "damaged"):
             read_images(path)
 
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tiff")
-    with refused("--images", tmp_path / "a.tiff", "floating-point"):
+    with refused("path", tmp_path / "a.tiff", "floating-point"):
         read_images(tmp_path / "a.tiff")
 
 
 def test_folders_without_images_and_half_splits_are_refused(tmp_path: Path) -> None:
-    with refused(f"{SOURCE} {tmp_path}", "no images"):
+    with refused("source", tmp_path, "no images"):
         load_dataset(str(tmp_path))
-    with refused(f"--images {tmp_path}", "no images"):
+    with refused("path", tmp_path, "no images"):
         read_images(tmp_path)
     fill(tmp_path, ["train/a.png"], 4, 4)
-    with refused(f"{SOURCE} {tmp_path}", "'train'", "'test'"):
+    with refused("source", tmp_path, "'train'", "'test'"):
         load_dataset(str(tmp_path))
-    with refused(f"{SOURCE} {tmp_path / 'train'}", "1 image(s)"):
+    with refused("test_fraction", tmp_path / "train", "1 image(s)"):
         load_dataset(str(tmp_path / "train"))
 
 

@@ -24,12 +24,12 @@ def test_another_shape_is_named_with_the_way_out(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", noise(2, 4, 5, 3))
     for path in (image, image.parent, tmp_path / "c.npy"):
         named = tmp_path / "c.npy" if path.suffix == ".npy" else image
-        with refused(f"--images {named}", "3x4x5", "1x8x8", "--fit"):
+        with refused("path", named, "3x4x5", "1x8x8", "fit"):
             read_images(path, shape=(1, 8, 8))
     write_image(image.parent / "b.png", noise(8, 8))
-    with refused(f"--images {image}", "3x4x5"):
+    with refused("path", image, "3x4x5"):
         read_images(image.parent, shape=(1, 8, 8))
-    with refused("--fit"):
+    with refused("fit"):
         read_images(image, fit=True)
 
 
@@ -70,13 +70,13 @@ def test_colour_turns_grey_as_pillow_turns_it(tmp_path: Path) -> None:
 
 
 def test_paths_that_hold_no_images_are_refused(tmp_path: Path) -> None:
-    with refused(f"--images {tmp_path / 'none'}", "no such file"):
+    with refused("path", tmp_path / "none", "does not exist"):
         read_images(tmp_path / "none")
     (tmp_path / "a.txt").write_text("text")
-    with refused(f"--images {tmp_path / 'a.txt'}", "give an image"):
+    with refused("path", tmp_path / "a.txt", "give an image"):
         read_images(tmp_path / "a.txt")
     np.savez(tmp_path / "a.npz", x=np.zeros((0, 4, 4), np.uint8))
-    with refused(f"--images {tmp_path / 'a.npz'}", "no images"):
+    with refused("path", tmp_path / "a.npz", "no images"):
         read_images(tmp_path / "a.npz")
 
 
@@ -101,15 +101,15 @@ def test_a_mask_is_one_where_it_is_white(tmp_path_factory: pytest.TempPathFactor
 
 def test_masks_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.png", noise(4, 5))
-    with refused(f"--mask {path}", "4x5", "8x9"):
+    with refused("path", path, "4x5", "8x9"):
         read_mask(path, (8, 9))
-    with refused(f"--mask {tmp_path / 'none.png'}", "no such file"):
+    with refused("path", tmp_path / "none.png", "does not exist"):
         read_mask(tmp_path / "none.png", (4, 5))
     (tmp_path / "a.txt").write_text("text")
-    with refused("--mask", "a.txt", "white = observed"):
+    with refused("path", "a.txt", "white = observed"):
         read_mask(tmp_path / "a.txt", (4, 5))
     path.write_bytes(path.read_bytes()[:40])
-    with refused(f"--mask {path}", "damaged"):
+    with refused("path", path, "damaged"):
         read_mask(path, (4, 5))
     for array in (
         np.full((4, 5), np.nan),
@@ -119,8 +119,8 @@ def test_masks_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         np.zeros((0, 5)),
     ):
         np.save(tmp_path / "b.npy", array)
-        with refused("--mask", "b.npy", "0 (missing) to 255 (observed)"):
+        with refused("path", "b.npy", "0 (missing) to 255 (observed)"):
             read_mask(tmp_path / "b.npy", (4, 5))
     np.save(tmp_path / "b.npy", np.ones((3, 4, 5)))
-    with refused("--mask", "b.npy", "3x4x5", "4x5"):
+    with refused("path", "b.npy", "3x4x5", "4x5"):
         read_mask(tmp_path / "b.npy", (4, 5))

@@ -30,7 +30,7 @@ def test_the_official_idx_files_are_the_test_part_of_the_archive(tmp_path: Path)
     test = load_dataset("mnist", data_dir=real("mnist.npz").parent, train_limit=1).test
     images = read_images(folder / "t10k-images-idx3-ubyte.gz", shape=(1, 28, 28))
     assert torch.equal(images, test.images())
-    with refused(f"--data-dir {folder}", "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+    with refused("data_dir", folder, "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         load_dataset("mnist", data_dir=folder)
     for part in ("train", "t10k"):  # the same files as both parts, unpacked
         for kind in ("images-idx3", "labels-idx1"):

@@ -128,9 +128,9 @@ def test_labels_never_trained_on_are_wrong(cache: Path) -> None:
 def test_what_has_no_features_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = bars()
     for part in ("train", "test"):
-        with pytest.raises(InputError, match="some/bars: it has no labels"):
+        with pytest.raises(InputError, match="dataset: some/bars has no labels"):
             own_features(replace(data, **{part: replace(data.test, labels=None)}))
-    with pytest.raises(InputError, match="one label"):
+    with pytest.raises(InputError, match=r"dataset: .* some/bars have one label"):
         own_features(bars(labels=(4, 4)))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path / "file"))

@@ -241,9 +241,9 @@ def test_what_a_flow_cannot_do_is_refused_in_one_line() -> None:
     learner, x = learner_of(), images(2, 1, 8, 8)
     with pytest.raises(InputError, match=r"^mask: glow cannot .*; use a learner with a generator"):
         learner.infer(x, rng(), mask=torch.ones(1, 1, 8, 8))
-    with pytest.raises(InputError, match=r"^steps: got 3; glow has no chain"):
+    with pytest.raises(InputError, match=r"^steps: glow has no chain"):
         learner.infer(x, rng(), steps=3)
-    with pytest.raises(InputError, match=r"^noise: got False; glow has no chain"):
+    with pytest.raises(InputError, match=r"^noise: glow has no chain"):
         learner.infer(x, rng(), noise=False)
     description = LearnerConfig((1, 8, 8), 17, learner="glow")
     with pytest.raises(InputError, match=r"^decoder: glow has no decoder"):

@@ -139,7 +139,7 @@ def test_info_and_steps(trained: tuple[str, Path], tmp_path: Path, capsys: pytes
     out = ["--out", str(tmp_path / "out")]
     assert main(["reconstruct", str(run), "--steps", "5", *out]) == 2
     line = capsys.readouterr().err
-    assert "steps: got 5" in line
+    assert "--steps: got 5" in line
     assert line.count("\n") == 1
     assert main(["inpaint", str(run), "--n", "2", "--completions", "2", "--steps", "5", *out]) == 0
     assert "5 rounds" in capsys.readouterr().out

@@ -201,9 +201,9 @@ def test_what_is_none_is_refused_with_a_suggestion(arguments: dict[str, str], me
 
 
 def test_curves_refuse_what_is_none_too() -> None:
-    with pytest.raises(InputError, match="estimator: got 'pat'; did you mean 'path'"):
+    with pytest.raises(InputError, match="estimators: got 'pat'; did you mean 'path'"):
         divergence_curves(sharp(), images(N), rng(), ["pat"])
-    with pytest.raises(InputError, match="tuner: got 'gradent'; did you mean 'gradient'"):
+    with pytest.raises(InputError, match="tuners: got 'gradent'; did you mean 'gradient'"):
         divergence_curves(sharp(), images(N), rng(), tuners=["gradent"])
 
 

@@ -261,10 +261,10 @@ def test_the_command_line_knows_all_kinds(words: list[str], expected: Any, monke
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--inference.step-size", "-1"], "inference.step-size: got -1.0; write a positive number"),
-        (["--inference.tuning.start", "-1", *TUNED], "inference.tuning.start: got -1.0; write a positive number"),
-        (["--inference.tuning.images", "1", *TUNED[:2]], "inference.tuning.images: got 1; write a whole number of"),
-        ([*TUNED, "--training.step-size-schedule", "0", "1"], "training.step-size-schedule: the step size is tuned"),
+        (["--inference.step-size", "-1"], "--inference.step-size: got -1.0; write a positive number"),
+        (["--inference.tuning.start", "-1", *TUNED], "--inference.tuning.start: got -1.0; write a positive number"),
+        (["--inference.tuning.images", "1", *TUNED[:2]], "--inference.tuning.images: got 1; write a whole number of"),
+        ([*TUNED, "--training.step-size-schedule", "0", "1"], "--training.step-size-schedule: the step size is tuned"),
     ],
 )
 def test_wrong_values_are_one_line(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,10 +25,10 @@ from shortrun.mapping import to_mapping
 from shortrun.metrics import frechet_distance, mse
 from shortrun.streams import Use, stream
 from shortrun.training import load, resume, train
-from shortrun.training.loop import build_learner, read_dataset
+from shortrun.training.machine import machine
 from shortrun.training.processes import Processes, choose_device
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.tracking import machine
+from shortrun.training.setup import build_learner, read_dataset
 from shortrun.training.watching import Moment
 
 CURVE_IMAGES, CURVE_SAMPLES = 1000, 2000

@@ -43,6 +43,7 @@ class Glow(
     the initial weights. Raises InputError for sizes that so many scales do not divide, and without normflows.
     """
 
+    progress = ("bits_per_dim", "second_moment")
     initialized: Tensor
 
     def __init__(

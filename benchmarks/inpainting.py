@@ -25,8 +25,8 @@ from shortrun.config import load_config
 from shortrun.figures.images import captioned_rows, write_png
 from shortrun.tasks import inpaint, masks
 from shortrun.training import load
-from shortrun.training.loop import read_dataset
-from shortrun.training.tracking import machine
+from shortrun.training.machine import machine
+from shortrun.training.setup import read_dataset
 
 RIDGES = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 COMPLETIONS = 16

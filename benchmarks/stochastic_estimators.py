@@ -24,8 +24,8 @@ from shortrun.inference.langevin import LogDensity
 from shortrun.inference.stochastic import LanczosConditional
 from shortrun.inference.subspace import SubspaceMarginal
 from shortrun.learners import ShortRun, frozen
-from shortrun.training.loop import read_dataset
-from shortrun.training.tracking import machine
+from shortrun.training.machine import machine
+from shortrun.training.setup import read_dataset
 
 LANCZOS = ("probes", "depth", "every")
 SUBSPACE = ("rank", "stiff", "whole", "outside")

@@ -123,8 +123,8 @@ def main(words: list[str]) -> int:
 
 def read_images(learner: "Learner", run: Path) -> "Dataset":
     """Read the data set that a run was trained on; raise InputError where it is not known or is another."""
-    from shortrun.training.loop import read_dataset
     from shortrun.training.run_folder import open_run
+    from shortrun.training.setup import read_dataset
 
     if not (run / "config.toml").is_file():
         raise InputError(

@@ -147,8 +147,8 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
 
     Those that were held out stand in for the test images. Raises InputError where the data set is not known.
     """
-    from shortrun.training.loop import read_dataset
     from shortrun.training.run_folder import open_run
+    from shortrun.training.setup import read_dataset
 
     if not (run / "config.toml").is_file():
         raise InputError(

@@ -20,15 +20,15 @@ from shortrun.evaluation import own_features
 from shortrun.evaluation.assess import assess, require_metrics
 from shortrun.figures.images import write_png
 from shortrun.files import replacing
-from shortrun.learners import LatentLearner
+from shortrun.learners import LatentLearner, learner_class
 from shortrun.mapping import to_mapping
 from shortrun.metrics import frechet_distance, mse
 from shortrun.streams import Use, stream
 from shortrun.training import load, resume, train
-from shortrun.training.loop import build_learner, read_dataset
+from shortrun.training.machine import machine
 from shortrun.training.processes import Processes, choose_device
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.tracking import machine
+from shortrun.training.setup import build_learner, read_dataset
 from shortrun.training.watching import Moment
 
 CURVE_IMAGES, CURVE_SAMPLES = 1000, 2000
@@ -64,7 +64,7 @@ def compare(
     place = choose_device(device)
     dataset = read_dataset(next(iter(configs.values())))
     for config in configs.values():  # what cannot be built is refused before anything is trained
-        build_learner(config, dataset, None, Processes(0, 1, place))
+        build_learner(config, learner_class(config.learner), dataset, None, Processes(0, 1, place))
     measures = {"samples": samples, "likelihood_images": likelihood_images, "points": points}
     names = remember(out, configs, budget, measures)
     steps_an_epoch = {name: len(dataset.train) // config.training.batch_size for name, config in configs.items()}

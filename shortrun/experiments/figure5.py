@@ -24,9 +24,9 @@ from shortrun.files import replacing
 from shortrun.learners import ShortRun
 from shortrun.streams import Use, stream
 from shortrun.training import resume, train
-from shortrun.training.loop import read_dataset
+from shortrun.training.machine import machine
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.tracking import machine
+from shortrun.training.setup import read_dataset
 from shortrun.training.tuning import divergence_curves
 from shortrun.training.watching import Moment
 from shortrun.version import __version__

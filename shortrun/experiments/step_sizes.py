@@ -25,8 +25,8 @@ from shortrun.learners import ShortRun
 from shortrun.metrics import Features, frechet_distance
 from shortrun.streams import Use, stream
 from shortrun.training import load, resume, train
-from shortrun.training.loop import read_dataset
 from shortrun.training.run_folder import RunFolder
+from shortrun.training.setup import read_dataset
 
 SAMPLES, TEMPERATURES = 10_000, 500
 """Prior samples of the Frechet distance; temperatures of the annealing."""

@@ -212,8 +212,8 @@ class ChainLearner(LatentLearner):
         return loss, {
             "mse": mse,
             "second_moment": (z**2).mean(),
-            "retried": torch.tensor(float(retried)),
-            "failed": failed.sum().float(),
+            "retried": torch.tensor(retried),
+            "failed": failed.sum(),
         }
 
     def conditions(self) -> dict[str, Any]:

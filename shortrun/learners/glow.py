@@ -45,6 +45,7 @@ class Glow(
 
     has_density = True
 
+    progress = ("bits_per_dim", "second_moment")
     initialized: Tensor
 
     @classmethod

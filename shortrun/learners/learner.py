@@ -24,6 +24,7 @@ Flat = Float[Tensor, "n d"]
 Kind = TypeVar("Kind", bound="Learner")
 Rows = Int64[Tensor, "n"]
 Statistics = dict[str, Tensor]
+"""Of a batch, by name, no dimension: a mean over its images where the number is a floating-point one, else a count."""
 Source = Literal["prior", "fitted"]
 """What new images are drawn from: the prior, or the density fitted to the latents of training images."""
 
@@ -68,6 +69,8 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
     description: LearnerConfig | None
     latent_density: LatentDensity | None = None
     """Fitted after training, saved with the model; no part of the weights."""
+    progress: ClassVar[tuple[str, ...]] = ("mse", "second_moment")
+    """The statistics that are shown while training goes on, those of them that `loss` returns."""
     kl_weight: float = 1.0
     """Of the divergence from the prior in the loss of a learner with an encoder; the others have no such term."""
 

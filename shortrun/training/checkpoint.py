@@ -1,7 +1,8 @@
 """The state of an unfinished run in one file, so that a kill at any moment leaves a state that fits together."""
 
 import json
-from dataclasses import asdict, dataclass, field
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,70 +12,84 @@ from torch import nn
 
 from shortrun.errors import InputError
 from shortrun.files import replacing
-from shortrun.learners import Learner
+from shortrun.learners.pretrained import write_model
+from shortrun.training.position import Position
+from shortrun.training.run_folder import RunFolder
+from shortrun.training.step import State
+from shortrun.training.tracking import Metrics
+from shortrun.training.watching import Clock
 
 
-@dataclass
-class Position:
-    """Where a run stands; the noise and the order of the images follow from the seed and the step."""
+class Checkpoints:
+    """Writes the model and the state of training, at once or when it is time again.
 
-    step: int = 0
-    total: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    metrics_bytes: int = 0
-    retried: int = 0
-    failed: int = 0
-    skipped: int = 0
-    tunings: int = 0
-    tuning_seconds: float = 0.0
-    window: dict[str, float] = field(default_factory=dict)
-    """Sums of the statistics since the last line of metrics."""
+    seconds: from one to the next; metrics: None in all processes but the first, which write nothing.
+    """
+
+    def __init__(self, run: RunFolder, state: State, clock: Clock, metrics: Metrics | None, seconds: float) -> None:
+        self.run, self.state, self.clock, self.metrics, self.seconds = run, state, clock, metrics, seconds
+        self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.clock.stop()
+        if self.metrics is not None:
+            self.state.position.metrics_bytes = self.metrics.length()
+            averaged = self.state.averaged
+            write_model(averaged.state_dict(), averaged.description, self.run.checkpoint)
+            save_state(self.run.state, self.state)
+        self.saved = time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint where the last one is old enough."""
+        if time.monotonic() - self.saved > self.seconds:
+            self.save()
 
 
-def save_state(
-    path: Path,
-    learner: Learner,
-    modules: dict[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-) -> None:
+def modules_of(state: State) -> dict[str, nn.Module]:
+    """Return the modules whose tensors a checkpoint holds, by the name they have there."""
+    return {"weights": state.learner, "average": state.average}
+
+
+def save_state(path: Path, state: State) -> None:
     """Write weights, what the learner keeps for training, the optimizer's moments and the position, in one file."""
     tensors = {
-        f"{part}/{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
+        f"{part}/{name}": value
+        for part, module in modules_of(state).items()
+        for name, value in module.state_dict().items()
     }
-    tensors |= {f"kept/{name}": value for name, value in learner.training_state().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+    tensors |= {f"kept/{name}": value for name, value in state.learner.training_state().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
     with replacing(path) as temporary:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
             temporary,
-            metadata={"position": json.dumps(asdict(position))},
+            metadata={"position": json.dumps(asdict(state.position))},
         )
 
 
-def load_state(
-    path: Path, learner: Learner, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> Position:
+def load_state(path: Path, state: State) -> None:
     """Put back what `save_state` wrote; raise InputError where the file is damaged or of another model."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            position = Position(**json.loads(file.metadata()["position"]))
-        for part, module in modules.items():
-            prefix = f"{part}/"
-            module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        learner.load_training_state({n.removeprefix("kept/"): t for n, t in tensors.items() if n.startswith("kept/")})
+            state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
+        for part, module in modules_of(state).items():
+            module.load_state_dict(below(f"{part}/", tensors))
+        state.learner.load_training_state(below("kept/", tensors))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())[:200]
         raise InputError(
             str(path), problem=f"cannot be used ({words})", instead="train again, or restore it from a copy"
         ) from None
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return position
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in below("optimizer/", tensors).items():
+        index, key = name.split("/")
+        moments.setdefault(int(index), {})[key] = tensor
+    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+
+
+def below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -16,9 +16,10 @@ from shortrun.files import replacing
 from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
 from shortrun.streams import Use, stream
-from shortrun.training.checkpoint import Position
+from shortrun.training.machine import machine
+from shortrun.training.position import Position
 from shortrun.training.run_folder import RunFolder
-from shortrun.training.tracking import Metrics, machine
+from shortrun.training.tracking import Metrics
 from shortrun.version import __version__
 
 COLUMNS = 12

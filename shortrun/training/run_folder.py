@@ -7,7 +7,7 @@ from pathlib import Path
 import tomli_w
 from torch import nn
 
-from shortrun.config import Config, load_config
+from shortrun.config import Config, read_recipe
 from shortrun.errors import InputError
 from shortrun.files import replacing
 from shortrun.learners import Learner
@@ -78,17 +78,21 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
             problem="is not a run (it holds no config.toml)",
             instead="write the folder of a run that `shortrun train` made",
         )
-    return run, load_config(str(run.config))
+    return run, read_recipe(str(run.config))
 
 
-def load(path: str | Path, decoder: nn.Module | None = None) -> Learner:
+def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learner] | None = None) -> Learner:
     """Load a trained learner from a run folder, or from a folder that `save_pretrained` wrote.
 
-    decoder: the user's own module, where the run was trained with one. Raises InputError where nothing is there.
+    path: the folder.
+    decoder: the user's own module, where the run was trained with one.
+    learner: its class, where that is the user's own and cannot be imported by the name that the run has.
+    Raises InputError where nothing is there, or something else.
     """
     run = RunFolder(Path(path))
     if run.path.is_dir():
-        return Learner.from_pretrained(run.checkpoint if run.checkpoint.is_dir() else run.path, decoder=decoder)
+        folder = run.checkpoint if run.checkpoint.is_dir() else run.path
+        return (learner or Learner).from_pretrained(folder, decoder=decoder)
     raise InputError(
         str(path), problem="is not a folder", instead="write the folder of a run that `shortrun train` made"
     )

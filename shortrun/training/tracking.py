@@ -3,24 +3,16 @@
 import json
 import math
 import os
-import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from shortrun.training.checkpoint import Position
-
-
-def means(position: Position) -> dict[str, float]:
-    """Return the means of the statistics since the last line of metrics."""
-    steps = position.window["steps"]
-    counts = ("steps", "retried", "failed")
-    return {name: total / steps for name, total in position.window.items() if name not in counts}
+from shortrun.training.position import Position
 
 
 class Metrics:
@@ -43,8 +35,7 @@ class Metrics:
 
     def write(self, position: Position, epoch: int, settings: dict[str, float]) -> None:
         """Write one record: means of the statistics since the last one, settings in force, counts since the start."""
-        counts = {"retried": position.retried, "failed": position.failed, "skipped": position.skipped}
-        values = {**means(position), **settings, **counts}
+        values = {**position.window.means(), **settings, **position.counts, "skipped": position.skipped}
         # JSON has no word for a number that is not finite
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.file.write(json.dumps({"step": position.step, "epoch": epoch, **plain}) + "\n")
@@ -72,19 +63,23 @@ class Metrics:
 
 
 class Progress:
-    """A bar with rate and time left on a terminal; a plain line every ten seconds elsewhere."""
+    """A bar with rate and time left on a terminal; a plain line every ten seconds elsewhere.
 
-    def __init__(self, total: int, done: int, images: int, shown: bool) -> None:
-        self.total, self.images, self.first, self.shown = total, images, done, shown
+    images: of an update; names: the statistics to show, of those that there are; shown: whether to say anything.
+    """
+
+    def __init__(self, position: Position, images: int, names: Sequence[str], shown: bool) -> None:
+        self.total, self.images, self.names, self.first = position.total, images, names, position.step
         self.started = self.said = time.monotonic()
         terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=not (shown and terminal))
+        hidden = not (shown and terminal)
+        self.bar = tqdm(total=self.total, initial=self.first, unit="step", dynamic_ncols=True, disable=hidden)
         self.lines = shown and not terminal
 
     def advance(self, position: Position, epoch: int) -> None:
         """Say how far the run is."""
-        step, shown = position.step, ("mse", "second_moment")
-        words = "  ".join(f"{name} {value:.4f}" for name, value in means(position).items() if name in shown)
+        step, means = position.step, position.window.means()
+        words = "  ".join(f"{name} {means[name]:.4f}" for name in self.names if name in means)
         self.bar.set_postfix_str(words, refresh=False)
         self.bar.update(step - self.bar.n)
         now = time.monotonic()
@@ -105,24 +100,3 @@ class Progress:
 def clock(seconds: float) -> str:
     """Say a number of seconds as minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def machine() -> dict[str, str | int]:
-    """Say what machine this is, for the figures measured on it."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    if torch.cuda.is_available():
-        name += f", {torch.cuda.get_device_name()}"
-    return {
-        "processor": name,
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }

@@ -9,7 +9,8 @@ from shortrun.data import ImageSet
 from shortrun.inference.products import LARGE
 from shortrun.learners import ChainLearner
 from shortrun.streams import Use, stream
-from shortrun.training.checkpoint import Position
+from shortrun.training.position import Position
+from shortrun.training.precision import autocast
 from shortrun.training.processes import Processes
 from shortrun.training.tuning import move_step_size
 
@@ -46,6 +47,7 @@ def tune_step_size(learner: ChainLearner, train: ImageSet, config: Config, posit
     rng = stream(config.training.seed, Use.TUNE, position.step, device=here.device)
     choose = stream(config.training.seed, Use.TUNE, position.step)
     rows = torch.randperm(len(train), generator=choose)[: tuning.images]
-    move_step_size(learner, train.images(rows).to(here.device), rng, tuning)
+    with autocast(config.training.precision, here.device):
+        move_step_size(learner, train.images(rows).to(here.device), rng, tuning)
     position.tunings += 1
     position.tuning_seconds += time.monotonic() - started

@@ -1,11 +1,12 @@
 """A run as it is seen from outside: after each update, and its time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from shortrun.learners import Learner
-from shortrun.training.checkpoint import Position
+from shortrun.training.position import Position
 
 
 class Moment(NamedTuple):
@@ -41,3 +42,10 @@ class Clock:
         before, self.since = self.since, (time.monotonic(), time.process_time())
         self.position.seconds += self.since[0] - before[0]
         self.position.cpu_seconds += self.since[1] - before[1]
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Count nothing while the block runs."""
+        self.stop()
+        yield
+        self.start()

@@ -11,7 +11,7 @@ from shortrun.compare import Budget
 from shortrun.compare.budget import updates_a_second
 from shortrun.config import load_config
 from shortrun.errors import InputError
-from shortrun.training.loop import read_dataset
+from shortrun.training.setup import read_dataset
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import shortrun
 from shortrun.cli import main
 from shortrun.config import Config, load_config, recipe_names
-from shortrun.training.loop import Moment
+from shortrun.training.watching import Moment
 
 LEARNERS = ["vae", "ladder_vae", "vlae"]
 SMALL = [

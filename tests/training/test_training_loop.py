@@ -14,7 +14,7 @@ from torch import nn
 import shortrun
 from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
 from shortrun.data import Dataset, ImageSet
-from shortrun.training.loop import moving_average
+from shortrun.training.average import moving_average
 from shortrun.training.schedules import interpolate
 
 

@@ -1,0 +1,84 @@
+"""Where a run stands: its step, its time, and what it has counted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from shortrun.learners.learner import Statistics
+from shortrun.training.processes import Processes
+
+
+@dataclass
+class Window:
+    """The statistics since the last line of metrics."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each statistic over the window's steps."""
+        return {name: total / self.steps for name, total in self.sums.items()}
+
+
+@dataclass
+class Position:
+    """Where a run stands; the noise and the order of the images follow from the seed and the step."""
+
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    metrics_bytes: int = 0
+    skipped: int = 0
+    """Updates left out because their gradient was not finite."""
+    tunings: int = 0
+    tuning_seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=lambda: {"retried": 0, "failed": 0})
+    """What the learner has counted since the start; the metrics of every learner name the chains retried and failed."""
+    window: Window = field(default_factory=Window)
+
+    @property
+    def retried(self) -> int:
+        """Chains that were started again."""
+        return self.counts["retried"]
+
+    @property
+    def failed(self) -> int:
+        """Chains that stayed non-finite after all retries."""
+        return self.counts["failed"]
+
+    def tally(self, statistics: Statistics, here: Processes, stop: bool) -> bool:
+        """Add an update's statistics over all processes; return whether any process is to stop.
+
+        Whole numbers are counts, which are added up; the others are means, whose sums go into the window.
+        """
+        mine = torch.tensor([*(value.item() for value in statistics.values()), float(stop)], device=here.device)
+        *shared, asked = here.mean(mine).tolist()
+        for (name, value), mean in zip(statistics.items(), shared, strict=True):
+            if value.is_floating_point():
+                self.window.sums[name] = self.window.sums.get(name, 0.0) + mean
+            else:
+                self.counts[name] = self.counts.get(name, 0) + round(mean * here.count)
+        self.window.steps += 1
+        return asked > 0
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Position":
+        """Return the position that a checkpoint holds, also one written by an earlier or a later version.
+
+        values: what `asdict` made of the position then. Those that are absent keep their defaults, and those that this
+        version does not know are left out.
+        """
+        values = dict(values)
+        counts, window = values.pop("counts", {}), dict(values.pop("window", {}))
+        position = cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        # before there were counts, those of chains stood beside the window, and in it among the sums and its steps
+        position.counts |= {name: values[name] for name in position.counts if name in values} | counts
+        if "sums" in window:
+            position.window = Window(window["steps"], window["sums"])
+        else:
+            sums = {name: total for name, total in window.items() if name not in ("steps", *position.counts)}
+            position.window = Window(int(window.get("steps", 0)), sums)
+        return position

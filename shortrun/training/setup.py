@@ -1,0 +1,63 @@
+"""What a run starts from: the images and the learner that a configuration names."""
+
+import dataclasses
+
+from torch import nn
+
+from shortrun.config import Config, DataConfig, LearnerConfig
+from shortrun.data import Dataset, load_dataset
+from shortrun.errors import InputError, renaming
+from shortrun.learners import Learner, with_generator
+from shortrun.training.processes import Processes
+
+
+def read_dataset(config: Config) -> Dataset:
+    """Read the images that a configuration names."""
+    data = config.data
+    settings = {item.name: f"data.{item.name}" for item in dataclasses.fields(DataConfig)}
+    with renaming({**settings, "data_dir": "data.dir", "n": "data.held_out"}):
+        dataset = load_dataset(
+            data.source,
+            data_dir=data.dir,
+            image_size=data.image_size,
+            crop=data.crop,
+            train_limit=data.train_limit,
+            test_limit=data.test_limit,
+            test_fraction=data.test_fraction,
+            binarize=data.binarize,
+        )
+        return dataset if data.held_out is None else dataset.hold_out(data.held_out)
+
+
+def build_learner(
+    config: Config, kind: type[Learner], dataset: Dataset, decoder: nn.Module | None, here: Processes
+) -> Learner:
+    """Build the learner for a data set; raise InputError where the two, or the processes, do not fit.
+
+    kind: the class of the configuration's learner. decoder: the user's own module, where there is one.
+    """
+    images, batch_size = dataset.train, config.training.batch_size
+    if len(images) < batch_size:
+        raise InputError(
+            "training.batch_size", f"{batch_size} for {len(images)} training images", f"write at most {len(images)}"
+        )
+    if batch_size % here.count:
+        raise InputError(
+            "training.batch_size", f"{batch_size} for {here.count} processes", f"write a multiple of {here.count}"
+        )
+    description = LearnerConfig(
+        images.shape,
+        images.levels,
+        decoder is not None,
+        config.model,
+        config.inference,
+        config.learner,
+        config.encoder,
+        config.persistent,
+        config.glow,
+        config.own,
+    )
+    learner = kind.from_description(description, decoder, config.training.seed)
+    if with_generator(learner):
+        learner.generator.likelihood.check_images(images.levels, dataset.name)
+    return learner

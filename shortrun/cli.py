@@ -69,6 +69,8 @@ def option(command: str, argument: str) -> str:
     from shortrun.commands.options import option_names
 
     arguments = importlib.import_module(f"shortrun.commands.{command}").ARGUMENTS
+    if argument.startswith("own."):  # settings that the learner declares: no command knows them
+        return f"--{argument.replace('_', '-')}"
     return option_names(arguments).get(argument, argument)
 
 

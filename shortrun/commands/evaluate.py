@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 COMMAND = "shortrun evaluate"
 NUMBERS = "evaluation.json"
-SECTIONS = {
-    "reconstructions": ("mse", "mse_draw", "mse_point", "psnr", "ssim", "second_moment", "failed_test_chains"),
-    "latents": ("probe", "mig", "sap", "dci", "factor_vae"),
-    "draws from the prior": (),
-    "draws from the fitted density": (),
-    "log p(x)": ("nats", "bits_per_dim", "importance_nats", "annealing_gap"),
-}
-"""Titles and how the names of their figures begin; those of draws end with what was drawn from."""
 TORCHSCRIPT = {
     "path": "features",
     "input_range": "features_range",
@@ -97,6 +89,8 @@ def main(words: list[str]) -> int:
     features = read_features(arguments, dataset)
 
     from shortrun.evaluation.assess import assess, require_metrics
+    from shortrun.evaluation.tables import sections
+    from shortrun.metrics.figure import to_json
 
     require_metrics()
     there = f"{n} {dataset.split} images"
@@ -116,8 +110,8 @@ def main(words: list[str]) -> int:
             factors=factors,
             batch_size=arguments.batch_size,
         )
-    print("\n".join(table(figures)))
-    write_numbers(folder, COMMAND, arguments, {}, figures, NUMBERS)
+    print("\n".join(sections(figures)))
+    write_numbers(folder, COMMAND, arguments, {}, to_json(figures.values()), NUMBERS)
     return 0
 
 
@@ -188,64 +182,3 @@ def read_features(arguments: Evaluate, dataset: "Dataset") -> "nn.Module | None"
         features = torchscript_features(arguments.features, **options)
         feature_matrix(features, dataset.test.images(slice(0, 2)))
     return features
-
-
-def table(figures: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the figures in sections, with what holds for a section, and for all of them, said once."""
-    measured = {name: entry for name, entry in figures.items() if "value" in entry}
-    everywhere = shared(list(measured.values()))
-    width = max((len(name) for name in figures), default=0)
-    lines: list[str] = []
-    for title in SECTIONS:
-        there = {name: entry for name, entry in figures.items() if section(name) == title}
-        if not there:
-            continue
-        of_all = without(shared([entry for entry in there.values() if "value" in entry]), everywhere)
-        lines.append(f"{title}{': ' if of_all else ''}{listed(of_all)}")
-        for name, entry in there.items():
-            if "value" not in entry:
-                lines.append(f"  {name:<{width}}  left out: {entry['left_out']}")
-                continue
-            own = without(entry, everywhere | of_all | {"standard_error": None})
-            error = entry.get("standard_error")
-            value = number(entry["value"]) + ("" if error is None else f" ± {error:.2g}")
-            lines.append(f"  {name:<{width}}  {value}{f'  ({listed(own)})' if own else ''}")
-    if "annealing_gap" in measured:
-        lines.append("log p(x) of the simulated images lies between lower and upper, on average")
-    return [*lines, f"all: {listed(everywhere)}"]
-
-
-def section(name: str) -> str:
-    """Return the title under which a figure stands."""
-    for ending, title in (("_prior", "draws from the prior"), ("_fitted", "draws from the fitted density")):
-        if name.endswith(ending):
-            return title
-    return next((title for title, names in SECTIONS.items() if name.startswith(names)), "reconstructions")
-
-
-def shared(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the conditions that all entries have alike; of a single one those are its own."""
-    if len(entries) < 2:
-        return {}
-    return {key: value for key, value in entries[0].items() if all(entry.get(key) == value for entry in entries[1:])}
-
-
-def without(entry: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Return the conditions of an entry that are not known yet."""
-    return {key: value for key, value in entry.items() if key != "value" and key not in known}
-
-
-def listed(values: dict[str, Any]) -> str:
-    """Say conditions in one line."""
-    return ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in values.items())
-
-
-def number(value: Any) -> str:
-    """Say a number with four digits, a list by its members, top down."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return " ".join(map(number, value))
-    return "-" if value is None else str(value)

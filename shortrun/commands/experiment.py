@@ -1,17 +1,18 @@
 """shortrun experiment: the experiments of the paper and our own, each from one command."""
 
-from dataclasses import dataclass
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from shortrun.config import Config, read_recipe, recipe_names
+from shortrun.config import read_recipe, recipe_names
 from shortrun.errors import InputError, Interrupted, did_you_mean
+from shortrun.experiments import EXPERIMENTS
 
-EXPERIMENTS = {
-    "figure5": "the best step size as the model learns, and the curves behind it (Figure 5 of the paper)",
-    "step_sizes": "the models that fixed and tuned step sizes learn, measured side by side",
-}
+if TYPE_CHECKING:
+    from shortrun.experiments.arguments import Experiment
+
 USAGE = f"""usage: shortrun experiment NAME RECIPE [OPTIONS]
 
 Train and measure, for several seeds. NAME is one of:
@@ -22,37 +23,16 @@ again, with the same --out, goes on where a kill has left it.
 """
 
 
-@dataclass(frozen=True)
-class Experiment(Config):
-    """Train and measure, for several seeds; the defaults shown are the recipe's."""
-
-    out: Path | None = None
-    """Folder to write to; runs/NAME_RECIPE where not given."""
-    seeds: int = 3
-    """Models of each kind: seeds 0, 1, ..."""
-    device: str | None = None
-    """cpu or cuda; the best there is where not given."""
+def __getattr__(name: str) -> object:
+    """Give ARGUMENTS, the dataclasses of all experiments, which are imported only when they are asked for."""
+    if name != "ARGUMENTS":
+        raise AttributeError(name)
+    return tuple(arguments_of(each) for each in EXPERIMENTS)
 
 
-@dataclass(frozen=True)
-class Figure5(Experiment):
-    """Measure the best step size as the model learns."""
-
-    images: int = 16
-    """Test images that the curves are measured on."""
-
-
-@dataclass(frozen=True)
-class StepSizes(Experiment):
-    """Compare the models that fixed and tuned step sizes learn."""
-
-    variants: tuple[str, ...] = ()
-    """fixed_0.05, marginal_grid, ...: those to compare; all where not given."""
-    likelihood_images: int = 48
-    """Test images that log p(x) is estimated of."""
-
-
-ARGUMENTS = (Figure5, StepSizes)
+def arguments_of(name: str) -> "type[Experiment]":
+    """Return the class of an experiment's options."""
+    return importlib.import_module(f"shortrun.experiments.{name}").Arguments
 
 
 def main(words: list[str]) -> int:
@@ -64,30 +44,13 @@ def main(words: list[str]) -> int:
     if name not in EXPERIMENTS:
         raise InputError("experiment", f"{name!r}", str(did_you_mean(name, EXPERIMENTS)))
     recipe = read_recipe(recipe_name)
-    kind = Figure5 if name == "figure5" else StepSizes
+    kind = arguments_of(name)
     default = kind(**vars(recipe))
     arguments = tyro.cli(kind, args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
-    config = arguments.alone()
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
-
     try:
-        made = measured(arguments, config, out)
+        made = arguments.run(arguments.alone(), out)
     except Interrupted:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{made}wrote {out}")
     return 0
-
-
-def measured(arguments: Figure5 | StepSizes, config: Config, out: Path) -> str:
-    """Run the experiment that the arguments are of and return its table."""
-    if isinstance(arguments, Figure5):
-        from shortrun.experiments.figure5 import figure5
-
-        return figure5(config, out, seeds=arguments.seeds, images=arguments.images, device=arguments.device)
-    from shortrun.experiments.step_sizes import VARIANTS, step_sizes
-
-    chosen = arguments.variants or tuple(VARIANTS)
-    images = arguments.likelihood_images
-    return step_sizes(
-        config, out, variants=chosen, seeds=arguments.seeds, likelihood_images=images, device=arguments.device
-    )

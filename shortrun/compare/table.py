@@ -1,143 +1,125 @@
 """The figures of a comparison as Markdown, for reading, and as CSV, for everything else."""
 
-import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from shortrun.compare.budget import Budget
 from shortrun.compare.labels import labels
-from shortrun.files import replacing
+from shortrun.evaluation.measures import QUANTITIES
+from shortrun.evaluation.quantity import FROM_FITTED, FROM_PRIOR, LATENTS, LOG_P, RECONSTRUCTIONS, Quantity
+from shortrun.evaluation.reconstructions import MSE
+from shortrun.evaluation.tables import conditions as conditions_of
+from shortrun.evaluation.tables import listed, markdown, shared, spaced, spread, without, write_csv, write_words
+from shortrun.metrics.figure import Figure, from_json
 
-GROUPS = {
-    "rebuilding, likelihood": {
-        "mse_draw": "MSE of a draw",
-        "mse_point": "MSE of a point",
-        "psnr": "PSNR",
-        "ssim": "SSIM",
-        "nats": "log p(x), nats",
-        "importance_nats": "its own bound, nats",
-        "bits_per_dim": "bits/dim",
-        "second_moment": "second moment",
-    },
-    "samples": {
-        "fid_prior": "FID, prior",
-        "fid_fitted": "FID, fitted",
-        "precision_prior": "precision",
-        "recall_prior": "recall",
-        "density_prior": "density",
-        "coverage_prior": "coverage",
-        "precision_fitted": "precision, fitted",
-        "coverage_fitted": "coverage, fitted",
-    },
-    "cost, latents": {
-        "updates": "updates",
-        "cpu_seconds": "training, CPU s",
-        "parameters": "weights",
-        "probe": "linear probe",
-    },
+COST = "cost"
+OF_TRAINING = (
+    Quantity("updates", COST, "updates", 1),
+    Quantity("cpu_seconds", COST, "training, CPU s", 2),
+    Quantity("parameters", COST, "weights", 3),
+)
+TABLES = {
+    "rebuilding, likelihood": (RECONSTRUCTIONS, LOG_P),
+    "samples": (FROM_PRIOR, FROM_FITTED),
+    "cost, latents": (COST, LATENTS),
 }
-"""The columns of the tables in Markdown; the CSV has every figure that there is."""
-COLUMNS = {key: words for group in GROUPS.values() for key, words in group.items()}
-OWN = ("value", "layers", "seed", "standard_error", "acceptance", "std_of_subsets", "effective_samples")
-"""What an entry holds of its own: the number and what belongs to it, no condition."""
+"""Groups that share a table in Markdown; a group that is in none has one of its own."""
+
 Assessments = Mapping[str, Sequence[Mapping[str, Any]]]
+Runs = Mapping[str, Sequence[Mapping[str, Figure]]]
 
 
 def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
     """Write out/table.md and out/table.csv and return the first.
 
-    assessments: for each name one evaluation a seed. The Markdown has mean ± standard deviation over the seeds and
-    leaves out figures that no learner has; below its tables stand the conditions that all were measured under.
+    assessments: for each name one evaluation a seed, as evaluation.json holds it. The Markdown has mean ± standard
+    deviation over the seeds and leaves out figures that no learner has; below its tables stand the conditions that all
+    were measured under.
     """
-    rows = {name: [plain(one) for one in runs] for name, runs in assessments.items()}
-    label = labels(rows)
-    lines, shown = [], []
-    for title, columns in GROUPS.items():
-        there = [key for key in columns if any(key in run for runs in rows.values() for run in runs)]
+    measured = {name: [figures_of(one) for one in runs] for name, runs in assessments.items()}
+    label, lines = labels(measured), []
+    shown: list[Quantity] = []
+    for title, columns in tables().items():
+        there = [column for column in columns if any(column.name in run for runs in measured.values() for run in runs)]
         if not there:
             continue
-        lines.append(f"| {title}, {budget} | seeds | {' | '.join(columns[key] for key in there)} |")
-        lines.append("| --- " * (len(there) + 2) + "|")
-        for name, runs in rows.items():
-            cells = [spread([run[key] for run in runs if key in run]) for key in there]
-            lines.append(f"| {label[name]} | {len(runs)} | {' | '.join(cells)} |")
-        lines.append("")
+        head = [f"{title}, {budget}", "seeds", *(column.column for column in there)]
+        cells = [
+            [label[name], str(len(runs)), *(spread(values(runs, column.name)) for column in there)]
+            for name, runs in measured.items()
+        ]
+        lines += [*markdown(head, cells), ""]
         shown += there
-    words = "\n".join([*lines, *conditions(assessments, shown)]) + "\n"
-    with replacing(out / "table.md") as path:
-        path.write_text(words, encoding="utf-8")
-    names = list(dict.fromkeys(key for runs in rows.values() for run in runs for key in run))
-    with replacing(out / "table.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["learner", "seed", *names])
-        for name, runs in rows.items():
-            writer.writerows([name, seed, *(run.get(key, "") for key in names)] for seed, run in enumerate(runs))
+    words = "\n".join([*lines, *conditions(measured, shown)]) + "\n"
+    write_words(words, out / "table.md")
+    names = list(dict.fromkeys(name for runs in measured.values() for run in runs for name in run))
+    rows = [
+        [name, seed, *(run[key].value if key in run else "" for key in names)]
+        for name, runs in measured.items()
+        for seed, run in enumerate(runs)
+    ]
+    write_csv(["learner", "seed", *names], rows, out / "table.csv")
     return words
 
 
-def plain(assessment: Mapping[str, Any]) -> dict[str, float | int]:
-    """Return the figures of an evaluation alone: name and number."""
-    figures = {name: entry["value"] for name, entry in assessment.items() if "value" in entry}
-    both = {**figures, **assessment["training"]}
-    return {name: value for name, value in both.items() if isinstance(value, int | float) and name != "seed"}
+def tables() -> dict[str, list[Quantity]]:
+    """Return the columns of each table: all quantities that have one, in their places."""
+    found: dict[str, list[Quantity]] = {title: [] for title in TABLES}
+    for quantity in sorted((*QUANTITIES.values(), *OF_TRAINING), key=lambda quantity: quantity.place):
+        if quantity.column:
+            title = next((title for title, groups in TABLES.items() if quantity.group in groups), quantity.group)
+            found.setdefault(title, []).append(quantity)
+    return found
 
 
-def spread(values: Sequence[float | int]) -> str:
-    """Say mean ± standard deviation, with the digits that the spread leaves."""
-    if not values:
-        return "-"
-    centre = mean(values)
-    if all(isinstance(value, int) for value in values):
-        return f"{round(centre):,}"
-    if len(values) == 1 or not math.isfinite(centre):
-        return f"{centre:.4g}"
-    deviation = stdev(values)
-    digits = max(0, 1 - math.floor(math.log10(deviation))) if deviation > 0 else 4
-    return f"{centre:.{min(digits, 5)}f} ± {deviation:.{min(digits, 5)}f}"
+def figures_of(assessment: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return the numbers of an evaluation by name, and those of its training, which are figures without conditions."""
+    measured = {name: figure for name, figure in from_json(assessment).items() if not figure.left_out}
+    trained = {name: figure for name, figure in from_json(assessment["training"]).items() if name != "seed"}
+    return {**measured, **trained}
 
 
-def conditions(assessments: Assessments, shown: Sequence[str]) -> list[str]:
+def values(runs: Sequence[Mapping[str, Figure]], name: str) -> list[float | int]:
+    """Return a figure of those runs that have it."""
+    found = [run[name].value for run in runs if name in run]
+    return [value for value in found if value is not None]
+
+
+def conditions(measured: Runs, shown: Sequence[Quantity]) -> list[str]:
     """Say what the figures were measured under, where all learners agree: first what holds for all of them."""
-    each: dict[str, dict[str, Any]] = {}
-    for key in shown:
-        entries = [run[key] for runs in assessments.values() for run in runs if "value" in run.get(key, {})]
-        if entries:
-            first = {name: value for name, value in entries[0].items() if name not in OWN}
-            each[key] = {k: v for k, v in first.items() if all(entry.get(k) == v for entry in entries)}
+    each: dict[Quantity, dict[str, Any]] = {}
+    for quantity in shown:
+        entries = [quoted(run[quantity.name]) for runs in measured.values() for run in runs if quantity.name in run]
+        if quantity not in OF_TRAINING and entries:
+            each[quantity] = shared(entries)
     if not each:
         return []
-    first, *others = each.values()
-    shared = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    everywhere = shared(each.values())
     alike: dict[str, list[str]] = {}
-    for key, entry in each.items():
-        own = said({name: value for name, value in entry.items() if name not in shared})
-        alike.setdefault(own, []).append(COLUMNS[key])
-    lines = [f"All: {said(shared)}.  "] if shared else []
-    lines += [f"{'; '.join(names)}: {own}.  " for own, names in alike.items() if own]
-    label = labels(assessments)
-    return lines + [f"{label[name]}: {words}.  " for name, words in inferences(assessments).items() if words]
+    for quantity, entry in each.items():
+        alike.setdefault(said(without(entry, everywhere)), []).append(quantity.column)
+    lines = [f"All: {said(everywhere)}.  "] if everywhere else []
+    lines += [f"{'; '.join(columns)}: {own}.  " for own, columns in alike.items() if own]
+    label = labels(measured)
+    return lines + [f"{label[name]}: {words}.  " for name, words in inferences(measured).items() if words]
 
 
-def inferences(assessments: Assessments) -> dict[str, str]:
+def inferences(measured: Runs) -> dict[str, str]:
     """Say of each learner what its error was measured under that is not the same for all: steps, noise."""
-    entries = {name: [run.get("mse", {}) for run in runs] for name, runs in assessments.items()}
+    entries = {
+        name: [quoted(run[MSE.name]) if MSE.name in run else {} for run in runs] for name, runs in measured.items()
+    }
     every = [entry for each in entries.values() for entry in each]
-    words = {}
-    for name, (first, *others) in entries.items():
-        mine = {k: v for k, v in first.items() if k not in OWN and all(other.get(k) == v for other in others)}
-        words[name] = said({k: v for k, v in mine.items() if any(entry.get(k) != v for entry in every)})
-    return words
+    return {name: said(without(shared(each), shared(every))) for name, each in entries.items()}
 
 
-def said(conditions: Mapping[str, Any]) -> str:
-    """Say conditions in words."""
-    return ", ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in conditions.items())
+def quoted(figure: Figure) -> dict[str, Any]:
+    """Return the conditions of a figure; its seed is that of the run, of which the table has several."""
+    return without(conditions_of(figure), {"seed": None})
 
 
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_word, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def said(words: Mapping[str, Any]) -> str:
+    """Say conditions in words; on and off are True and False here, as in every table so far."""
+    plain = {name: str(value) if isinstance(value, bool) else value for name, value in words.items()}
+    return listed(spaced(plain))

@@ -4,8 +4,10 @@ from shortrun.evaluation.assess import assess
 from shortrun.evaluation.classifier import own_features
 from shortrun.evaluation.importance import importance_bound, importance_figures
 from shortrun.evaluation.likelihood import annealing_gap, log_likelihood_figures
+from shortrun.metrics.figure import Figure
 
 __all__ = [
+    "Figure",
     "annealing_gap",
     "assess",
     "importance_bound",

@@ -1,28 +1,46 @@
-"""What an assessment is of, the random numbers of its figures, and what is said where there is no figure."""
+"""What an assessment is of, how much of it is measured, and the random numbers of its figures."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from jaxtyping import Int
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from shortrun.data import Dataset
-from shortrun.errors import InputError
-from shortrun.learners import LatentLearner, Learner
-from shortrun.model import Gaussian
+from shortrun.learners import Learner
 from shortrun.streams import Use, stream
 
-Figures = dict[str, dict[str, Any]]
+Found = TypeVar("Found")
 
 
-class Assessment(NamedTuple):
-    """What is assessed, on what, and with which random numbers."""
+@dataclass(frozen=True)
+class Assessment:
+    """What is assessed, on what, and with which random numbers; the counts are those of `assess`."""
 
     learner: Learner
     dataset: Dataset
     seed: int
+    features: nn.Module | None
+    """What sets of images are compared by; None where there are none."""
+    factors: Int[Tensor, "n f"] | None
+    """Known factors of the test images that are reconstructed."""
+    samples: int
+    likelihood_images: int
+    temperatures: int
+    importance_samples: int
+    test_images: int
+    gap_images: int
     batch_size: int
+    _found: dict[Callable[["Assessment"], Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, find: Callable[["Assessment"], Found]) -> Found:
+        """Return what a function finds of this assessment; it is called once, however many measures stand on it."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        return self._found[find]
 
     def rng(self, use: Use) -> torch.Generator:
         """Return the random numbers of one figure: they follow from the seed, whatever else is measured."""
@@ -44,20 +62,3 @@ class Assessment(NamedTuple):
             **learner.conditions(),
             "seed": self.seed,
         }
-
-    def density(self) -> dict[str, Any]:
-        """Return what log p(x) is the logarithm of."""
-        if isinstance(self.learner, LatentLearner):
-            likelihood = self.learner.generator.likelihood
-            if not isinstance(likelihood, Gaussian):
-                return {"of": f"the probability of pixel values, {type(likelihood).__name__}"}
-            return {"of": "the density of pixels in [-1, 1], Gaussian", "sigma": float(likelihood.sigma)}
-        return {"of": "the density of pixels in [-1, 1] with uniform noise of one level"}
-
-
-def unless_refused(measure: Callable[[], Figures], names: list[str]) -> Figures:
-    """Return the figures, or for each name the reason why there are none."""
-    try:
-        return measure()
-    except InputError as error:
-        return {name: {"left_out": str(error)} for name in names}

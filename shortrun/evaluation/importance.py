@@ -5,7 +5,7 @@ Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 201
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
@@ -13,9 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortrun.errors import InputError, at_least_one
-from shortrun.evaluation.likelihood import bits_per_dim
+from shortrun.evaluation.likelihood import density_of, standard_error
+from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.inference.jacobian import Linearized
 from shortrun.learners import EncoderLearner, LatentLearner, frozen
+from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
 
@@ -24,6 +26,8 @@ MOST_LATENTS = 512
 """Latents of an image whose Hessian is held and factored as a whole."""
 NEWTON, HALVINGS = 8, 8
 """Steps towards the mode, and how often each is halved until it rises."""
+
+IMPORTANCE_NATS = Quantity("importance_nats", LOG_P, "its own bound, nats", 6)
 
 Propose = Callable[[int], tuple[Float[Tensor, "rows d"], Float[Tensor, "rows"]]]
 
@@ -78,25 +82,18 @@ def importance_bound(
 
 def importance_figures(
     learner: LatentLearner, x: Images, rng: torch.Generator, *, samples: int = SAMPLES, batch_size: int = BATCH_SIZE
-) -> dict[str, Any]:
-    """Return the mean of `importance_bound` over images, (n, c, h, w) in [-1, 1], in the words of log p(x).
+) -> dict[str, Figure]:
+    """Return the mean of `importance_bound` over images, (n, c, h, w) in [-1, 1], as `importance_nats`.
 
-    `nats`, `nats_standard_error` (of the mean as one of a population of images; None for one image), `bits_per_dim`
-    (None where the pixels are no whole numbers), `effective_samples` (mean over images), `samples`, `images`, and
-    `proposal`: what was drawn from. Raises InputError as `importance_bound` does.
+    Its own are its standard error, of the mean as one of a population of images (None for one image), and
+    `effective_samples`, the mean over images; its conditions say what was drawn from, the `proposal`. Raises InputError
+    as `importance_bound` does.
     """
     found = importance_bound(learner, x, rng, samples=samples, batch_size=batch_size)
-    nats = float(found.log_p.mean())
-    levels = None if learner.description is None else learner.description.levels
-    return {
-        "nats": nats,
-        "nats_standard_error": float(found.log_p.std()) / math.sqrt(len(x)) if len(x) > 1 else None,
-        "bits_per_dim": bits_per_dim(learner.generator, nats, x[0].numel(), levels),
-        "effective_samples": float(found.effective.mean()),
-        "samples": samples,
-        "images": len(x),
-        "proposal": "the encoder" if isinstance(learner, EncoderLearner) else "Gaussian around the end of a run",
-    }
+    proposal = "the encoder" if isinstance(learner, EncoderLearner) else "Gaussian around the end of a run"
+    how = {"samples": samples, "proposal": proposal, "images": len(x), **density_of(learner)}
+    own = {"standard_error": standard_error(found.log_p), "effective_samples": float(found.effective.mean())}
+    return {"importance_nats": IMPORTANCE_NATS.figure(float(found.log_p.mean()), how, **own)}
 
 
 def _log_weights(

@@ -12,10 +12,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import InputError, at_least_one
-from shortrun.learners import LatentLearner, frozen
+from shortrun.evaluation.quantity import LOG_P, Quantity
+from shortrun.learners import LatentLearner, Learner, frozen
 from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
+from shortrun.metrics.figure import Figure
 from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown
 from shortrun.model.likelihood import Images
+
+NATS = Quantity("nats", LOG_P, "log p(x), nats", 5)
+BITS_PER_DIM = Quantity("bits_per_dim", LOG_P, "bits/dim", 7)
+GAP = Quantity(
+    "annealing_gap",
+    LOG_P,
+    note="log p(x) of the simulated images lies between lower and upper, on average",
+)
 
 
 def log_likelihood_figures(
@@ -27,14 +37,14 @@ def log_likelihood_figures(
     chains: int = CHAINS,
     leapfrog: int = LEAPFROG,
     batch_size: int = 100,
-) -> dict[str, Any]:
+) -> dict[str, Figure]:
     """Return the mean of log p(x) over images, (n, c, h, w) in [-1, 1], by forward annealed importance sampling.
 
-    `nats`: the mean, a lower bound on average; `nats_standard_error`: of that mean as one of a population of images
-    (None for one image), not of the annealing. `acceptance`: of its transitions. `bits_per_dim`: by `bits_per_dim`;
-    None where the pixels are no whole numbers or the learner was put together by hand. What the annealing leaves out
-    is measured by `annealing_gap` on simulated images. Raises InputError for no images, for counts below 1, and where
-    log p(x | z) is not finite.
+    `nats`: the mean, a lower bound on average. Its standard error is of that mean as one of a population of images
+    (None for one image), not of the annealing; its `acceptance` is that of the transitions. `bits_per_dim`: by
+    `bits_per_dim`; left out where the pixels are no whole numbers or the learner was put together by hand. What the
+    annealing leaves out is measured by `annealing_gap` on simulated images. Raises InputError for no images, for counts
+    below 1, and where log p(x | z) is not finite.
     """
     if not len(x):
         raise InputError("x", "no images", "give at least one, (n, c, h, w)")
@@ -43,13 +53,12 @@ def log_likelihood_figures(
     ]
     log_p = torch.cat([part.log_p for part in parts])
     levels = None if learner.description is None else learner.description.levels
-    nats = float(log_p.mean())
+    nats, acceptance = float(log_p.mean()), float(torch.cat([part.acceptance for part in parts]).mean())
+    how = {"images": len(x), "by": "annealed importance sampling", "temperatures": temperatures}
+    how |= {"chains": chains, "leapfrog": leapfrog, **density_of(learner)}
     return {
-        "nats": nats,
-        "nats_standard_error": float(log_p.std()) / math.sqrt(len(x)) if len(x) > 1 else None,
-        "bits_per_dim": bits_per_dim(learner.generator, nats, x[0].numel(), levels),
-        "acceptance": float(torch.cat([part.acceptance for part in parts]).mean()),
-        "images": len(x),
+        "nats": NATS.figure(nats, how, standard_error=standard_error(log_p), acceptance=acceptance),
+        "bits_per_dim": bits_figure(bits_per_dim(learner.generator, nats, x[0].numel(), levels), how),
     }
 
 
@@ -61,24 +70,45 @@ def annealing_gap(
     temperatures: int = TEMPERATURES,
     chains: int = CHAINS,
     leapfrog: int = LEAPFROG,
-) -> dict[str, Any]:
-    """Return how far apart the bounds of log p(x) lie on n images that the model itself made.
+) -> Figure:
+    """Return how far apart the bounds of log p(x) lie on n images that the model itself made, in nats.
 
-    `lower` and `upper`: the means of the forward and the reverse estimate in nats; `gap`: upper - lower, which is 0
-    on average only for an exact estimate; `gap_standard_error` (None for n = 1). It says what `log_likelihood_figures`
-    is worth for real images as far as their posteriors are like those of simulated ones (Wu et al., section 3).
+    The value is upper - lower, which is 0 on average only for an exact estimate; its own are `lower` and `upper`, the
+    means of the forward and the reverse estimate, and its standard error (None for n = 1). It says what
+    `log_likelihood_figures` is worth for real images as far as their posteriors are like those of simulated ones (Wu
+    et al., section 3).
     """
     x, z = simulate(learner.generator, n, rng, learner.device)
     lower = _anneal(learner, x, rng, temperatures, chains, leapfrog).log_p
     upper = _anneal(learner, x, rng, temperatures, chains, leapfrog, posterior=z).log_p
     gap = upper - lower
-    return {
-        "lower": float(lower.mean()),
-        "upper": float(upper.mean()),
-        "gap": float(gap.mean()),
-        "gap_standard_error": float(gap.std()) / math.sqrt(n) if n > 1 else None,
-        "images": n,
-    }
+    how = {"images": n, "temperatures": temperatures, "images_are": "simulated by the model"}
+    bounds = {"lower": float(lower.mean()), "upper": float(upper.mean())}
+    return GAP.figure(float(gap.mean()), how, standard_error=standard_error(gap), **bounds)
+
+
+def standard_error(values: Float[Tensor, "n"]) -> float | None:
+    """Return the standard error of the mean of values as a sample of a population; None for one value."""
+    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def density_of(learner: Learner) -> dict[str, Any]:
+    """Return what log p(x) of a learner is the logarithm of, as conditions of a figure."""
+    if isinstance(learner, LatentLearner):
+        likelihood = learner.generator.likelihood
+        if not isinstance(likelihood, Gaussian):
+            return {"of": f"the probability of pixel values, {type(likelihood).__name__}"}
+        return {"of": "the density of pixels in [-1, 1], Gaussian", "sigma": float(likelihood.sigma)}
+    return {"of": "the density of pixels in [-1, 1] with uniform noise of one level"}
+
+
+def bits_figure(value: float | None, conditions: dict[str, Any]) -> Figure:
+    """Return bits per dimension as a figure; None is left out."""
+    if value is None:
+        return BITS_PER_DIM.left_out(
+            "the pixels are floats, or the learner was put together by hand: there are no levels"
+        )
+    return BITS_PER_DIM.figure(value, conditions)
 
 
 def bits_per_dim(generator: TopDown, nats: float, dims: int, levels: int | None) -> float | None:

@@ -6,34 +6,49 @@ Approximate Inference", ECCV 2020, arXiv 1912.01909.
 
 import dataclasses
 import datetime
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from shortrun.compare.contest import Turn, hold, turns
 from shortrun.config import Config
-from shortrun.data import Dataset
-from shortrun.errors import InputError
-from shortrun.experiments.checks import check_short_run
+from shortrun.errors import InputError, at_least_one
+from shortrun.evaluation.tables import markdown, write_words
+from shortrun.experiments.arguments import Experiment, check_short_run
 from shortrun.figures.charts import COLOURS, log_sizes, page
 from shortrun.figures.images import write_png
-from shortrun.files import replacing
 from shortrun.learners import ShortRun
+from shortrun.model.likelihood import Images
 from shortrun.streams import Use, stream
-from shortrun.training import resume, train
 from shortrun.training.machine import machine
-from shortrun.training.run_folder import RunFolder
 from shortrun.training.setup import read_dataset
 from shortrun.training.tuning import divergence_curves
-from shortrun.training.watching import Moment
+from shortrun.training.watching import Moment, Watch
 from shortrun.version import __version__
 
 ESTIMATORS = ("conditional", "marginal")
+ALL = ""
+"""The name of the one configuration: its seeds lie in the folder itself."""
 PUBLISHED = (0.03, 0.06)
 """Between these the optima of the paper lie on its own sizes of model, read off its figure."""
+
+
+@dataclass(frozen=True)
+class Arguments(Experiment):
+    """Measure the best step size as the model learns."""
+
+    images: int = 16
+    """Test images that the curves are measured on."""
+
+    def run(self, config: Config, out: Path) -> str:
+        """Run the experiment and return its table."""
+        return figure5(config, out, seeds=self.seeds, images=self.images, device=self.device)
 
 
 def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, device: str | None = None) -> str:
@@ -44,19 +59,22 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
     grid and by gradient. Writes out/seed_N (runs, each with curves/epoch_NNNN.json), out/figure5.json, figure5.png and
     figure5.md. A second call goes on where a kill has left the first.
     """
-    for name, count, least in (("seeds", seeds, 1), ("images", images, 2)):
-        if count < least:
-            raise InputError(name, count, f"write a whole number of at least {least}")
+    at_least_one(seeds=seeds)
+    if images < 2:
+        raise InputError("images", images, "write a whole number of at least 2")
     config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
     check_short_run(config)
     dataset = read_dataset(config)
     epochs = measured_epochs(config.training.epochs)
-    records = []
-    for seed in range(seeds):
-        changed = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
-        records += _one_seed(changed, dataset, out / f"seed_{seed}", epochs, images, device)
-    numbers = {
-        "records": records,
+    x = dataset.test.images(slice(0, min(images, len(dataset.test))))
+
+    def watch(turn: Turn) -> Watch:
+        return _measuring(turn, x, curve_files(turn, epochs))
+
+    def measured(turn: Turn) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text(encoding="utf-8")) for path in curve_files(turn, epochs).values()]
+
+    conditions = {
         "data": dataset.name,
         "images": images,
         "steps": config.inference.steps,
@@ -66,13 +84,11 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
         "date": datetime.date.today().isoformat(),
         "shortrun": __version__,
     }
-    with replacing(out / "figure5.json") as path:
-        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    write_png(draw(records, epochs, numbers), out / "figure5.png")
-    words = table(records, epochs)
-    with replacing(out / "figure5.md") as path:
-        path.write_text(words, encoding="utf-8")
-    return words
+
+    def write(found: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) -> str:
+        return _write(itertools.chain.from_iterable(found[ALL]), epochs, conditions, out)
+
+    return write(hold(turns({ALL: config}, out, seeds), dataset, measured, write, watch=watch, device=device))
 
 
 def measured_epochs(total: int) -> list[int]:
@@ -80,17 +96,17 @@ def measured_epochs(total: int) -> list[int]:
     return sorted({2**power for power in range(int(math.log2(total)) + 1)} | {total})
 
 
-def _one_seed(
-    config: Config, dataset: Dataset, folder: Path, epochs: Sequence[int], images: int, device: str | None
-) -> list[dict[str, Any]]:
-    """Train one model, measuring on the way what is not measured yet, and return what was found after each epoch."""
-    run, seed = RunFolder(folder), config.training.seed
-    kept = {epoch: folder / "curves" / f"epoch_{epoch:04d}.json" for epoch in epochs}
-    x = dataset.test.images(slice(0, min(images, len(dataset.test))))
+def curve_files(turn: Turn, epochs: Sequence[int]) -> dict[int, Path]:
+    """Return where what is measured after each epoch is kept."""
+    return {epoch: turn.run.path / "curves" / f"epoch_{epoch:04d}.json" for epoch in epochs}
+
+
+def _measuring(turn: Turn, x: Images, kept: Mapping[int, Path]) -> Watch:
+    """Return a watch that measures, after each epoch that has a file to keep it in, what is not measured yet."""
 
     def measure(moment: Moment) -> None:
-        epoch, learner = moment.epoch, moment.learner
-        if epoch not in kept or kept[epoch].is_file():
+        epoch, learner, seed = moment.epoch, moment.learner, turn.seed
+        if epoch is None or epoch not in kept or kept[epoch].is_file():
             return
         assert isinstance(learner, ShortRun)  # the configuration was checked
         print(f"seed {seed}, epoch {epoch}: looking for the best step size", flush=True)
@@ -108,32 +124,34 @@ def _one_seed(
                 name: [point for point in curves.points(name) if math.isfinite(point[1])] for name in ESTIMATORS
             },
         }
-        with replacing(kept[epoch]) as path:
-            path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        write_words(json.dumps(found) + "\n", kept[epoch])
 
-    if run.config.is_file():
-        resume(folder, device=device, dataset=dataset, watch=measure)
-    else:
-        train(config, folder, device=device, dataset=dataset, watch=measure)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in kept.values()]
+    return measure
+
+
+def _write(found: Iterable[dict[str, Any]], epochs: Sequence[int], conditions: dict[str, Any], out: Path) -> str:
+    """Write the records of all seeds so far, their picture and their table, and return the table."""
+    records = list(found)
+    write_words(json.dumps({"records": records, **conditions}, indent=1) + "\n", out / "figure5.json")
+    write_png(draw(records, epochs, conditions), out / "figure5.png")
+    words = table(records, epochs)
+    write_words(words, out / "figure5.md")
+    return words
 
 
 def table(records: Sequence[dict[str, Any]], epochs: Sequence[int]) -> str:
     """Return the best step sizes of all seeds after each epoch, in Markdown."""
     columns = [(name, tuner) for name in ESTIMATORS for tuner in ("grid", "gradient")]
-    lines = [
-        f"| epoch | {' | '.join(f'{name}, {tuner}' for name, tuner in columns)} | in training |",
-        "| --- " * (len(columns) + 2) + "|",
-    ]
+    rows = []
     for epoch in epochs:
         here = [record for record in records if record["epoch"] == epoch]
-        cells = [", ".join(f"{record['best'][name][tuner]:.3f}" for record in here) for name, tuner in columns]
-        cells.append(", ".join(f"{record['in_training']:.3f}" for record in here))
-        lines.append(f"| {epoch} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        best = [", ".join(f"{record['best'][name][tuner]:.3f}" for record in here) for name, tuner in columns]
+        rows.append([str(epoch), *best, ", ".join(f"{record['in_training']:.3f}" for record in here)])
+    head = ["epoch", *(f"{name}, {tuner}" for name, tuner in columns), "in training"]
+    return "\n".join(markdown(head, rows)) + "\n"
 
 
-def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], numbers: dict[str, Any]) -> Image.Image:
+def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], conditions: dict[str, Any]) -> Image.Image:
     """Draw the best step sizes over the epochs, a line a seed, and the first seed's curves at four epochs."""
     top = 1.1 * max(s for record in records for best in record["best"].values() for s in best.values())
     shown = [epochs[round(part * (len(epochs) - 1) / 3)] for part in range(4)]
@@ -160,6 +178,6 @@ def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], numbers: dict
                 over_sizes.errorbar(s, value, error, marker=".", linewidth=1, color=colour, label=f"epoch {epoch}")
             log_sizes(over_sizes)
             over_sizes.set(xlabel="step size s", ylabel="E[log q − log p(x, z)], nats")
-            over_sizes.set_title(f"{name}: {numbers['images']} images, K = {numbers['steps']}, seed 0")
+            over_sizes.set_title(f"{name}: {conditions['images']} images, K = {conditions['steps']}, seed 0")
             over_sizes.legend()
         return sheet.picture()

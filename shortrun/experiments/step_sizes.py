@@ -5,27 +5,28 @@ reconstruction, Frechet distance of draws from the prior on features of our own,
 sampling, time. What is finished is kept: a second call goes on where a kill has left the first.
 """
 
-import csv
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 
+from shortrun.compare.contest import Turn, hold, recorded, turns
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError, at_least_one, did_you_mean
 from shortrun.evaluation import log_likelihood_figures, own_features
-from shortrun.experiments.checks import check_short_run
-from shortrun.files import replacing
+from shortrun.evaluation.tables import markdown, with_error, write_csv, write_words
+from shortrun.experiments.arguments import Experiment, check_short_run
 from shortrun.learners import ShortRun
 from shortrun.metrics import Features, frechet_distance
+from shortrun.metrics.figure import Figure, from_json
 from shortrun.streams import Use, stream
-from shortrun.training import load, resume, train
-from shortrun.training.run_folder import RunFolder
+from shortrun.training import load
 from shortrun.training.setup import read_dataset
 
 SAMPLES, TEMPERATURES = 10_000, 500
@@ -41,6 +42,27 @@ FIGURES = {
     "seconds": "training, CPU s",
 }
 """The columns of the table."""
+
+
+@dataclass(frozen=True)
+class Arguments(Experiment):
+    """Compare the models that fixed and tuned step sizes learn."""
+
+    variants: tuple[str, ...] = ()
+    """fixed_0.05, marginal_grid, ...: those to compare; all where not given."""
+    likelihood_images: int = 48
+    """Test images that log p(x) is estimated of."""
+
+    def run(self, config: Config, out: Path) -> str:
+        """Run the experiment and return its table."""
+        return step_sizes(
+            config,
+            out,
+            variants=self.variants or tuple(VARIANTS),
+            seeds=self.seeds,
+            likelihood_images=self.likelihood_images,
+            device=self.device,
+        )
 
 
 def _fixed(step_size: float) -> Callable[[Config], Config]:
@@ -98,74 +120,67 @@ def step_sizes(
     """
     for variant in variants:
         if variant not in VARIANTS:
-            raise InputError("variants", f"{variant!r}", str(did_you_mean(variant, VARIANTS)))
+            raise InputError("variants", repr(variant), did_you_mean(variant, VARIANTS))
     at_least_one(seeds=seeds, likelihood_images=likelihood_images)
     check_short_run(config)
     dataset = read_dataset(config)
     features = own_features(dataset)
-    results: dict[str, list[dict[str, float]]] = {}
-    words = ""
-    for seed in range(seeds):
-        for variant in variants:
-            changed = VARIANTS[variant](config)
-            changed = dataclasses.replace(changed, training=dataclasses.replace(config.training, seed=seed))
-            print(f"{variant}, seed {seed}", flush=True)
-            figures = _measured(changed, out / variant / f"seed_{seed}", dataset, features, likelihood_images, device)
-            results.setdefault(variant, []).append(figures)
-            words = _write_table(results, out)
-    return words
+
+    def measure(turn: Turn) -> dict[str, float]:
+        return _measured(turn, dataset, features, likelihood_images)
+
+    def write(records: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+        return _write_table(records, out)
+
+    configs = {variant: VARIANTS[variant](config) for variant in variants}
+    models = (turn._replace(said=f"{turn.name}, seed {turn.seed}") for turn in turns(configs, out, seeds))
+    return write(hold(models, dataset, recorded(measure), write, device=device))
 
 
-def _measured(
-    config: Config, folder: Path, dataset: Dataset, features: Features, likelihood_images: int, device: str | None
-) -> dict[str, float]:
-    """Train or go on, evaluate, and keep the figures beside the run."""
-    kept = folder / "evaluation.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    run = RunFolder(folder)
-    if run.config.is_file():
-        resume(folder, device=device)
-    else:
-        train(config, folder, device=device)
-    result = json.loads(run.result.read_text(encoding="utf-8"))
-    learner = load(folder)
+def _measured(turn: Turn, dataset: Dataset, features: Features, likelihood_images: int) -> dict[str, float]:
+    """Return the figures of a finished run, by name."""
+    learner = load(turn.run.path)
     assert isinstance(learner, ShortRun)  # the configuration was checked
-    rng = stream(config.training.seed, Use.STEP_SIZES)
+    result = json.loads(turn.run.result.read_text(encoding="utf-8"))
+    trained, reached = result["training"], from_json(result)
+    rng = stream(turn.seed, Use.STEP_SIZES)
     x = dataset.test.images(slice(0, min(likelihood_images, len(dataset.test))))
     samples = torch.cat([learner.sample(1000, rng) for _ in range(SAMPLES // 1000)])
-    figures = {
-        "mse": result["mse"]["value"],
+    return {
+        "mse": _number(reached["mse"]),
         "fid": frechet_distance(features, dataset.test.images(), samples),
-        "nats": log_likelihood_figures(learner, x, rng, temperatures=TEMPERATURES)["nats"],
-        "second_moment": result["second_moment"]["value"],
+        "nats": _number(log_likelihood_figures(learner, x, rng, temperatures=TEMPERATURES)["nats"]),
+        "second_moment": _number(reached["second_moment"]),
         "step_size": mean(learner.step_size.values),
         "step_decay": learner.step_size.decay,
-        "tuning_share": result["training"]["tuning_seconds"] / result["training"]["seconds"],
-        "seconds": result["training"]["cpu_seconds"],
+        "tuning_share": trained["tuning_seconds"] / trained["seconds"],
+        "seconds": trained["cpu_seconds"],
     }
-    with replacing(kept) as path:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
 
 
-def _write_table(results: dict[str, list[dict[str, float]]], out: Path) -> str:
+def _write_table(records: Mapping[str, Sequence[Mapping[str, float]]], out: Path) -> str:
     """Write means and standard deviations over the seeds, as Markdown, and every run's figures, as CSV."""
-    lines = [f"| variant | seeds | {' | '.join(FIGURES.values())} |", "| --- " * (len(FIGURES) + 2) + "|"]
-    for variant, runs in results.items():
-        cells = [_spread([run[name] for run in runs]) for name in FIGURES]
-        lines.append(f"| {variant} | {len(runs)} | {' | '.join(cells)} |")
-    words = "\n".join(lines) + "\n"
-    with replacing(out / "table.md") as path:
-        path.write_text(words, encoding="utf-8")
-    with replacing(out / "table.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["variant", "seed", *FIGURES])
-        for variant, runs in results.items():
-            writer.writerows([variant, seed, *(run[name] for name in FIGURES)] for seed, run in enumerate(runs))
+    head = ["variant", "seeds", *FIGURES.values()]
+    cells = [
+        [variant, str(len(runs)), *(_spread([run[name] for run in runs]) for name in FIGURES)]
+        for variant, runs in records.items()
+    ]
+    words = "\n".join(markdown(head, cells)) + "\n"
+    write_words(words, out / "table.md")
+    rows = [
+        [variant, seed, *(run[name] for name in FIGURES)]
+        for variant, runs in records.items()
+        for seed, run in enumerate(runs)
+    ]
+    write_csv(["variant", "seed", *FIGURES], rows, out / "table.csv")
     return words
 
 
-def _spread(values: list[float]) -> str:
-    """Say mean and standard deviation in four significant digits of the mean."""
-    return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+def _spread(values: Sequence[float]) -> str:
+    """Say mean and standard deviation over the seeds."""
+    return with_error(mean(values), stdev(values) if len(values) > 1 else None)
+
+
+def _number(figure: Figure) -> float:
+    assert figure.value is not None  # these are never left out
+    return figure.value

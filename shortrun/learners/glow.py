@@ -16,6 +16,7 @@ from shortrun.config import Config, GlowConfig, LearnerConfig
 from shortrun.errors import InputError
 from shortrun.learners.chain_store import everywhere
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
+from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.streams import initial_weights
 
@@ -157,7 +158,7 @@ class Glow(
         return "exact latents"
 
     @torch.no_grad()
-    def test_figures(self, x: Images, rng: torch.Generator, batch_size: int = 500) -> dict[str, dict[str, Any]]:
+    def test_figures(self, x: Images, rng: torch.Generator, batch_size: int = 500) -> dict[str, Figure]:
         """Return the bits per dimension of images, an upper bound by one draw of the noise each; none for floats."""
         if not self.levels:
             return {}
@@ -165,13 +166,8 @@ class Glow(
         for part in x.split(batch_size):
             part = part.to(self.device)
             total -= float(self.log_prob(part + self._noise(part, rng)).double().sum())
-        return {
-            "bits_per_dim": {
-                "value": float(self._bits_per_dim(torch.tensor(total / len(x), dtype=torch.float64))),
-                "levels": self.levels,
-                "noise_draws": 1,
-            }
-        }
+        bits = float(self._bits_per_dim(torch.tensor(total / len(x), dtype=torch.float64)))
+        return {"bits_per_dim": Figure("bits_per_dim", bits, conditions={"levels": self.levels, "noise_draws": 1})}
 
     def _density(self, x: Images) -> tuple[Flat, PerImage]:
         # half precision would spoil both the inverse and the density

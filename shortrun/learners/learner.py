@@ -17,6 +17,7 @@ from shortrun.errors import InputError
 from shortrun.learners.latent_density import FILE, LatentDensity, write_density
 from shortrun.learners.pretrained import rebuilt, write_model
 from shortrun.learners.settings import check_declared, own_settings
+from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.registry import LEARNERS, name_of
 
@@ -217,8 +218,8 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         """Return the values that training changes on its way besides the weights, for the log."""
         return {}
 
-    def test_figures(self, x: Images, rng: torch.Generator) -> dict[str, dict[str, Any]]:
-        """Return figures of test images (n, c, h, w) that only this learner has, by name: `value` and conditions."""
+    def test_figures(self, x: Images, rng: torch.Generator) -> dict[str, Figure]:
+        """Return figures of test images (n, c, h, w) that only this learner has, by name, with their conditions."""
         return {}
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:

@@ -9,7 +9,10 @@ from safetensors import SafetensorError, safe_open
 
 from shortrun.config import Config, LearnerConfig, ModelConfig, load_config
 from shortrun.errors import InputError
+from shortrun.evaluation.tables import rows
 from shortrun.mapping import from_mapping
+from shortrun.metrics.figure import from_json
+from shortrun.training.run_folder import RunFolder
 
 
 def info(run_path: str | Path) -> str:
@@ -18,32 +21,32 @@ def info(run_path: str | Path) -> str:
     run_path: the folder of a run, finished or not, or one that `save_pretrained` wrote. Reads no weights and runs
     nothing. Raises InputError where it is neither, or where a file in it is damaged.
     """
-    run = Path(run_path)
-    checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
-    if not (run / "config.toml").is_file() and not (run / "config.json").is_file():
+    run = RunFolder(Path(run_path))
+    if not run.config.is_file() and not (run.path / run.description.name).is_file():
         raise InputError(
-            str(run),
+            str(run.path),
             problem="is not a run (it holds no config.toml)",
             instead="write the folder of a run that `shortrun train` made",
         )
-    config = load_config(str(run / "config.toml")) if (run / "config.toml").is_file() else None
-    learner = _learner(checkpoint / "config.json")
-    rows: list[tuple[str, str]] = []
+    config = load_config(str(run.config)) if run.config.is_file() else None
+    learner = _learner(run.description)
+    lines: list[tuple[str, str]] = []
     described = config or learner
     assert described is not None  # one of the two files is there
     if config is not None:
-        rows.append(("data", _data(config)))
-    rows.append(("learner", described.learner))
+        lines.append(("data", _data(config)))
+    lines.append(("learner", described.learner))
     if learner is not None:
-        rows.append(("images", _images(learner)))
-    rows.append(("model", _model(learner or described, checkpoint / "model.safetensors")))
-    rows.append(("inference", _inference(described, checkpoint / "model.safetensors")))
+        lines.append(("images", _images(learner)))
+    lines.append(("model", _model(learner or described, run.weights)))
+    lines.append(("inference", _inference(described, run.weights)))
     if config is not None:
-        rows.append(("training", _training(config)))
-        rows += _state(run, checkpoint)
-    rows += _pictures(run)
-    width = max(len(name) for name, _ in rows)
-    return "\n".join([str(run), *(f"  {name:<{width}}  {words}" for name, words in rows)])
+        lines.append(("training", _training(config)))
+        lines += _state(run)
+    if run.last_pictures:
+        lines.append(("pictures", " ".join(map(str, run.last_pictures))))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join([str(run.path), *(f"  {name:<{width}}  {words}" for name, words in lines)])
 
 
 def _learner(path: Path) -> LearnerConfig | None:
@@ -140,20 +143,16 @@ def _training(config: Config) -> str:
     return f"{length}, batches of {training.batch_size}, learning rate {training.learning_rate:g}, seed {training.seed}"
 
 
-def _state(run: Path, checkpoint: Path) -> list[tuple[str, str]]:
-    if not (run / "result.json").is_file():
-        return [
-            ("state", f"{_position(checkpoint / 'training.safetensors')}; go on with: shortrun train --resume {run}")
-        ]
-    result = _json(run / "result.json")
+def _state(run: RunFolder) -> list[tuple[str, str]]:
+    if not run.result.is_file():
+        return [("state", f"{_position(run.state)}; go on with: shortrun train --resume {run.path}")]
+    result = _json(run.result)
     if not isinstance(result, dict):
-        raise InputError(
-            str(run / "result.json"), problem="is damaged (it is not a table)", instead="restore it from a copy"
-        )
+        raise InputError(str(run.result), problem="is damaged (it is not a table)", instead="restore it from a copy")
     trained, done = result.get("training", {}), "finished"
     if {"seconds", "updates"} <= set(trained):
         done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
-    return [("state", done), *_figures(result)]
+    return [("state", done), *rows(from_json(result))]
 
 
 def _position(path: Path) -> str:
@@ -168,38 +167,3 @@ def _position(path: Path) -> str:
             str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
         ) from None
     return f"not finished, checkpoint at step {step}" + (f" of {total}" if total else "")
-
-
-def _figures(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """One row for each test figure; conditions that hold for all of them are said once."""
-    figures = {name: dict(entry) for name, entry in result.items() if isinstance(entry, dict) and "value" in entry}
-    if not figures:
-        return []
-    first, *others = figures.values()
-    shared = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
-    shared.pop("value", None)
-    rows = []
-    for name, entry in figures.items():
-        own = {key: value for key, value in entry.items() if key != "value" and key not in shared}
-        words = _number(entry["value"])
-        rows.append((name, f"{words} ({_conditions(own)})" if own else words))
-    return [*rows, ("measured", _conditions(shared))] if shared else rows
-
-
-def _conditions(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_number(value)}" for name, value in values.items())
-
-
-def _number(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    # a range such as "[0, 1]" is text in the file; a list holds a number for each layer, top down
-    return " ".join(map(_number, value)) if isinstance(value, list) else str(value)
-
-
-def _pictures(run: Path) -> list[tuple[str, str]]:
-    named = [run / "figures" / name for name in ("samples.png", "samples_fitted.png", "reconstructions.png")]
-    pictures = [path for path in named if path.is_file()] or sorted((run / "figures").glob("epoch_*.png"))[-1:]
-    return [("pictures", " ".join(map(str, pictures)))] if pictures else []

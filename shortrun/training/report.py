@@ -10,11 +10,12 @@ from PIL import Image
 
 from shortrun.config import Config
 from shortrun.data import Dataset, ImageSet
-from shortrun.evaluation.reconstruction import reconstruction_figures
+from shortrun.evaluation.reconstructions import reconstruction_figures
 from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import replacing
 from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
+from shortrun.metrics.figure import to_json
 from shortrun.streams import Use, stream
 from shortrun.training.machine import machine
 from shortrun.training.position import Position
@@ -79,8 +80,9 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
         fitted = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device), "fitted")
         write_png(grid(fitted, COLUMNS), run.figures / "samples_fitted.png")
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
-    measured = reconstruction_figures(learner, dataset.test.images(), stream(seed, Use.TEST, device=learner.device))
-    own = learner.test_figures(dataset.test.images(), stream(seed, Use.TEST, device=learner.device))
+    x = dataset.test.images()
+    measured = reconstruction_figures(learner, x, stream(seed, Use.TEST, device=learner.device))
+    measured |= learner.test_figures(x, stream(seed, Use.TEST, device=learner.device))
     conditions = {
         "split": dataset.split,
         "images": len(dataset.test),
@@ -91,10 +93,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
         "seed": seed,
     }
     result: dict[str, Any] = {
-        "mse": {"value": measured["mse"], "pixels": "[0, 1]", **conditions},
-        "second_moment": {"value": measured["second_moment"], "layers": measured["second_moment_layers"], **conditions},
-        "failed_test_chains": {"value": measured["failed"], **conditions},
-        **{name: {**figure, **conditions} for name, figure in own.items()},
+        **to_json(figure.under(conditions) for figure in measured.values()),
         "latent_density": None if learner.latent_density is None else asdict(learner.latent_density.record),
         "training": {
             "seconds": round(position.seconds, 1),

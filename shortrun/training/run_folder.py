@@ -31,6 +31,21 @@ class RunFolder:
         return self.path / "checkpoint"
 
     @property
+    def model(self) -> Path:
+        """Where the model lies: in the checkpoint, or in the folder itself where `save_pretrained` wrote it."""
+        return self.checkpoint if self.checkpoint.is_dir() else self.path
+
+    @property
+    def description(self) -> Path:
+        """What the learner is rebuilt from."""
+        return self.model / "config.json"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the model."""
+        return self.model / "model.safetensors"
+
+    @property
     def state(self) -> Path:
         """The state of training."""
         return self.checkpoint / "training.safetensors"
@@ -39,6 +54,12 @@ class RunFolder:
     def figures(self) -> Path:
         """The pictures."""
         return self.path / "figures"
+
+    @property
+    def last_pictures(self) -> list[Path]:
+        """The pictures at the end of the run that are there, or else the last one on the way."""
+        named = [self.figures / name for name in ("samples.png", "samples_fitted.png", "reconstructions.png")]
+        return [path for path in named if path.is_file()] or sorted(self.figures.glob("epoch_*.png"))[-1:]
 
     @property
     def result(self) -> Path:
@@ -91,8 +112,7 @@ def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learn
     """
     run = RunFolder(Path(path))
     if run.path.is_dir():
-        folder = run.checkpoint if run.checkpoint.is_dir() else run.path
-        return (learner or Learner).from_pretrained(folder, decoder=decoder)
+        return (learner or Learner).from_pretrained(run.model, decoder=decoder)
     raise InputError(
         str(path), problem="is not a folder", instead="write the folder of a run that `shortrun train` made"
     )

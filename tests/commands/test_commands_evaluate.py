@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from shortrun.commands.evaluate import table
 from shortrun.commands.outputs import MADE_BY
 
 Call = Callable[..., tuple[int, str, str]]
@@ -153,29 +152,6 @@ def test_runs_that_cannot_be_used_are_refused(
     (run / "config.toml").write_text(text)
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     assert "pip install 'shortrun[metrics]'" in refusal(call, run)
-
-
-def test_the_table_says_conditions_once() -> None:
-    lines = table(
-        {
-            "mse": {"value": 0.01234567, "images": 9, "pixels": "[0, 1]", "steps": 5},
-            "psnr": {"left_out": "no reason"},
-            "ssim": {"value": 0.5, "images": 9, "pixels": "[0, 1]", "steps": 5, "window": 7},
-            "nats": {"value": -3.0, "standard_error": 0.25, "images": 4, "steps": 5},
-            "fid_fitted": {"value": 2.0, "images": 8, "steps": 5},
-        }
-    )
-    assert lines == [
-        "reconstructions: images 9, pixels [0, 1]",
-        "  mse         0.01235",
-        "  psnr        left out: no reason",
-        "  ssim        0.5  (window 7)",
-        "draws from the fitted density",
-        "  fid_fitted  2  (images 8)",
-        "log p(x)",
-        "  nats        -3 ± 0.25  (images 4)",
-        "all: steps 5",
-    ]
 
 
 def test_images_that_were_held_out_are_called_so(call: Call, run: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from shortrun.cli import main
-from shortrun.compare import contest
+from shortrun.compare import comparison
+from shortrun.evaluation import Figure
 
 TINY = [
     *("--training.precision", "float32", "--model.latents", "3", "4", "--model.width", "16", "--inference.steps", "3"),
@@ -55,15 +56,15 @@ def test_a_comparison_leaves_a_table_and_pictures_and_goes_on_after_a_kill(
     assert 0 < curve[0]["seconds"] < curve[1]["seconds"]
 
     # killed in the third evaluation: what was finished stays, the rest comes out the same
-    assess, calls = contest.assess, []
+    assess, calls = comparison.assess, []
 
-    def killed(*arguments: object, **named: object) -> dict[str, dict[str, object]]:
+    def killed(*arguments: object, **named: object) -> dict[str, Figure]:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return assess(*arguments, **named)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(contest, "assess", killed)
+    monkeypatch.setattr(comparison, "assess", killed)
     assert main([*words, str(broken)]) == 130
     first = (broken / "vae" / "seed_0" / "evaluation.json").stat().st_mtime_ns
     assert len(rows(broken)) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.compare import Budget
-from shortrun.compare.table import spread, write_table
+from shortrun.compare.table import write_table
 
 
 def run(mse: float, noise: bool | None = None) -> dict[str, Any]:
@@ -47,12 +47,3 @@ def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
         ("vae", "1", "0.03"),
     ]
     assert [row["nats"] for row in rows] == ["", "", "-3.5", ""]
-
-
-def test_spread_keeps_two_digits_of_the_deviation() -> None:
-    assert spread([0.01, 0.012, 0.014]) == "0.0120 ± 0.0020"
-    assert spread([100.0, 120.0]) == "110 ± 14"
-    assert spread([3, 4]) == "4"
-    assert spread([1234567]) == "1,234,567"
-    assert spread([0.123456]) == "0.1235"
-    assert spread([]) == "-"

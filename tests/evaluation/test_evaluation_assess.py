@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from shortrun.config import GlowConfig, InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError
-from shortrun.evaluation import annealing_gap, log_likelihood_figures, parts
-from shortrun.evaluation.assess import PARTS, assess
+from shortrun.evaluation import Figure, annealing_gap, density, log_likelihood_figures
+from shortrun.evaluation.assess import assess
 from shortrun.evaluation.importance import importance_figures
-from shortrun.evaluation.reconstruction import reconstruction_figures
+from shortrun.evaluation.measures import PARTS, QUANTITIES
+from shortrun.evaluation.reconstructions import reconstruction_figures
 from shortrun.learners import ShortRun, Vae
 from shortrun.learners.glow import Glow
 from shortrun.learners.latent_density import fit_latent_density
 from shortrun.metrics import disentanglement, frechet_distance, pixels
 from shortrun.metrics.feature_matrix import feature_matrix
+from shortrun.metrics.figure import from_json, to_json
 from shortrun.metrics.kernel import kernel_distance
 from shortrun.metrics.neighbours import neighbour_figures
 from shortrun.metrics.probes import linear_probe, linear_probes
@@ -63,36 +65,45 @@ def short_run() -> ShortRun:
     return learner.eval()
 
 
+def value(figure: Figure) -> float:
+    assert figure.value is not None
+    return figure.value
+
+
 @pytest.fixture(scope="module")
-def whole() -> dict[str, dict[str, Any]]:
+def whole() -> dict[str, Figure]:
     return assess(short_run(), dataset(), Corners(), 4, gap_images=3, factors=FACTORS, **SMALL)
 
 
 FACTORS = torch.stack([torch.arange(40) % 2, torch.arange(40) // 8 % 3], 1)
 
 
-def test_each_number_has_its_conditions(whole: dict[str, dict[str, Any]]) -> None:
-    assert json.loads(json.dumps(whole, allow_nan=False)).keys() == whole.keys()
+def test_each_number_has_its_conditions(whole: dict[str, Figure]) -> None:
+    assert from_json(json.loads(json.dumps(to_json(whole.values()), allow_nan=False))) == whole
     for name, entry in whole.items():
-        if "left_out" in entry:
+        assert name == entry.name
+        assert entry.group == QUANTITIES[name].group
+        if entry.value is None:
+            assert entry.left_out
             assert name == "factor_vae"  # 40 images are too few
             continue
-        assert entry["data"] == "halves"
-        assert (entry["split"], entry["learner"], entry["seed"]) == ("test", "short_run", 4)
-        assert (entry["steps"], entry["noise"]) == (3, True)
-        assert entry["images"] > 0
-        assert math.isfinite(entry["value"])
+        assert not entry.left_out
+        assert entry.conditions["data"] == "halves"
+        said = {"split": "test", "learner": "short_run", "seed": 4, "steps": 3, "noise": True}
+        assert {key: entry.conditions[key] for key in said} == said
+        assert entry.conditions["images"] > 0
+        assert math.isfinite(entry.value)
     draws = [f"{name}_{source}" for source in ("prior", "fitted") for name in parts_of_draws()]
     for name in draws:
-        assert whole[name]["features"] == "means of 3x3"
-        assert whole[name]["pixels"] == "[-1, 1]"
-        assert whole[name]["samples"] == (60 if name.startswith(("fid", "kid")) else 40)
-    assert whole["fid_prior"]["drawn_from"] == "the prior"
-    assert "fitted to latents of 30 train images" in whole["fid_fitted"]["drawn_from"]
-    assert whole["mse"]["pixels"] == "[0, 1]"
-    assert whole["nats"]["temperatures"] == 12
-    assert whole["nats"]["of"] == "the density of pixels in [-1, 1], Gaussian"
-    assert whole["importance_nats"]["samples"] == 7
+        assert whole[name].conditions["features"] == "means of 3x3"
+        assert whole[name].conditions["pixels"] == "[-1, 1]"
+        assert whole[name].conditions["samples"] == (60 if name.startswith(("fid", "kid")) else 40)
+    assert whole["fid_prior"].conditions["drawn_from"] == "the prior"
+    assert "fitted to latents of 30 train images" in whole["fid_fitted"].conditions["drawn_from"]
+    assert whole["mse"].conditions["pixels"] == "[0, 1]"
+    assert whole["nats"].conditions["temperatures"] == 12
+    assert whole["nats"].conditions["of"] == "the density of pixels in [-1, 1], Gaussian"
+    assert whole["importance_nats"].conditions["samples"] == 7
     assert set(draws) < set(whole)
 
 
@@ -100,8 +111,8 @@ def parts_of_draws() -> tuple[str, ...]:
     return ("fid", "kid", "precision", "recall", "density", "coverage")
 
 
-def test_no_figure_depends_on_which_others_are_asked_for(whole: dict[str, dict[str, Any]]) -> None:
-    found: dict[str, dict[str, Any]] = {}
+def test_no_figure_depends_on_which_others_are_asked_for(whole: dict[str, Figure]) -> None:
+    found: dict[str, Figure] = {}
     before = torch.random.get_rng_state()
     for part in reversed(PARTS):
         one = assess(short_run(), dataset(), Corners(), 4, factors=FACTORS, parts=[part], **SMALL)
@@ -112,32 +123,32 @@ def test_no_figure_depends_on_which_others_are_asked_for(whole: dict[str, dict[s
     assert torch.equal(before, torch.random.get_rng_state())
     other = assess(short_run(), dataset(), Corners(), 5, parts=["reconstruction", "samples"], **SMALL)
     for name in ("mse", "fid_prior", "fid_fitted", "kid_prior"):
-        assert other[name]["value"] != whole[name]["value"], name
+        assert other[name].value != whole[name].value, name
 
 
-def test_reconstructions_are_those_of_one_inference(whole: dict[str, dict[str, Any]]) -> None:
+def test_reconstructions_are_those_of_one_inference(whole: dict[str, Figure]) -> None:
     """With the random numbers of the test figures of a run of training."""
     learner, x = short_run(), dataset().test.images()
     wanted = reconstruction_figures(learner, x, stream(4, Use.TEST))
-    assert whole["mse"]["value"] == pytest.approx(wanted["mse"], rel=1e-9)
-    assert whole["second_moment"]["value"] == pytest.approx(wanted["second_moment"])
-    assert whole["second_moment"]["layers"] == pytest.approx(wanted["second_moment_layers"])
-    assert whole["failed_test_chains"]["value"] == wanted["failed"] == 0
+    assert whole["mse"].value == pytest.approx(wanted["mse"].value, rel=1e-9)
+    assert whole["second_moment"].value == pytest.approx(wanted["second_moment"].value)
+    assert whole["second_moment"].own["layers"] == pytest.approx(wanted["second_moment"].own["layers"])
+    assert whole["failed_test_chains"].value == wanted["failed_test_chains"].value == 0
     rebuilt = learner.reconstruct(x, stream(4, Use.TEST))
-    assert whole["psnr"]["value"] == pytest.approx(float(pixels.psnr(x, rebuilt).mean()))
-    assert whole["ssim"]["value"] == pytest.approx(float(pixels.ssim(x, rebuilt).mean()))
-    assert whole["ssim"]["window"] == 5  # of 6x6 pixels
+    assert whole["psnr"].value == pytest.approx(float(pixels.psnr(x, rebuilt).mean()))
+    assert whole["ssim"].value == pytest.approx(float(pixels.ssim(x, rebuilt).mean()))
+    assert whole["ssim"].conditions["window"] == 5  # of 6x6 pixels
 
 
-def test_draws_are_compared_with_all_test_images(whole: dict[str, dict[str, Any]]) -> None:
+def test_draws_are_compared_with_all_test_images(whole: dict[str, Figure]) -> None:
     learner, x = short_run(), dataset().test.images()
     for source, use in (("prior", Use.PRIOR), ("fitted", Use.FITTED)):
         made = learner.sample(60, stream(4, use), source)  # type: ignore[arg-type]
         fid = frechet_distance(Corners(), x, made)
-        assert whole[f"fid_{source}"]["value"] == pytest.approx(fid, rel=1e-6)
+        assert whole[f"fid_{source}"].value == pytest.approx(fid, rel=1e-6)
         kid = kernel_distance(Corners(), x, made, stream(4, Use.SUBSETS))
-        assert whole[f"kid_{source}"]["value"] == pytest.approx(kid.mean)
-        assert whole[f"kid_{source}"]["std_of_subsets"] == pytest.approx(kid.std)
+        assert whole[f"kid_{source}"].value == pytest.approx(kid.mean)
+        assert whole[f"kid_{source}"].own["std_of_subsets"] == pytest.approx(kid.std)
 
 
 def test_neighbours_are_counted_among_equal_numbers() -> None:
@@ -150,51 +161,50 @@ def test_neighbours_are_counted_among_equal_numbers() -> None:
     x = feature_matrix(Corners(), like / 8 - 1)
     made = feature_matrix(Corners(), learner.sample(60, stream(4, Use.PRIOR)))
     for name, value in neighbour_figures(x, made[:40], 5)._asdict().items():
-        assert found[f"{name}_prior"]["value"] == pytest.approx(value)
-        assert found[f"{name}_prior"]["neighbours"] == 5
+        assert found[f"{name}_prior"].value == pytest.approx(value)
+        assert found[f"{name}_prior"].conditions["neighbours"] == 5
         assert value > 0.1
 
 
-def test_log_p_is_of_the_first_images(whole: dict[str, dict[str, Any]]) -> None:
+def test_log_p_is_of_the_first_images(whole: dict[str, Figure]) -> None:
     learner, x = short_run(), dataset().test.images(slice(0, 5))
     annealed = log_likelihood_figures(learner, x, stream(4, Use.ANNEALING), temperatures=12)
     weighted = importance_figures(learner, x, stream(4, Use.IMPORTANCE), samples=7)
     gap = annealing_gap(learner, 3, stream(4, Use.GAP), temperatures=12)
-    assert whole["nats"]["value"] == annealed["nats"]
-    assert whole["nats"]["standard_error"] == annealed["nats_standard_error"]
-    assert whole["bits_per_dim"]["value"] == annealed["bits_per_dim"]
-    assert whole["importance_nats"]["value"] == weighted["nats"]
-    assert whole["importance_nats"]["effective_samples"] == weighted["effective_samples"]
-    assert whole["annealing_gap"]["value"] == gap["gap"]
-    assert (whole["annealing_gap"]["lower"], whole["annealing_gap"]["upper"]) == (gap["lower"], gap["upper"])
+    for figure in (annealed["nats"], annealed["bits_per_dim"], weighted["importance_nats"], gap):
+        found = whole[figure.name]
+        assert (found.value, found.own) == (figure.value, figure.own)
+        assert figure.conditions.items() <= found.conditions.items()
+    assert whole["nats"].standard_error == annealed["nats"].standard_error
+    assert set(gap.own) == {"standard_error", "lower", "upper"}
     assert not assess(learner, dataset(), parts=["likelihood"], likelihood_images=0)
 
 
-def test_codes_are_probed_and_held_against_factors(whole: dict[str, dict[str, Any]]) -> None:
+def test_codes_are_probed_and_held_against_factors(whole: dict[str, Figure]) -> None:
     learner, data = short_run(), dataset()
     codes = learner.infer(data.test.images(), stream(4, Use.TEST)).z
     train = learner.infer(data.train.images(), stream(4, Use.PROBE)).z
     assert data.train.labels is not None
     assert data.test.labels is not None
     given = (train, data.train.labels, codes, data.test.labels)
-    assert whole["probe"]["value"] == linear_probe(*given)
-    assert whole["probe"]["layers"] == linear_probes(*given, LATENTS)
-    assert whole["probe"]["train_images"] == 50
+    assert whole["probe"].value == linear_probe(*given)
+    assert whole["probe"].own["layers"] == linear_probes(*given, LATENTS)
+    assert whole["probe"].conditions["train_images"] == 50
     lower = codes[:, 1:]
-    assert whole["mig"]["value"] == disentanglement.mutual_information_gap(codes, FACTORS)
+    assert whole["mig"].value == disentanglement.mutual_information_gap(codes, FACTORS)
     # the top layer has one latent, and so no second best
-    assert whole["mig"]["layers"] == [None, disentanglement.mutual_information_gap(lower, FACTORS)]
-    assert whole["sap"]["layers"] == [None, disentanglement.attribute_predictability(lower, FACTORS)]
+    assert whole["mig"].own["layers"] == [None, disentanglement.mutual_information_gap(lower, FACTORS)]
+    assert whole["sap"].own["layers"] == [None, disentanglement.attribute_predictability(lower, FACTORS)]
     three = disentanglement.dci(codes, FACTORS, stream(4, Use.FACTORS))
-    assert whole["dci_informativeness"]["value"] == three.informativeness
-    assert whole["dci_completeness"]["value"] == three.completeness
-    assert "batch_size" in whole["factor_vae"]["left_out"]
+    assert whole["dci_informativeness"].value == three.informativeness
+    assert whole["dci_completeness"].value == three.completeness
+    assert "batch_size" in whole["factor_vae"].left_out
     many = Dataset("five times", data.train, repeated(data.test))
     found = assess(learner, many, seed=4, factors=FACTORS.repeat(5, 1)[:180], test_images=180, parts=["factors"])
     codes = learner.infer(many.test.images(slice(0, 180)), stream(4, Use.TEST)).z
     votes = disentanglement.factor_vae_score(codes, FACTORS.repeat(5, 1)[:180], stream(4, Use.FACTORS))
-    assert found["factor_vae"]["value"] == votes
-    assert found["factor_vae"]["images"] == 180
+    assert found["factor_vae"].value == votes
+    assert found["factor_vae"].conditions["images"] == 180
 
 
 def repeated(images: ImageSet) -> ImageSet:
@@ -211,7 +221,7 @@ def test_layers_of_the_conditional_parameterization_are_the_generators() -> None
     codes = torch.cat(learner.layers(z), 1)
     assert not torch.allclose(codes, z)
     found = assess(learner, data, factors=FACTORS, parts=["factors"])
-    assert found["mig"]["value"] == pytest.approx(disentanglement.mutual_information_gap(codes, FACTORS))
+    assert found["mig"].value == pytest.approx(disentanglement.mutual_information_gap(codes, FACTORS))
 
 
 def test_without_labels_features_have_to_be_given() -> None:
@@ -219,13 +229,13 @@ def test_without_labels_features_have_to_be_given() -> None:
     learner.latent_density = None
     found = assess(learner, dataset(labels=False), parts=["samples", "probe"], **SMALL)
     assert set(found) == {"probe", *(f"{name}_prior" for name in parts_of_draws())}
-    assert all("label" in entry["left_out"] for entry in found.values())
-    assert "value" not in found["fid_prior"]
+    assert all("label" in entry.left_out for entry in found.values())
+    assert found["fid_prior"].value is None
     given = assess(learner, dataset(labels=False), Corners(), parts=["samples"], **SMALL)
-    assert given["fid_prior"]["value"] > 0
+    assert value(given["fid_prior"]) > 0
     few = assess(learner, dataset(labels=False), Corners(), parts=["samples"], **{**SMALL, "samples": 5})
-    assert few["fid_prior"]["value"] > 0
-    assert few["recall_prior"]["left_out"].startswith("k: got 5")
+    assert value(few["fid_prior"]) > 0
+    assert few["recall_prior"].left_out.startswith("k: got 5")
 
 
 def test_own_features_are_those_of_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,9 +243,9 @@ def test_own_features_are_those_of_the_data_set(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("shortrun.evaluation.classifier.MOST_STEPS", 8)
     found = assess(short_run(), dataset(), parts=["samples"], **SMALL)["fid_prior"]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
-    assert found["features"] == "own classifier of halves"
-    assert 0 <= found["features_accuracy"] <= 1
-    assert found["features_train_images"] == 50
+    assert found.conditions["features"] == "own classifier of halves"
+    assert 0 <= found.conditions["features_accuracy"] <= 1
+    assert found.conditions["features_train_images"] == 50
 
 
 class Perfect(ShortRun):
@@ -252,9 +262,9 @@ class Perfect(ShortRun):
 def test_what_is_rebuilt_exactly_has_no_ratio() -> None:
     learner = Perfect(short_run().generator, 2)
     found = assess(learner, dataset(), parts=["reconstruction"])
-    assert (found["mse"]["value"], found["ssim"]["value"]) == (0, pytest.approx(1))
-    assert "exactly" in found["psnr"]["left_out"]
-    assert found["mse"]["learner"] == "Perfect"
+    assert (found["mse"].value, found["ssim"].value) == (0, pytest.approx(1))
+    assert "exactly" in found["psnr"].left_out
+    assert found["mse"].conditions["learner"] == "Perfect"
 
 
 def test_chains_that_fail_are_counted() -> None:
@@ -262,7 +272,7 @@ def test_chains_that_fail_are_counted() -> None:
     learner.step_size.log_values.fill_(30.0)
     learner.retries = 0
     found = assess(learner, dataset(), parts=["reconstruction"])
-    assert found["failed_test_chains"]["value"] == 40
+    assert found["failed_test_chains"].value == 40
 
 
 def test_a_flow_has_its_exact_density() -> None:
@@ -276,23 +286,23 @@ def test_a_flow_has_its_exact_density() -> None:
         rng = torch.Generator().manual_seed(1)
         draws = [glow.log_prob(x + (torch.rand(x.shape, generator=rng) - 0.5) / 8).mean() for _ in range(400)]
     wanted, slack = torch.stack(draws).mean(), torch.stack(draws).std()
-    assert abs(found["nats"]["value"] - wanted) < 4.5 * slack * math.sqrt(1 / parts.NOISE_DRAWS + 1 / 400)
-    bits = -(found["nats"]["value"] / 36 + math.log(1 / 8)) / math.log(2)
-    assert found["bits_per_dim"]["value"] == pytest.approx(bits)
-    assert found["nats"]["standard_error"] > 0
+    assert abs(value(found["nats"]) - wanted) < 4.5 * slack * math.sqrt(1 / density.NOISE_DRAWS + 1 / 400)
+    bits = -(value(found["nats"]) / 36 + math.log(1 / 8)) / math.log(2)
+    assert found["bits_per_dim"].value == pytest.approx(bits)
+    assert found["nats"].own["standard_error"] > 0
     assert "importance_nats" not in found
-    assert "uniform noise" in found["nats"]["of"]
-    assert found["mse"]["value"] < 1e-6
+    assert "uniform noise" in found["nats"].conditions["of"]
+    assert value(found["mse"]) < 1e-6
     gap = assess(glow, data, parts=["likelihood"], gap_images=2, **SMALL)["annealing_gap"]
-    assert "no annealing" in gap["left_out"]
+    assert "no annealing" in gap.left_out
 
 
 def test_an_encoder_proposes_and_floats_have_no_bits() -> None:
     learner = Vae.build(SHAPE, ModelConfig(latents=LATENTS, width=8), levels=None)
     found = assess(learner, dataset(), parts=["likelihood"], **{**SMALL, "likelihood_images": 99})
-    assert found["importance_nats"]["proposal"] == "the encoder"
-    assert found["nats"]["images"] == 40
-    assert "floats" in found["bits_per_dim"]["left_out"]
+    assert found["importance_nats"].conditions["proposal"] == "the encoder"
+    assert found["nats"].conditions["images"] == 40
+    assert "floats" in found["bits_per_dim"].left_out
 
 
 def test_what_cannot_be_estimated_is_left_out_with_its_reason() -> None:
@@ -300,7 +310,7 @@ def test_what_cannot_be_estimated_is_left_out_with_its_reason() -> None:
     next(learner.generator.parameters()).data.fill_(math.nan)
     found = assess(learner, dataset(), parts=["likelihood"], gap_images=1, **{**SMALL, "likelihood_images": 2})
     assert set(found) == {"nats", "bits_per_dim", "importance_nats", "annealing_gap"}
-    assert all("not finite" in entry["left_out"] for entry in found.values())
+    assert all("not finite" in entry.left_out for entry in found.values())
 
 
 class Refuses(Corners):

@@ -177,16 +177,17 @@ def test_below_the_annealing_for_every_learner(name: str, likelihood: str) -> No
     for parameter in learner.generator.decoder.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape, generator=numbers(1))
     x, _ = simulate(learner.generator, 20, numbers(5))
-    found = importance_figures(learner, x, numbers(1), samples=30)
-    annealed = log_likelihood_figures(learner, x, numbers(1), temperatures=60, leapfrog=3, chains=5)
-    assert found["images"] == annealed["images"] == 20
-    assert found["bits_per_dim"] is not None
-    assert 1 <= found["effective_samples"] <= 30
-    assert (found["proposal"] == "the encoder") == isinstance(learner, EncoderLearner)
+    found = importance_figures(learner, x, numbers(1), samples=30)["importance_nats"]
+    annealed = log_likelihood_figures(learner, x, numbers(1), temperatures=60, leapfrog=3, chains=5)["nats"]
+    assert found.conditions["images"] == annealed.conditions["images"] == 20
+    assert found.value is not None
+    assert annealed.value is not None
+    assert 1 <= found.own["effective_samples"] <= 30
+    assert (found.conditions["proposal"] == "the encoder") == isinstance(learner, EncoderLearner)
     # an untrained encoder is far below; a Gaussian near a posterior of five latents is close
-    assert found["nats"] < annealed["nats"] + 0.3
+    assert found.value < annealed.value + 0.3
     if not isinstance(learner, EncoderLearner):
-        assert found["nats"] > annealed["nats"] - 0.5
+        assert found.value > annealed.value - 0.5
 
 
 def test_seeds_and_the_global_state() -> None:
@@ -227,5 +228,4 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         importance_figures(learner, x * math.nan, numbers(), samples=3)
     with pytest.raises(InputError, match="got 513 latents"):
         importance_figures(ShortRun(TopDown(nn.Identity(), Gaussian(), (513,))), x, numbers())
-    assert importance_figures(learner, x[:1], numbers(), samples=2)["nats_standard_error"] is None
-    assert importance_figures(learner, x, numbers(), samples=2)["bits_per_dim"] is None
+    assert importance_figures(learner, x[:1], numbers(), samples=2)["importance_nats"].standard_error is None

@@ -207,23 +207,27 @@ def test_figures_of_a_learner(likelihood: str) -> None:
     learner = small(likelihood)
     x, _ = simulate(learner.generator, 9, numbers(0))
     found = log_likelihood_figures(learner, x, numbers(1), temperatures=10, leapfrog=2, batch_size=5)
-    assert found["images"] == 9
-    assert math.isfinite(found["nats"])
-    assert found["nats_standard_error"] > 0
-    assert 0 < found["acceptance"] <= 1
+    nats = found["nats"]
+    assert nats.conditions["images"] == 9
+    assert nats.value is not None
+    assert math.isfinite(nats.value)
+    assert nats.own["standard_error"] > 0
+    assert 0 < nats.own["acceptance"] <= 1
     width = 2 / 16 if likelihood == "gaussian" else 1.0
-    assert found["bits_per_dim"] == pytest.approx(-(found["nats"] / 16 + math.log(width)) / math.log(2))
+    assert found["bits_per_dim"].value == pytest.approx(-(nats.value / 16 + math.log(width)) / math.log(2))
     gap = annealing_gap(learner, 50, numbers(2), temperatures=40, leapfrog=4)
-    assert gap["lower"] + gap["gap"] == pytest.approx(gap["upper"])
-    assert -4.5 * gap["gap_standard_error"] < gap["gap"] < 0.5
+    assert gap.value is not None
+    assert gap.own["lower"] + gap.value == pytest.approx(gap.own["upper"])
+    assert -4.5 * gap.own["standard_error"] < gap.value < 0.5
     assert all(weight.requires_grad for weight in learner.generator.parameters())
 
 
 def test_bits_of_floats_are_not_given() -> None:
     learner = small(levels=None)
     found = log_likelihood_figures(learner, torch.zeros(1, 1, 4, 4), numbers(0), temperatures=3, chains=2)
-    assert found["bits_per_dim"] is None
-    assert found["nats_standard_error"] is None
+    assert found["bits_per_dim"].value is None
+    assert "no levels" in found["bits_per_dim"].left_out
+    assert found["nats"].standard_error is None
 
 
 def test_bits_of_a_wide_gaussian_are_those_of_its_bins() -> None:

@@ -50,12 +50,14 @@ def test_estimates_agree_with_the_exact_value() -> None:
     # simulated images follow p(x), and their latents p(z)
     entropy = -exact.log_prob(x.flatten(1))
     assert z.shape == (n, 3)
-    found = log_likelihood_figures(learner, x, numbers(1), temperatures=150, chains=4, leapfrog=5, batch_size=n)
-    assert abs(found["nats"] + float(entropy.mean())) < 0.1
+    found = log_likelihood_figures(learner, x, numbers(1), temperatures=150, chains=4, leapfrog=5, batch_size=n)["nats"]
+    assert found.value is not None
+    assert abs(found.value + float(entropy.mean())) < 0.1
     # against N(0, I) in the prior's place the same figure would be far off
     normal = TopDown(learner.generator.decoder, learner.generator.likelihood, LATENTS)
     wrong = log_likelihood_figures(ShortRun(normal), x, numbers(1), temperatures=150, leapfrog=5, batch_size=n)
-    assert abs(wrong["nats"] + float(entropy.mean())) > 0.3
+    assert wrong["nats"].value is not None
+    assert abs(wrong["nats"].value + float(entropy.mean())) > 0.3
 
 
 def test_simulated_images_follow_the_exact_density() -> None:
@@ -70,4 +72,5 @@ def test_simulated_images_follow_the_exact_density() -> None:
 def test_the_bounds_meet() -> None:
     learner, _ = linear()
     gap = annealing_gap(learner, 200, numbers(2), temperatures=400, chains=2, leapfrog=5)
-    assert -4.5 * gap["gap_standard_error"] < gap["gap"] < 0.15
+    assert gap.value is not None
+    assert -4.5 * gap.own["standard_error"] < gap.value < 0.15

@@ -53,7 +53,7 @@ def test_the_report_has_bits_and_conditions(unbroken: Path) -> None:
     assert result["failed_test_chains"]["value"] == 0
     learner, x = shortrun.load(unbroken), shortrun.load_dataset("digits").test.images(slice(0, 40))
     assert isinstance(learner, Glow)
-    again = learner.test_figures(x, torch.Generator().manual_seed(0))["bits_per_dim"]["value"]
+    again = learner.test_figures(x, torch.Generator().manual_seed(0))["bits_per_dim"].value
     assert again == pytest.approx(bits["value"], abs=0.02)  # other noise, the same images
 
 

@@ -1,0 +1,199 @@
+"""Train and evaluate several learners, for several seeds, each with the same budget; what is finished is kept."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortrun.compare import curve
+from shortrun.compare.budget import Budget, updates_a_second
+from shortrun.compare.contest import RECORD, Turn, hold, recorded, turns, write_json
+from shortrun.compare.pictures import draw_curves, draw_images
+from shortrun.compare.table import write_table
+from shortrun.config import Config
+from shortrun.data import Dataset
+from shortrun.errors import InputError
+from shortrun.evaluation import own_features
+from shortrun.evaluation.assess import assess, require_metrics
+from shortrun.figures.images import write_png
+from shortrun.learners import checked, learner_class
+from shortrun.mapping import to_mapping
+from shortrun.metrics.figure import to_json
+from shortrun.training import load
+from shortrun.training.machine import machine
+from shortrun.training.processes import Processes, choose_device
+from shortrun.training.run_folder import RunFolder
+from shortrun.training.setup import build_learner, read_dataset
+from shortrun.training.watching import Watch
+
+
+def compare(
+    configs: Mapping[str, Config],
+    out: Path,
+    *,
+    budget: Budget,
+    seeds: int = 3,
+    samples: int = 10_000,
+    likelihood_images: int = 48,
+    points: int = 6,
+    device: str | None = None,
+    features: nn.Module | None = None,
+) -> str:
+    """Train and evaluate a model for each configuration and seed, and return the table in Markdown.
+
+    configs: what to compare, by name, all of the same data. budget: of each training. seeds: models of each, seeds
+    0, 1, ... samples, likelihood_images: see `assess`. points: of the curves of quality against time, doubling up to
+    the end; 0 for none. features: to compare images by; a classifier trained on the data set where not given, and no
+    distances where that has no labels.
+
+    Seconds are turned into updates once, by the rate at which each learns here alone, so that a run can be repeated.
+    Writes out/NAME/seed_N (run folders, each with evaluation.json and curve.json), out/rates.json, table.md, table.csv,
+    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped; called with
+    others it adds them, and tables and pictures have all that the folder holds. Raises InputError for what cannot be
+    compared, and where `out` holds another comparison.
+    """
+    check(configs, seeds, samples, likelihood_images, points)
+    configs = {name: checked(config) for name, config in configs.items()}
+    place = choose_device(device)
+    dataset = read_dataset(next(iter(configs.values())))
+    for config in configs.values():  # what cannot be built is refused before anything is trained
+        build_learner(config, learner_class(config.learner), dataset, None, Processes(0, 1, place))
+    measures = {"samples": samples, "likelihood_images": likelihood_images, "points": points}
+    names = remember(out, configs, budget, measures)
+    rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
+    features = features_on(place, dataset, features)
+
+    def watch(turn: Turn) -> Watch:
+        return curve.noting(turn, dataset, features, curve.points_of(turn.config.training.updates or 1, points))
+
+    def measure(turn: Turn) -> dict[str, Any]:
+        model = load(turn.run.path).to(place)
+        found = assess(model, dataset, features, turn.seed, samples=samples, likelihood_images=likelihood_images)
+        trained = json.loads(turn.run.result.read_text(encoding="utf-8"))["training"]
+        return {**to_json(found.values()), "training": trained}
+
+    def write(_: object = None) -> str:
+        return write_table(kept_of(out, names, RECORD), out, budget)
+
+    entrants = with_budget(configs, out, seeds, budget, rates, len(dataset.train))
+    hold(entrants, dataset, recorded(measure), write, watch=watch, device=device)
+    write_pictures(out, names, dataset, points)
+    return write()
+
+
+def with_budget(
+    configs: Mapping[str, Config], out: Path, seeds: int, budget: Budget, rates: Mapping[str, float], images: int
+) -> Iterator[Turn]:
+    """Give all models of the comparison, each with the updates that the budget buys it."""
+    for place, turn in enumerate(turns(configs, out, seeds), start=1):
+        training = turn.config.training
+        updates = budget.updates(rates[turn.name], images // training.batch_size)
+        training = dataclasses.replace(training, updates=updates, picture_epochs=10**9)
+        said = f"{place} of {seeds * len(configs)}: {turn.name}, seed {turn.seed}, {updates} updates"
+        yield turn._replace(config=dataclasses.replace(turn.config, training=training), said=said)
+
+
+def features_on(place: torch.device, dataset: Dataset, features: nn.Module | None) -> nn.Module | None:
+    """Return what images are compared by: what is given, or a classifier of the data set where it has labels."""
+    if features is None and dataset.labelled:
+        features = own_features(dataset)
+    return None if features is None else features.to(place)
+
+
+def write_pictures(out: Path, names: Iterable[str], dataset: Dataset, points: int) -> None:
+    """Draw what finished models make and, where points were measured on their way, how good they were by then."""
+    curves = kept_of(out, names, curve.FILE if points else RECORD)
+    write_png(draw_images({name: load(out / name / "seed_0") for name in curves}, dataset.test), out / "images.png")
+    if points:
+        write_png(draw_curves(curves), out / "curves.png")
+
+
+def kept_of(out: Path, names: Iterable[str], file: str) -> dict[str, list[Any]]:
+    """Return what a file of each finished model holds, for each name seed by seed; names without one are left out."""
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        for seed in itertools.count():
+            run = RunFolder(out / name / f"seed_{seed}")
+            if not (run.path / RECORD).is_file():
+                break
+            found.setdefault(name, []).append(json.loads((run.path / file).read_text(encoding="utf-8")))
+    return found
+
+
+def check(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_images: int, points: int) -> None:
+    """Raise InputError for counts out of range and for configurations of unlike data."""
+    for name, count, least in (
+        ("seeds", seeds, 1),
+        ("samples", samples, 2),
+        ("likelihood_images", likelihood_images, 0),
+        ("points", points, 0),
+    ):
+        if count < least:
+            raise InputError(name, count, f"write a whole number of at least {least}")
+    require_metrics()
+    first, *others = configs.items()
+    for name, config in others:
+        if config.data != first[1].data:
+            raise InputError(
+                "configs",
+                problem=f"{name} has other images than {first[0]}",
+                instead="compare models of the same data",
+            )
+
+
+def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures: Mapping[str, int]) -> list[str]:
+    """Write what is compared, and how, into the folder and return the names of all that it has been called for.
+
+    Raises InputError where another comparison is there.
+    """
+    wanted: dict[str, Any] = {
+        "budget": str(budget),
+        "measures": dict(measures),
+        "configs": {name: to_mapping(config) for name, config in configs.items()},
+    }
+    path = out / "comparison.json"
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if there["budget"] != wanted["budget"]:
+            raise InputError(
+                "out", problem=f"{out} holds a comparison at {there['budget']}", instead="write another folder"
+            )
+        for name, count in measures.items():
+            if there["measures"][name] != count:
+                setting = f"{name} = {there['measures'][name]}"
+                raise InputError(
+                    "out", problem=f"{out} holds a comparison with {setting}", instead="write that, or another folder"
+                )
+        data = to_mapping(next(iter(configs.values())).data)
+        if any(config["data"] != data for config in there["configs"].values()):
+            raise InputError("out", problem=f"{out} holds a comparison on other images", instead="write another folder")
+        for name in there["configs"].keys() & wanted["configs"].keys():
+            if there["configs"][name] != wanted["configs"][name]:
+                raise InputError(
+                    "out",
+                    problem=f"{out} holds a comparison with other settings of {name}",
+                    instead="write another folder",
+                )
+        # learners may be added to a comparison, and it may be called for some of them
+        wanted["configs"] = {**there["configs"], **wanted["configs"]}
+    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError("out", problem=f"{out} is not empty and holds no comparison", instead="write a new folder")
+    write_json(path, wanted)
+    return list(wanted["configs"])
+
+
+def measured_rates(configs: Mapping[str, Config], out: Path, dataset: Dataset, device: str | None) -> dict[str, float]:
+    """Return updates a second of each, measured one after the other, or those that were measured before."""
+    path = out / "rates.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["updates_a_second"] if path.is_file() else {}
+    for name, config in configs.items():
+        if name not in known:
+            known[name] = updates_a_second(config, dataset, device)
+            print(f"{name}: {known[name]:.3g} updates a second", flush=True)
+            write_json(path, {"updates_a_second": known, "machine": machine()})
+    return known

@@ -1,0 +1,85 @@
+"""log p(x) of the first test images: the exact density of a flow, estimates from below for the other learners."""
+
+import math
+
+import torch
+
+from shortrun.evaluation.assessment import Assessment
+from shortrun.evaluation.importance import IMPORTANCE_NATS, importance_figures
+from shortrun.evaluation.likelihood import (
+    BITS_PER_DIM,
+    GAP,
+    NATS,
+    annealing_gap,
+    bits_figure,
+    density_of,
+    log_likelihood_figures,
+    standard_error,
+)
+from shortrun.evaluation.quantity import Measure, unless_refused
+from shortrun.learners import LatentLearner
+from shortrun.learners.glow import Glow
+from shortrun.metrics.figure import Figure
+from shortrun.model.likelihood import Images
+from shortrun.streams import Use
+
+NOISE_DRAWS = 16
+"""Draws of the noise of an exact density, for each image."""
+
+
+def log_p(assessment: Assessment) -> list[Figure]:
+    """Return log p(x) of the first test images; of a flow it is exact but for the noise."""
+    learner, n = assessment.learner, assessment.likelihood_images
+    if n == 0:
+        return []
+    x = assessment.dataset.test.images(slice(0, n))
+    if isinstance(learner, Glow):
+        return exact(learner, x, assessment.rng(Use.ANNEALING))
+    if not isinstance(learner, LatentLearner):
+        return [NATS.left_out("the learner has no generator")]
+
+    def annealed() -> list[Figure]:
+        rng, temperatures = assessment.rng(Use.ANNEALING), assessment.temperatures
+        return list(log_likelihood_figures(learner, x, rng, temperatures=temperatures).values())
+
+    def weighted() -> list[Figure]:
+        rng, samples = assessment.rng(Use.IMPORTANCE), assessment.importance_samples
+        return list(importance_figures(learner, x, rng, samples=samples).values())
+
+    return unless_refused(annealed, [NATS, BITS_PER_DIM]) + unless_refused(weighted, [IMPORTANCE_NATS])
+
+
+@torch.no_grad()
+def exact(learner: Glow, x: Images, rng: torch.Generator) -> list[Figure]:
+    """Return the mean of the density of a flow, over images and over draws of the noise of one level."""
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for _ in range(NOISE_DRAWS):
+        noise = learner.bin_width * (torch.rand(x.shape, generator=rng) - 0.5)
+        total += torch.cat(
+            [learner.log_prob(part.to(learner.device)).double().cpu() for part in (x + noise).split(500)]
+        )
+    each = total / NOISE_DRAWS
+    nats = float(each.mean())
+    bits = -(nats / x[0].numel() + math.log(learner.bin_width)) / math.log(2) if learner.levels else None
+    how = {"images": len(x), "by": "the exact density", "noise_draws": NOISE_DRAWS, **density_of(learner)}
+    return [NATS.figure(nats, how, standard_error=standard_error(each)), bits_figure(bits, how)]
+
+
+def bounds_of_simulated(assessment: Assessment) -> list[Figure]:
+    """Return how far the bounds of log p(x) lie apart on images of the model itself: log p(x) lies between."""
+    learner, n = assessment.learner, assessment.gap_images
+    if n == 0:
+        return []
+    if not isinstance(learner, LatentLearner):
+        return [GAP.left_out("the learner has no annealing")]
+
+    def gap() -> list[Figure]:
+        return [annealing_gap(learner, n, assessment.rng(Use.GAP), temperatures=assessment.temperatures)]
+
+    return unless_refused(gap, [GAP])
+
+
+MEASURES = (
+    Measure("likelihood", (NATS, BITS_PER_DIM, IMPORTANCE_NATS), log_p),
+    Measure("likelihood", (GAP,), bounds_of_simulated),
+)

@@ -62,7 +62,8 @@ def main(words: list[str]) -> int:
     rng = random_numbers(arguments.seed)
     mask = make_mask(arguments, tuple(given.x.shape), rng)
 
-    from shortrun.figures.images import to_bytes, to_unit
+    from shortrun.figures.images import to_bytes
+    from shortrun.pixels import to_unit
     from shortrun.tasks import inpaint
 
     filled = inpaint(
@@ -135,9 +136,11 @@ def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator"
 
 def errors(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting") -> tuple[float, float]:
     """Return the MSE on the missing pixels, in [0, 1], of single completions and of their mean."""
+    from shortrun.pixels import squared_error
+
     missing = (mask < 0.5).expand_as(x)
-    single = ((filled.completions - x) ** 2)[:, missing].mean() / 4
-    return float(single), float(((filled.mean - x) ** 2)[missing].mean() / 4)
+    single, mean = squared_error(filled.completions, x)[:, missing], squared_error(filled.mean, x)[missing]
+    return float(single.mean()), float(mean.mean())
 
 
 def draw(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting", name: str) -> "Image.Image":

@@ -19,7 +19,7 @@ from shortrun.errors import InputError
 from shortrun.evaluation import own_features
 from shortrun.evaluation.assess import assess, require_metrics
 from shortrun.figures.images import write_png
-from shortrun.files import replacing
+from shortrun.files import write_json
 from shortrun.learners import LatentLearner
 from shortrun.mapping import to_mapping
 from shortrun.metrics import frechet_distance, mse
@@ -220,10 +220,3 @@ def learn(
         resume(run.path, device=device, dataset=dataset, watch=watch)
     else:
         train(config, run.path, device=device, dataset=dataset, watch=watch)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write numbers, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

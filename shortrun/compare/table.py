@@ -9,7 +9,7 @@ from typing import Any
 
 from shortrun.compare.budget import Budget
 from shortrun.compare.labels import labels
-from shortrun.files import replacing
+from shortrun.files import replacing, write_text
 
 GROUPS = {
     "rebuilding, likelihood": {
@@ -67,8 +67,7 @@ def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
         lines.append("")
         shown += there
     words = "\n".join([*lines, *conditions(assessments, shown)]) + "\n"
-    with replacing(out / "table.md") as path:
-        path.write_text(words, encoding="utf-8")
+    write_text(out / "table.md", words)
     names = list(dict.fromkeys(key for runs in rows.values() for run in runs for key in run))
     with replacing(out / "table.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.data import Dataset
 from shortrun.errors import InputError
 from shortrun.learners import LatentLearner, Learner
 from shortrun.model import Gaussian
+from shortrun.progress import shown
 from shortrun.streams import Use, stream
 
 Figures = dict[str, dict[str, Any]]
@@ -30,8 +30,7 @@ class Assessment(NamedTuple):
 
     def batches(self, count: int, words: str) -> Iterable[Tensor]:
         """Return the row numbers of batches, with progress on a terminal."""
-        rows = torch.arange(count).split(self.batch_size)
-        return tqdm(rows, desc=words, unit="batch", leave=False, disable=None if len(rows) > 1 else True)
+        return shown(torch.arange(count).split(self.batch_size), words)
 
     def conditions(self) -> dict[str, Any]:
         """Return what holds for every figure."""

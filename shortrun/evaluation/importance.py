@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.errors import InputError, at_least_one
 from shortrun.evaluation.likelihood import bits_per_dim
@@ -18,6 +17,7 @@ from shortrun.inference.jacobian import Linearized
 from shortrun.learners import EncoderLearner, LatentLearner, frozen
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
+from shortrun.progress import shown
 
 SAMPLES, BATCH_SIZE = 1000, 500
 MOST_LATENTS = 512
@@ -108,8 +108,7 @@ def _log_weights(
     else:
         propose = gaussian_proposal(learner.generator, x, learner.infer(x, rng).z.to(x.dtype), rng)
     rows = []
-    turns = range(0, samples, copies)
-    for done in tqdm(turns, desc="importance weights", leave=False, disable=None if len(turns) > 1 else True):
+    for done in shown(range(0, samples, copies), "importance weights"):
         count = min(copies, samples - done)
         z, log_q = propose(count)
         log_joint = learner.generator.log_joint(x.repeat(count, 1, 1, 1), z.to(x.dtype))

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from shortrun.data import Dataset
 from shortrun.errors import InputError
@@ -32,6 +31,7 @@ from shortrun.metrics.frechet import frechet_distance
 from shortrun.metrics.kernel import kernel_distance
 from shortrun.metrics.neighbours import neighbour_figures
 from shortrun.metrics.probes import linear_probe, linear_probes
+from shortrun.progress import shown
 from shortrun.streams import Use
 
 Codes = Float[Tensor, "n d"]
@@ -245,7 +245,7 @@ def factor_figures(subject: Assessment, codes: Codes, factors: Int[Tensor, "m f"
     there = {"images": len(codes), "factors": factors.shape[1]}
     layers = codes.split(subject.learner.latents, dim=1)
     found: Figures = {}
-    for names, score in tqdm(scores.items(), desc="factors", leave=False, disable=None):
+    for names, score in shown(scores.items(), "factors", "score"):
 
         def of_layer(z: Tensor, score: Callable = score, names: tuple[str, ...] = names) -> tuple[float | None, ...]:
             try:

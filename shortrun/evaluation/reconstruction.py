@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.learners import Learner
+from shortrun.pixels import difference
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def reconstruction_figures(
         part = part.to(learner.device)
         inferred = learner.infer(part, rng)
         rebuilt = learner.decode(inferred.z)
-        error += float(((rebuilt - part).double() ** 2).sum()) / 4
+        error += float((difference(rebuilt, part).double() ** 2).sum())
         square += (inferred.z.double() ** 2).sum(0).cpu()
         failed += int(inferred.failed.sum())
     square /= len(x)

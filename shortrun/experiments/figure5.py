@@ -20,7 +20,7 @@ from shortrun.errors import InputError
 from shortrun.experiments.checks import check_short_run
 from shortrun.figures.charts import COLOURS, log_sizes, page
 from shortrun.figures.images import write_png
-from shortrun.files import replacing
+from shortrun.files import write_json, write_text
 from shortrun.learners import ShortRun
 from shortrun.streams import Use, stream
 from shortrun.training import resume, train
@@ -66,12 +66,10 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
         "date": datetime.date.today().isoformat(),
         "shortrun": __version__,
     }
-    with replacing(out / "figure5.json") as path:
-        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "figure5.json", numbers, indent=1)
     write_png(draw(records, epochs, numbers), out / "figure5.png")
     words = table(records, epochs)
-    with replacing(out / "figure5.md") as path:
-        path.write_text(words, encoding="utf-8")
+    write_text(out / "figure5.md", words)
     return words
 
 
@@ -108,8 +106,7 @@ def _one_seed(
                 name: [point for point in curves.points(name) if math.isfinite(point[1])] for name in ESTIMATORS
             },
         }
-        with replacing(kept[epoch]) as path:
-            path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        write_json(kept[epoch], found, indent=None)
 
     if run.config.is_file():
         resume(folder, device=device, dataset=dataset, watch=measure)

@@ -20,7 +20,7 @@ from shortrun.data import Dataset
 from shortrun.errors import InputError, at_least_one, did_you_mean
 from shortrun.evaluation import log_likelihood_figures, own_features
 from shortrun.experiments.checks import check_short_run
-from shortrun.files import replacing
+from shortrun.files import replacing, write_json, write_text
 from shortrun.learners import ShortRun
 from shortrun.metrics import Features, frechet_distance
 from shortrun.streams import Use, stream
@@ -144,8 +144,7 @@ def _measured(
         "tuning_share": result["training"]["tuning_seconds"] / result["training"]["seconds"],
         "seconds": result["training"]["cpu_seconds"],
     }
-    with replacing(kept) as path:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(kept, figures)
     return figures
 
 
@@ -156,8 +155,7 @@ def _write_table(results: dict[str, list[dict[str, float]]], out: Path) -> str:
         cells = [_spread([run[name] for run in runs]) for name in FIGURES]
         lines.append(f"| {variant} | {len(runs)} | {' | '.join(cells)} |")
     words = "\n".join(lines) + "\n"
-    with replacing(out / "table.md") as path:
-        path.write_text(words, encoding="utf-8")
+    write_text(out / "table.md", words)
     with replacing(out / "table.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "seed", *FIGURES])

@@ -11,16 +11,12 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from shortrun.files import replacing
+from shortrun.pixels import to_unit
 
 Images = Float[Tensor, "n c h w"]
 BLUES = ((70.0, 100.0, 200.0), (110.0, 140.0, 230.0))
 GREYS = ((150.0, 150.0, 150.0), (205.0, 205.0, 205.0))
 """The colours, in bytes, of missing pixels: blue in grey images, in colour ones the grey of an empty canvas."""
-
-
-def to_unit(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Return images of [-1, 1] in [0, 1], the range of files, metrics and figures."""
-    return ((x + 1) / 2).clamp(0, 1)
 
 
 def to_bytes(x: Images) -> UInt8[np.ndarray, "n h w c"]:

@@ -17,6 +17,7 @@ from shortrun.model import TopDown
 from shortrun.model.encoders import Encoder, Moments, conv_encoder, dense_encoder
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Normal
+from shortrun.pixels import squared_error
 from shortrun.streams import Use, initial_weights, seed_of
 
 Kind = TypeVar("Kind", bound="EncoderLearner")
@@ -132,7 +133,7 @@ class EncoderLearner(LatentLearner):
         kl = draw.kl.sum(1)
         loss = (self.kl_weight * kl - log_likelihood).mean()
         with torch.no_grad():
-            mse = ((self.generator.likelihood.mean(draw.decoded).to(x.dtype) - x) ** 2).mean() / 4
+            mse = squared_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), x).mean()
             layers = draw.kl.mean(0)
         return loss, {
             "mse": mse,

@@ -21,7 +21,7 @@ from shortrun.errors import InputError
 from shortrun.files import replacing
 from shortrun.mapping import from_mapping
 from shortrun.model.latent_density import GaussianMixture
-from shortrun.model.prior import Flat, PerImage, standard_normal
+from shortrun.normals import Flat, PerImage, standard_normal
 
 if TYPE_CHECKING:
     from sklearn import mixture

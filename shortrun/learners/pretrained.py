@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
-from shortrun.files import replacing
+from shortrun.files import replacing, write_json
 from shortrun.mapping import from_mapping, to_mapping
 
 
@@ -22,8 +22,7 @@ def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | N
             instead="make it by ShortRun.build(...), or its class",
         )
     write_weights(weights, folder / "model.safetensors")
-    with replacing(folder / "config.json") as path:
-        path.write_text(json.dumps(to_mapping(description), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", to_mapping(description))
 
 
 def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:

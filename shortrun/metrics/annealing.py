@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.errors import InputError, at_least_one
+from shortrun.progress import shown
 
 LogLikelihood = Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows"]]
 
@@ -110,7 +110,7 @@ def annealed_importance(
     accepted = torch.zeros(size[0], dtype=torch.float64)
     # at the end of a forward chain, beta = 1, and of a reverse one, beta = 0, no transition is needed any more
     order = range(temperatures) if forward else range(temperatures - 1, -1, -1)
-    for turn, t in enumerate(tqdm(order, desc="annealing", unit="temperature", leave=False, disable=None)):
+    for turn, t in enumerate(shown(order, "annealing", "temperature")):
         log_w += width[t] * place.value.double().cpu()
         if turn < temperatures - 1:
             between = t + 1 if forward else t

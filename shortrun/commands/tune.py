@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_short_run
-from shortrun.commands.outputs import choose_folder, shown, write_numbers
+from shortrun.commands.outputs import choose_folder, write_numbers
 from shortrun.errors import InputError
+from shortrun.progress import announced
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,7 +73,7 @@ def main(words: list[str]) -> int:
         arguments.estimators,
         arguments.step_sizes or None,
         arguments.tuners,
-        shown=shown,
+        shown=announced,
     )
     for name in arguments.estimators:
         print("\n".join(_lines(curves, name)))

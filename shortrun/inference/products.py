@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.inference.jacobian import Flat, Linearized, Step
+from shortrun.inference.jacobian import Linearized, Step
+from shortrun.normals import Flat
 
 Columns = Float[Tensor, "n d r"]
 Square = Float[Tensor, "n r r"]

@@ -11,17 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import at_least_one
-from shortrun.inference.divergence import Density, PerImage
+from shortrun.inference.divergence import ChainDensity
 from shortrun.inference.initial import Initial
-from shortrun.inference.jacobian import Flat, Linearized, Step
+from shortrun.inference.jacobian import Linearized, Step
 from shortrun.inference.products import LARGE, Columns, eigh, images
+from shortrun.normals import Flat, PerImage
 
 CONVERGED = 0.1
 """A Ritz value counts as an eigenvalue where its residual is below this share of its distance from the prior's value.
 Chosen by trial on trained generators, whose stiff eigenvalues fall off geometrically."""
 
 
-class LanczosConditional(Density):
+class LanczosConditional(ChainDensity):
     """log q = log q(z_0) - sum_k log |det A_k|, the log-determinants by stochastic Lanczos quadrature.
 
         log |det A_k| = tr log |I + S H_k S|,  S = diag(s_k / sqrt 2);   tr f(M) ~= (d / b) sum_j |tau_j|^2 f(theta_j)

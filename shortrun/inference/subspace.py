@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from shortrun.errors import at_least_one
-from shortrun.inference.divergence import Density, chi_square_bound
-from shortrun.inference.initial import Initial, PerImage
-from shortrun.inference.jacobian import Flat, Linearized, Scaled, Step
+from shortrun.inference.divergence import ChainDensity, chi_square_bound
+from shortrun.inference.initial import Initial
+from shortrun.inference.jacobian import Linearized, Scaled, Step
+from shortrun.inference.langevin import langevin_update
 from shortrun.inference.products import (
     LARGE,
     Columns,
@@ -28,6 +29,7 @@ from shortrun.inference.products import (
     without,
 )
 from shortrun.inference.quadrature import beside
+from shortrun.normals import Flat, PerImage
 
 FAR = 5 / 6
 """How far back from its end steps of a chain are known wholly."""
@@ -56,7 +58,7 @@ def _between(known: dict[int, Columns], step: int) -> Columns:
     return torch.lerp(known[last], known[after], share)
 
 
-class SubspaceMarginal(Density):
+class SubspaceMarginal(ChainDensity):
     """log q = log N(delta_K; 0, Sigma_K), as `Marginal`, in a subspace of stiff directions, and what is outside.
 
         P (d, r): the leading left singular vectors of (I + H_k) delta_k and g_{k+1} - g_k + z_{k+1} - z_k, k = 0..K-1
@@ -109,8 +111,8 @@ class SubspaceMarginal(Density):
         if self.steps:
             moved, turned = step.z - self.steps[-1].z, step.score - self.steps[-1].score
             self.sketch.append(unit(moved, moved + turned))
-        s = step.step_size.double()
-        self.delta = self.delta + 0.5 * s**2 * curved + s * step.noise
+        # delta takes the step of the chain with H delta in place of the score
+        self.delta = langevin_update(self.delta, curved, step.step_size.double(), step.noise)
         self.steps.append(step)
 
     def log_q(self, end: Linearized) -> PerImage:

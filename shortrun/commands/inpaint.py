@@ -69,9 +69,9 @@ def main(words: list[str]) -> int:
     filled = inpaint(
         learner, given.x, mask, rng, arguments.completions, arguments.steps, arguments.noise, arguments.batch_size
     )
-    images = to_bytes(filled.completions.flatten(0, 1))
+    pixels = to_bytes(filled.completions.flatten(0, 1))
     arrays = {
-        "completions": images.reshape(arguments.completions, len(given.x), *images.shape[1:]),
+        "completions": pixels.reshape(arguments.completions, len(given.x), *pixels.shape[1:]),
         "mean": to_unit(filled.mean).permute(0, 2, 3, 1).numpy(),
         "uncertainty": filled.uncertainty[:, 0].numpy(),
         "mask": (mask[:, 0] > 0.5).numpy(),

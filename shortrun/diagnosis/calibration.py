@@ -195,7 +195,7 @@ class Gap:
 
 
 @torch.no_grad()
-def simulated_gap(chain: ChainSettings, rng: torch.Generator, simulations: int) -> Gap:
+def energy_gap(chain: ChainSettings, rng: torch.Generator, simulations: int) -> Gap:
     """Draw z* from the prior and x from p(x | z*), run 10 K steps on each x, compare the energies with z*'s."""
     generator = chain.learner.generator
     truth = generator.prior.sample(simulations, rng, device=chain.learner.device)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.diagnosis.adjusted import LongRun, long_run
-from shortrun.diagnosis.calibration import Calibration, Gap, Sampler, calibrate, simulated_gap
+from shortrun.diagnosis.calibration import Calibration, Gap, Sampler, Statistic, calibrate, energy_gap
 from shortrun.diagnosis.chains import ChainSettings, Trace, layer_names, short_ends, trace, walk
 from shortrun.diagnosis.posterior import Aggregate, Distance, aggregate, compare
 from shortrun.errors import InputError
@@ -139,7 +139,7 @@ def measure_mixing(
     layers = zip(
         layer_names(len(latents)), np.split(rhat, ends, axis=1), np.split(sizes, ends, axis=1), one_mode, strict=True
     )
-    return [_mixing(*each) for each in [*layers, ("log p(x, z)", tall, counts, max(one_mode))]]
+    return [_mixing(*each) for each in [*layers, (Statistic.LOG_JOINT.value, tall, counts, max(one_mode))]]
 
 
 def prior_chains(step_size: float, chains: int, draws: int, every: int, rng: torch.Generator) -> np.ndarray:
@@ -222,7 +222,7 @@ def diagnose(
         mixing,
         aggregate(_of_prior(prior, one_each[:, 0]), _of_prior(prior, short), latents),
         calibration,
-        simulated_gap(chain, rng, GAP * len(x)),
+        energy_gap(chain, rng, GAP * len(x)),
     )
 
 

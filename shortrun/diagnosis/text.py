@@ -1,6 +1,6 @@
 """A diagnosis as lines of text: the numbers, without judgement."""
 
-from shortrun.diagnosis.calibration import shape_of
+from shortrun.diagnosis.calibration import Statistic, shape_of
 from shortrun.diagnosis.chains import layer_names
 from shortrun.diagnosis.measure import Diagnosis
 from shortrun.diagnosis.verdict import at_step, last_error, late_acceptance
@@ -41,7 +41,7 @@ def summary(d: Diagnosis) -> list[str]:
         lines.append(
             f"  Metropolis acceptance          {late_acceptance(d):9.2f} {t.acceptance[-1]:9.2f}  last K / 4 steps"
         )
-    width = max(map(len, [*names, "log p(x, z)"]))
+    width = max(map(len, [*names, Statistic.LOG_JOINT.value]))
     lines += ["", f"short runs against adjusted runs of {c.long_steps} steps (null: long against long)"]
     for name, far in zip(names, d.distances, strict=True):
         lines.append(

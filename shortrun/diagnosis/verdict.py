@@ -113,17 +113,17 @@ def judge_chains(d: Diagnosis) -> Finding:
 
 def judge_steps(d: Diagnosis) -> Finding:
     """Are the steps neither too long nor too short?"""
-    share, best, last = late_acceptance(d), d.adjusted.step_size, d.conditions.last_step_size
-    if math.isnan(share):
+    accepted, best, last = late_acceptance(d), d.adjusted.step_size, d.conditions.last_step_size
+    if math.isnan(accepted):
         return Finding("steps", True, "the chain has no noise: a Metropolis test does not apply")
-    said = f"a Metropolis test would accept {share:.0%} of the last steps"
+    said = f"a Metropolis test would accept {accepted:.0%} of the last steps"
     words = two_digits(best)
-    if share < OVERSHOOT:
+    if accepted < OVERSHOOT:
         more = rounded(d.conditions.steps * min(10.0, (last[0] / best[0]) ** 2))
         change = f"{falling(d)}, or {step_size_option(best)} --inference.steps {more}"
         return Finding("steps", False, f"the steps overshoot: {said}; {words} would be accepted best", change)
     # steps that fall are short at the end on purpose
-    if share > TIMID and best[0] > 1.2 * d.conditions.step_size[0]:
+    if accepted > TIMID and best[0] > 1.2 * d.conditions.step_size[0]:
         said = f"the steps are shorter than they need be: {said}; {words} would mix fastest"
         return Finding("steps", False, said, step_size_option(best))
     return Finding("steps", True, f"{said} (57% mixes fastest, at a step of {words})")

@@ -87,8 +87,8 @@ def heat(values: Float[Tensor, "n 1 h w"], top: float) -> Float[Tensor, "n 3 h w
 
     The lightness rises all along the ramp, so that it can be read in grey too.
     """
-    share = (values / top if top > 0 else torch.zeros_like(values)).clamp(0, 1)
-    return torch.cat([(3 * share - start).clamp(0, 1) for start in range(3)], dim=1) * 2 - 1
+    height = (values / top if top > 0 else torch.zeros_like(values)).clamp(0, 1)
+    return torch.cat([(3 * height - start).clamp(0, 1) for start in range(3)], dim=1) * 2 - 1
 
 
 def write_png(picture: Image.Image, path: Path, notes: Mapping[str, str] | None = None) -> None:

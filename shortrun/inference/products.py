@@ -25,7 +25,7 @@ def products(step: Linearized, v: Float[Tensor, "m n d"]) -> Float[Tensor, "m n 
     return curved.double() * size
 
 
-def images(step: Linearized, columns: Columns) -> Columns:
+def hessian_times(step: Linearized, columns: Columns) -> Columns:
     """Return H times each column."""
     return products(step, columns.permute(2, 0, 1)).permute(1, 2, 0)
 

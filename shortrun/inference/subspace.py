@@ -20,7 +20,7 @@ from shortrun.inference.products import (
     Square,
     eye_like,
     half_square,
-    images,
+    hessian_times,
     next_root,
     products,
     project,
@@ -54,8 +54,8 @@ def _between(known: dict[int, Columns], step: int) -> Columns:
     """Return what lies at a step on the line between the nearest known ones; beyond the first, the first itself."""
     before, after = (k for k in known if k < step), min(k for k in known if k > step)
     last = max(before, default=after)
-    share = (step - last) / (after - last) if after > last else 0.0
-    return torch.lerp(known[last], known[after], share)
+    way = (step - last) / (after - last) if after > last else 0.0
+    return torch.lerp(known[last], known[after], way)
 
 
 class SubspaceMarginal(ChainDensity):
@@ -96,8 +96,8 @@ class SubspaceMarginal(ChainDensity):
         """See z_0, and what it was drawn from."""
         component = torch.zeros(len(z), dtype=torch.long, device=z.device)
         if len(initial.log_weights) > 1:
-            share = torch.softmax(initial.components(z), 1).to(self.rng.device)
-            component = torch.multinomial(share, 1, generator=self.rng)[:, 0].to(z.device)
+            chances = torch.softmax(initial.components(z), 1).to(self.rng.device)
+            component = torch.multinomial(chances, 1, generator=self.rng)[:, 0].to(z.device)
         self.mean, self.scale = initial.means[component].to(z.dtype), initial.scales[component].to(z.dtype)
         self.initial = initial.tilt - self.scale.double().log().sum(1)
         self.delta, self.steps = ((z - self.mean) / self.scale).double(), []
@@ -158,7 +158,7 @@ class SubspaceMarginal(ChainDensity):
         """Return roots of Sigma_K inside, with and without what the outside adds, and delta_K inside and outside."""
         identity = eye_like(basis)
         whole = {k: self.steps[k] for k in whole_steps(len(self.steps), self.whole)}
-        known = {k: images(step, half_square(step) * basis) for k, step in whole.items()}
+        known = {k: hessian_times(step, half_square(step) * basis) for k, step in whole.items()}
         # H P of the whole steps without the step size, which may fall along the chain
         bare = {k: known[k] / half_square(step).mean((1, 2), keepdim=True) for k, step in whole.items()}
         root = alone = identity.expand(len(self.delta), -1, -1)
@@ -172,7 +172,7 @@ class SubspaceMarginal(ChainDensity):
             else:
                 stiff = min(self.stiff, basis.shape[2])
                 both = torch.cat([size * basis[..., :stiff], outside[..., None]], dim=2)
-                few, added = images(step, both).split([stiff, 1], dim=2)
+                few, added = hessian_times(step, both).split([stiff, 1], dim=2)
                 added, rows = added[..., 0], few.mT @ basis
                 rest = size.mean((1, 2), keepdim=True) * _between(bare, k)[..., stiff:]
                 others = rest.mT @ basis

@@ -72,7 +72,10 @@ class Metrics:
 
 
 class Progress:
-    """A bar with rate and time left on a terminal; a plain line every ten seconds elsewhere."""
+    """A bar with rate and time left on a terminal; a plain line every ten seconds elsewhere.
+
+    Its own, beside `shortrun.progress`: training goes on from a step, says statistics beside the bar, and has a log.
+    """
 
     def __init__(self, total: int, done: int, images: int, shown: bool) -> None:
         self.total, self.images, self.first, self.shown = total, images, done, shown

@@ -17,10 +17,10 @@ from shortrun.diagnosis.calibration import (
     calibrate,
     chi_square,
     choose_bins,
+    energy_gap,
     judge_layer,
     ranks_among,
     shape_of,
-    simulated_gap,
 )
 from shortrun.diagnosis.chains import ChainSettings
 from shortrun.inference import StepSize
@@ -157,7 +157,7 @@ def test_the_gap_on_simulated_images_is_that_of_the_linear_model() -> None:
     """The chain's moments are known; with a small step it has the posterior's energy, at k = 0 the prior's."""
     learner = ShortRun(TopDown(Linear().float(), Gaussian(SIGMA), LATENTS), steps=40, step_size=0.25)
     n = 1500
-    found = simulated_gap(ChainSettings(learner, 40, True), torch.Generator().manual_seed(0), n)
+    found = energy_gap(ChainSettings(learner, 40, True), torch.Generator().manual_seed(0), n)
     assert (found.images, found.finite, found.k[-1]) == (n, n, 400)
     w = WEIGHT
     precision = torch.eye(sum(LATENTS), dtype=torch.float64) + w.T @ w / SIGMA**2
@@ -170,7 +170,7 @@ def test_the_gap_on_simulated_images_is_that_of_the_linear_model() -> None:
     assert sum(found.gap[-10:]) / 10 == pytest.approx(at_rest, abs=4 * found.error[-1])
     assert found.error[-1] == pytest.approx(math.sqrt(sum(LATENTS) / n), rel=0.3)
     learner.step_size = StepSize(30.0, LATENTS)
-    assert simulated_gap(ChainSettings(learner, 40, True), torch.Generator().manual_seed(0), 10).finite == 0
+    assert energy_gap(ChainSettings(learner, 40, True), torch.Generator().manual_seed(0), 10).finite == 0
 
 
 def test_a_shape_has_a_short_title_and_words_that_name_the_statistic() -> None:

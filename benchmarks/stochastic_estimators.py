@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from shortrun.config import load_config
-from shortrun.inference.divergence import Conditional, Density, Estimate, Marginal, follow
+from shortrun.inference.divergence import ChainDensity, Conditional, Estimate, Marginal, follow
 from shortrun.inference.langevin import LogDensity
 from shortrun.inference.stochastic import LanczosConditional
 from shortrun.inference.subspace import SubspaceMarginal
@@ -33,7 +33,7 @@ HEAD = ["estimator", "s", "dense", "stochastic", "error", "nats", "one image", "
 
 
 def timed(
-    density: Density, log_density: LogDensity, z: Tensor, step_size: float, noise: Tensor
+    density: ChainDensity, log_density: LogDensity, z: Tensor, step_size: float, noise: Tensor
 ) -> tuple[Estimate, float]:
     """Return an estimate and the CPU seconds it took."""
     start = time.process_time()
@@ -63,7 +63,7 @@ def main() -> None:
     def log_density(latents: Tensor) -> Tensor:
         return learner.generator.log_joint(x, latents)
 
-    def stand_ins() -> list[tuple[str, Density, LanczosConditional | SubspaceMarginal]]:
+    def stand_ins() -> list[tuple[str, ChainDensity, LanczosConditional | SubspaceMarginal]]:
         draws = torch.Generator().manual_seed(arguments.seed)
         given = {name: value for name, value in vars(arguments).items() if value is not None}
         lanczos, subspace = ({name: given[name] for name in names if name in given} for names in (LANCZOS, SUBSPACE))

@@ -1,9 +1,11 @@
 """Files that are either old or new, never half-written."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -24,3 +26,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, words: str) -> None:
+    """Write words as UTF-8, whole or not at all; folders that are not there are made."""
+    with replacing(path) as temporary:
+        temporary.write_text(words, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
+    """Write plain values as JSON, whole or not at all; indent: of nested lines, None for a single one."""
+    write_text(path, json.dumps(values, indent=indent) + "\n")

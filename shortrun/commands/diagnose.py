@@ -15,8 +15,9 @@ from shortrun.commands.inputs import (
     read_short_run,
     read_split,
 )
-from shortrun.commands.outputs import choose_folder, shown, write_numbers
+from shortrun.commands.outputs import choose_folder, write_numbers
 from shortrun.errors import InputError
+from shortrun.progress import announced
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +73,7 @@ def main(words: list[str]) -> int:
         batch_size=arguments.batch_size,
         split=name,
         seed=arguments.seed,
-        shown=shown,
+        shown=announced,
     )
     findings = verdict(found)
     numbers = {"findings": [dataclasses.asdict(each) for each in findings], **dataclasses.asdict(found)}

@@ -65,16 +65,17 @@ def main(words: list[str]) -> int:
     rng = random_numbers(arguments.seed)
     mask = make_mask(arguments, tuple(given.x.shape), rng)
 
-    from shortrun.figures.images import to_bytes, to_unit
+    from shortrun.figures.images import to_bytes
+    from shortrun.pixels import to_unit
     from shortrun.tasks import inpaint
 
     with renaming(TASKS):
         filled = inpaint(
             learner, given.x, mask, rng, arguments.completions, arguments.steps, arguments.noise, arguments.batch_size
         )
-    images = to_bytes(filled.completions.flatten(0, 1))
+    pixels = to_bytes(filled.completions.flatten(0, 1))
     arrays = {
-        "completions": images.reshape(arguments.completions, len(given.x), *images.shape[1:]),
+        "completions": pixels.reshape(arguments.completions, len(given.x), *pixels.shape[1:]),
         "mean": to_unit(filled.mean).permute(0, 2, 3, 1).numpy(),
         "uncertainty": filled.uncertainty[:, 0].numpy(),
         "mask": (mask[:, 0] > 0.5).numpy(),
@@ -140,9 +141,11 @@ def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator"
 
 def errors(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting") -> tuple[float, float]:
     """Return the MSE on the missing pixels, in [0, 1], of single completions and of their mean."""
+    from shortrun.pixels import squared_error
+
     missing = (mask < 0.5).expand_as(x)
-    single = ((filled.completions - x) ** 2)[:, missing].mean() / 4
-    return float(single), float(((filled.mean - x) ** 2)[missing].mean() / 4)
+    single, mean = squared_error(filled.completions, x)[:, missing], squared_error(filled.mean, x)[missing]
+    return float(single.mean()), float(mean.mean())
 
 
 def draw(x: "torch.Tensor", mask: "torch.Tensor", filled: "Inpainting", name: str) -> "Image.Image":

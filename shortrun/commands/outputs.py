@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,15 +71,14 @@ def write_numbers(
 ) -> None:
     """Write pictures and one .json of numbers, each whole or not at all, and print their paths."""
     from shortrun.figures.images import write_png
-    from shortrun.files import replacing
+    from shortrun.files import write_text
 
     notes = _notes(command, arguments)
     text = {MADE_BY: command, ARGUMENTS: json.loads(notes[ARGUMENTS]), **numbers}
     with _writing(folder):
         for name, picture in pictures.items():
             write_png(picture, folder / name, notes)
-        with replacing(folder / number_file) as path:
-            path.write_text(json.dumps(text, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(folder / number_file, json.dumps(text, indent=2, allow_nan=False) + "\n")
     for name in [*pictures, number_file]:
         print(f"wrote {folder / name}")
 
@@ -97,16 +95,6 @@ def _writing(folder: Path) -> Iterator[None]:
         raise InputError(
             "out", problem=f"{folder} cannot be written ({error.strerror or error})", instead="write another folder"
         ) from None
-
-
-def shown(items: Sequence[Any], words: str) -> Iterable[Any]:
-    """Return the items with a bar of rate and time left on a terminal; elsewhere say once what is being measured."""
-    from tqdm import tqdm
-
-    if not sys.stderr.isatty():
-        print(f"measuring: {words}", flush=True)
-        return items
-    return tqdm(items, desc=words, leave=False, dynamic_ncols=True)
 
 
 def warn_of_failed(failed: "torch.Tensor") -> None:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_short_run
-from shortrun.commands.outputs import choose_folder, shown, write_numbers
+from shortrun.commands.outputs import choose_folder, write_numbers
 from shortrun.errors import InputError
+from shortrun.progress import announced
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
+    from shortrun.learners import ChainLearner
     from shortrun.training.tuning import Curves
 
 COMMAND = "shortrun tune"
@@ -47,22 +50,10 @@ ARGUMENTS = (Tune,)
 def main(words: list[str]) -> int:
     """Parse, tune, print, draw, write."""
     arguments = tyro.cli(Tune, args=words, prog=COMMAND)
-    if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
-        raise InputError(
-            "estimators",
-            f"{' '.join(arguments.estimators)!r}" if arguments.estimators else "none",
-            "write each one once",
-        )
-    for s in arguments.step_sizes:
-        if not 0 < s < math.inf:
-            raise InputError("step_sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
+    check_options(arguments)
     learner = read_short_run(arguments)
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
     given = read_given(learner, arguments, default=IMAGES)
-
-    from shortrun.inference import Space
-    from shortrun.training.tuning import divergence_curves, image_acceptance, tune
-
     learner.steps = arguments.steps or learner.steps
     learner.noise = learner.noise and not arguments.no_noise
     if not learner.noise and arguments.estimators != ("conditional",):
@@ -71,6 +62,9 @@ def main(words: list[str]) -> int:
             problem="without noise the chain's density is the conditional one",
             instead="write conditional",
         )
+
+    from shortrun.training.tuning import divergence_curves
+
     print(f"{len(given.x)} {given.name}s, {learner.steps} steps", flush=True)
     curves = divergence_curves(
         learner,
@@ -79,11 +73,11 @@ def main(words: list[str]) -> int:
         arguments.estimators,
         arguments.step_sizes or None,
         arguments.tuners,
-        shown=shown,
+        shown=announced,
     )
     for name in arguments.estimators:
         print("\n".join(_lines(curves, name)))
-    numbers: dict[str, Any] = {
+    numbers = {
         "images": len(given.x),
         "steps": learner.steps,
         "noise": learner.noise,
@@ -93,32 +87,54 @@ def main(words: list[str]) -> int:
         "curves": {name: _curve(curves, name) for name in arguments.estimators},
         "minima": {name: _minima(curves, name) for name in arguments.estimators},
     }
-    own_decay = learner.step_size.decay
     if learner.noise:
-        found = tune(learner, given.x, random_numbers(arguments.seed), tuner="acceptance")
-        # the chain falls as the model's does: the setting is its geometric mean, what a user types is s_0
-        s, decay = (
-            float(part.exp()) for part in Space("one", learner.generator.latents, own_decay).parts(found.settings)
-        )
-        numbers["acceptance_step_size"] = s
-        rates = image_acceptance(learner, given.x, random_numbers(arguments.seed), found.settings)
-        numbers["acceptance_per_image"] = rates.tolist()
-        print(
-            f"acceptance of 57.4% at s = {s:.3g}{'' if decay == 1 else f' falling to {decay:.3g} of it'}: "
-            f"{float(rates.mean()):.1%} on average, "
-            f"{float(rates.min()):.0%} to {float(rates.max()):.0%} over the images"
-        )
+        numbers |= acceptance(learner, given.x, arguments.seed)
     if arguments.over != "one":
-        found = tune(learner, given.x, random_numbers(arguments.seed), over=arguments.over)
-        space = Space(arguments.over, learner.generator.latents, own_decay)
-        each, decay = (part.exp().tolist() for part in space.parts(found.settings))
-        numbers["over"] = {"settings": arguments.over, "step_size": each, "step_decay": decay, "value": found.value}
-        print(
-            f"marginal over {arguments.over}: s_0 = {' '.join(f'{s:.3g}' for s in each)}, r = {decay:.3g}: "
-            f"{found.value:.2f} ± {found.error:.2f}{'' if found.improved else '; nothing better than the present one'}"
-        )
+        numbers["over"] = minimum_over(learner, given.x, arguments)
     write_numbers(folder, COMMAND, arguments, {PICTURE: draw(curves, numbers)}, numbers, NUMBERS)
     return 0
+
+
+def check_options(arguments: Tune) -> None:
+    """Raise InputError for estimators and step sizes that cannot be."""
+    if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
+        raise InputError("--estimators", str(" ".join(arguments.estimators) or "none"), "write each one once")
+    for s in arguments.step_sizes:
+        if not 0 < s < math.inf:
+            raise InputError("--step-sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
+
+
+def acceptance(learner: "ChainLearner", x: "torch.Tensor", seed: int) -> dict[str, Any]:
+    """Find the step size that 57.4% of proposals are accepted with, print it, and return it for the file."""
+    from shortrun.inference import Space
+    from shortrun.training.tuning import image_acceptance, tune
+
+    found = tune(learner, x, random_numbers(seed), tuner="acceptance")
+    # the chain falls as the model's does: the setting is its geometric mean, what a user types is s_0
+    space = Space("one", learner.generator.latents, learner.step_size.decay)
+    s, decay = (float(part.exp()) for part in space.parts(found.settings))
+    rates = image_acceptance(learner, x, random_numbers(seed), found.settings)
+    print(
+        f"acceptance of 57.4% at s = {s:.3g}{'' if decay == 1 else f' falling to {decay:.3g} of it'}: "
+        f"{float(rates.mean()):.1%} on average, "
+        f"{float(rates.min()):.0%} to {float(rates.max()):.0%} over the images"
+    )
+    return {"acceptance_step_size": s, "acceptance_per_image": rates.tolist()}
+
+
+def minimum_over(learner: "ChainLearner", x: "torch.Tensor", arguments: Tune) -> dict[str, Any]:
+    """Find marginal's minimum over the settings that were asked for, print it, and return it for the file."""
+    from shortrun.inference import Space
+    from shortrun.training.tuning import tune
+
+    found = tune(learner, x, random_numbers(arguments.seed), over=arguments.over)
+    space = Space(arguments.over, learner.generator.latents, learner.step_size.decay)
+    each, decay = (part.exp().tolist() for part in space.parts(found.settings))
+    print(
+        f"marginal over {arguments.over}: s_0 = {' '.join(f'{s:.3g}' for s in each)}, r = {decay:.3g}: "
+        f"{found.value:.2f} ± {found.error:.2f}{'' if found.improved else '; nothing better than the present one'}"
+    )
+    return {"settings": arguments.over, "step_size": each, "step_decay": decay, "value": found.value}
 
 
 def _curve(curves: "Curves", name: str) -> list[dict[str, float | None]]:

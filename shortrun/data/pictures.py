@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.data.framing import Framing
 from shortrun.errors import InputError, reason
+from shortrun.progress import shown
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -80,9 +80,8 @@ def frame(picture: "PIL.Image.Image", framing: Framing, name: str) -> UInt8[np.n
 
 def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, remedy: str) -> UInt8[Tensor, "n c h w"]:
     """Return n named pictures (c, h, w) as one tensor; InputError names the first that differs and ends in `remedy`."""
-    bar = tqdm(pictures, total=n, unit="image", disable=None if n > SILENT_UP_TO else True)
     pixels, first, first_name = None, np.empty(0), ""
-    for row, (name, picture) in enumerate(bar):
+    for row, (name, picture) in enumerate(shown(pictures, "reading", "image", n, SILENT_UP_TO)):
         if pixels is None:
             pixels, first, first_name = np.empty((n, *picture.shape), np.uint8), picture, name
         if len(picture) != len(first):

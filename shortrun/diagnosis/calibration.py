@@ -8,26 +8,43 @@ Computation", 2023, arXiv 2211.02383.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shortrun.diagnosis.chains import Shown, layer_names, repeats, silent, walk
-from shortrun.learners import ChainLearner
+from shortrun.diagnosis.chains import ChainSettings, layer_names, repeats, walk
 from shortrun.model import TopDown
+from shortrun.progress import Shown, silent
 
 Sampler = Callable[[Tensor, torch.Generator], Tensor]
 """(x, rng) -> z, (n, d): one draw of the inferred latents for each image."""
-PROJECTIONS = 4
-"""Random directions of each layer whose coordinate is ranked."""
+SIGNIFICANT = 0.01
+"""Ranks are not uniform where the adjusted p-value is below this."""
+
+
+class Statistic(StrEnum):
+    """What of the latents is ranked."""
+
+    PROJECTION_1 = "projection 1"
+    PROJECTION_2 = "projection 2"
+    PROJECTION_3 = "projection 3"
+    PROJECTION_4 = "projection 4"
+    NORM = "norm"
+    LOG_JOINT = "log p(x, z)"
+
+
+PROJECTIONS = (Statistic.PROJECTION_1, Statistic.PROJECTION_2, Statistic.PROJECTION_3, Statistic.PROJECTION_4)
+"""A layer's coordinates along as many random directions."""
 
 
 @dataclass(frozen=True)
 class Ranks:
     """The ranks of one statistic of the true latents among the draws'."""
 
-    name: str
+    name: Statistic
     ranks: list[int]
     """0 to B, one for each simulation."""
     histogram: list[int]
@@ -51,8 +68,8 @@ class LayerRanks:
     """Variance of the ranks over that of uniform ones: above 1 the draws are too narrow, below too wide."""
     shift: float
     """Mean of the ranks as a share of B, less 1/2, of the statistic that is furthest off: 0 for no bias."""
-    shifted: str
-    """The name of that statistic."""
+    shifted: Statistic
+    """That statistic."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +91,9 @@ def ranks_among(truth: Float[Tensor, "n"], draws: Float[Tensor, "n b"]) -> Int[T
 
 def chi_square(histogram: Int[Tensor, "bins"]) -> float:
     """Return the p-value of the chi-square test that all bins are equally likely."""
-    expected = histogram.double().mean()
-    statistic = ((histogram - expected) ** 2 / expected).sum()
-    return float(torch.special.gammaincc(torch.tensor((len(histogram) - 1) / 2).double(), statistic / 2))
+    from scipy.stats import chisquare
+
+    return float(chisquare(histogram.numpy()).pvalue)
 
 
 def choose_bins(simulations: int, draws: int) -> int:
@@ -85,14 +102,14 @@ def choose_bins(simulations: int, draws: int) -> int:
     return max([bins for bins in possible if simulations >= 16 * bins] or possible[:1])
 
 
-def judge_layer(name: str, ranks: dict[str, Int[Tensor, "n"]], draws: int, bins: int, layers: int) -> LayerRanks:
+def judge_layer(name: str, ranks: dict[Statistic, Int[Tensor, "n"]], draws: int, bins: int, layers: int) -> LayerRanks:
     """Reduce the ranks of the statistics of a layer: test each, and say how far they spread and lean."""
     statistics = []
     for each, values in ranks.items():
         histogram = torch.bincount(values * bins // (draws + 1), minlength=bins)
         statistics.append(Ranks(each, values.tolist(), histogram.tolist(), chi_square(histogram)))
     shares = {each: values.double() / draws for each, values in ranks.items()}
-    pooled = [each for each in ranks if each.startswith("projection")] or list(ranks)
+    pooled = [each for each in ranks if each in PROJECTIONS] or list(ranks)
     # the variance of a rank that is uniform on 0..B, as a share of B
     uniform = (draws + 2) / (12 * draws)
     spread = torch.stack([shares[each].var() for each in pooled]).mean() / uniform
@@ -104,24 +121,63 @@ def judge_layer(name: str, ranks: dict[str, Int[Tensor, "n"]], draws: int, bins:
     return LayerRanks(name, statistics, together, p_value, p_adjusted, float(spread), leans[shifted], shifted)
 
 
-def shape_in_words(layer: LayerRanks, simulations: int) -> str:
-    """Say what the ranks of a layer show: uniform, too narrow, too wide or biased.
+class Width(Enum):
+    """How the spread of draws compares with that of the posterior, where it clearly differs."""
 
-    Uniform is what is not clearly otherwise: an adjusted p-value of 0.01 or more.
-    """
-    if layer.p_adjusted >= 0.01:
-        return "uniform"
+    NARROW = "draws too narrow"
+    WIDE = "draws too wide"
+
+
+class Bias(NamedTuple):
+    """The statistic whose truth lies to one side of its draws."""
+
+    statistic: Statistic
+    above: bool
+    """Whether the truth is above the draws."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the ranks of a layer say of the draws; uniform is what is not clearly otherwise."""
+
+    uniform: bool
+    width: Width | None = None
+    """None where the draws are neither too narrow nor too wide."""
+    bias: Bias | None = None
+
+    @property
+    def title(self) -> str:
+        """The shape in a few words."""
+        return self._said("biased")
+
+    @property
+    def words(self) -> str:
+        """The shape in words, with the statistic that is biased and its direction."""
+        if self.bias is None:
+            return self._said("")
+        side = "above" if self.bias.above else "below"
+        return self._said(f"biased: the true {self.bias.statistic} is {side} the draws'")
+
+    def _said(self, bias: str) -> str:
+        if self.uniform:
+            return "uniform"
+        parts = ([] if self.width is None else [self.width.value]) + ([] if self.bias is None else [bias])
+        return ", ".join(parts) or "not uniform"
+
+
+def shape_of(layer: LayerRanks, simulations: int) -> Shape:
+    """Return what the ranks of a layer show: uniform draws, too narrow, too wide or biased ones."""
+    if layer.p_adjusted >= SIGNIFICANT:
+        return Shape(uniform=True)
     noise = math.sqrt(1 / (12 * simulations))
-    words = []
     biased = abs(layer.shift) > max(0.1, 3 * noise)
+    width = None
     if layer.spread > 1.15:
-        words.append("draws too narrow")
+        width = Width.NARROW
     # a bias piles ranks up at one end, which narrows them too
-    elif layer.spread < 0.85 and not (biased and layer.shifted != "norm"):
-        words.append("draws too wide")
-    if biased:
-        words.append(f"biased: the true {layer.shifted} is {'above' if layer.shift > 0 else 'below'} the draws'")
-    return ", ".join(words) or "not uniform"
+    elif layer.spread < 0.85 and not (biased and layer.shifted is not Statistic.NORM):
+        width = Width.WIDE
+    return Shape(False, width, Bias(layer.shifted, layer.shift > 0) if biased else None)
 
 
 @dataclass(frozen=True)
@@ -139,23 +195,15 @@ class Gap:
 
 
 @torch.no_grad()
-def simulated_gap(
-    learner: ChainLearner,
-    rng: torch.Generator,
-    simulations: int,
-    steps: int,
-    noise: bool,
-    batch_size: int = 500,
-    shown: Shown = silent,
-) -> Gap:
+def energy_gap(chain: ChainSettings, rng: torch.Generator, simulations: int) -> Gap:
     """Draw z* from the prior and x from p(x | z*), run 10 K steps on each x, compare the energies with z*'s."""
-    generator, device = learner.generator, learner.device
-    truth = generator.prior.sample(simulations, rng, device=device)
+    generator = chain.learner.generator
+    truth = generator.prior.sample(simulations, rng, device=chain.learner.device)
     x, energy = [], []
-    for z in truth.split(batch_size):
+    for z in truth.split(chain.batch_size):
         x.append(generator.likelihood.sample(generator.decoder(*generator.split(z)), rng))
         energy.append(-generator.log_joint(x[-1], z).double().cpu())
-    seen = walk(learner, torch.cat(x), rng, steps, noise, 1, batch_size, "on simulated images", shown)
+    seen = walk(chain, torch.cat(x), rng, 1, "on simulated images")
     above = seen.energy[:, :, 0] - torch.cat(energy)
     above = above[:, torch.isfinite(above).all(0)]
     finite = above.shape[1]
@@ -184,7 +232,7 @@ def calibrate(
     device = next(generator.parameters()).device
     dtype = next(generator.parameters()).dtype
     directions = [
-        torch.nn.functional.normalize(torch.randn(size, PROJECTIONS, generator=rng, dtype=dtype), dim=0)
+        torch.nn.functional.normalize(torch.randn(size, len(PROJECTIONS), generator=rng, dtype=dtype), dim=0)
         for size in generator.latents
     ]
     found: list[Tensor] = []
@@ -206,10 +254,10 @@ def calibrate(
         return Calibration(draws, 0, 0, [])
     bins = choose_bins(kept, draws)
     groups = {
-        name: dict(zip([*[f"projection {i + 1}" for i in range(PROJECTIONS)], "norm"], rows, strict=True))
-        for name, rows in zip(layer_names(len(generator.latents)), ranks[:-1].split(PROJECTIONS + 1), strict=True)
+        name: dict(zip([*PROJECTIONS, Statistic.NORM], rows, strict=True))
+        for name, rows in zip(layer_names(len(generator.latents)), ranks[:-1].split(len(PROJECTIONS) + 1), strict=True)
     }
-    groups["log p(x, z)"] = {"log p(x, z)": ranks[-1]}
+    groups[Statistic.LOG_JOINT.value] = {Statistic.LOG_JOINT: ranks[-1]}
     layers = [judge_layer(name, group, draws, bins, len(groups)) for name, group in groups.items()]
     return Calibration(draws, kept, bins, layers)
 

@@ -10,25 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.diagnosis.calibration import Calibration, Gap, calibrate, simulated_gap
-from shortrun.diagnosis.chains import (
-    LONG,
-    LongRun,
-    Shown,
-    Trace,
-    layer_names,
-    long_run,
-    short_ends,
-    silent,
-    step_sizes,
-    trace,
-    walk,
-)
+from shortrun.diagnosis.adjusted import LongRun, long_run
+from shortrun.diagnosis.calibration import Calibration, Gap, Sampler, Statistic, calibrate, energy_gap
+from shortrun.diagnosis.chains import ChainSettings, Trace, layer_names, short_ends, trace, walk
 from shortrun.diagnosis.posterior import Aggregate, Distance, aggregate, compare
 from shortrun.errors import InputError
 from shortrun.inference.diagnostics import effective_sizes, split_rhat
 from shortrun.learners import ChainLearner
-from shortrun.model import Gaussian
+from shortrun.model import Gaussian, Normal, Prior
+from shortrun.progress import Shown, silent
 from shortrun.version import __version__
 
 LEAST_IMAGES = 8
@@ -83,6 +73,11 @@ class Conditions:
     device: str
     date: str
     shortrun: str
+
+    @property
+    def normal_prior(self) -> bool:
+        """Whether the prior is N(0, I), which needs no words."""
+        return self.prior == Normal.__name__
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ def measure_mixing(
     layers = zip(
         layer_names(len(latents)), np.split(rhat, ends, axis=1), np.split(sizes, ends, axis=1), one_mode, strict=True
     )
-    return [_mixing(*each) for each in [*layers, ("log p(x, z)", tall, counts, max(one_mode))]]
+    return [_mixing(*each) for each in [*layers, (Statistic.LOG_JOINT.value, tall, counts, max(one_mode))]]
 
 
 def prior_chains(step_size: float, chains: int, draws: int, every: int, rng: torch.Generator) -> np.ndarray:
@@ -198,30 +193,26 @@ def diagnose(
     """
     if len(x) < LEAST_IMAGES:
         raise InputError("x", f"{len(x)} images", f"give at least {LEAST_IMAGES}")
-    steps = learner.steps if steps is None else steps
-    noise = learner.noise if noise is None else noise
-    latents, common = learner.generator.latents, (steps, noise)
-    sizes = step_sizes(learner, steps, steps)
-    first, last = _each_layer(sizes[0], latents), _each_layer(sizes[-1], latents)
-    seen = walk(learner, x, rng, *common, TRACED, batch_size, "on the images", shown)
-    short, failed = short_ends(learner, x, rng, *common, SHORT, batch_size, "short runs", shown)
-    run = long_run(learner, x, short[:, :RESTARTS], rng, steps, MIXING_IMAGES, batch_size, shown)
-    scale = float(run.scale.median())
-    adapted = [scale * s for s in last]
+    chain = ChainSettings(
+        learner,
+        learner.steps if steps is None else steps,
+        learner.noise if noise is None else noise,
+        batch_size,
+        shown,
+    )
+    latents, prior = learner.generator.latents, learner.generator.prior
+    more = x if more is None else more
+    seen = trace(walk(chain, x, rng, TRACED, "on the images"), chain.noise)
+    short, failed = short_ends(chain, x, rng, SHORT, "short runs")
+    run = long_run(chain, x, short[:, :RESTARTS], rng, MIXING_IMAGES)
+    adapted = [float(run.scale.median()) * s for s in _each_layer(chain.step_sizes()[-1], latents)]
     # the long runs went on from the first short ones: the others are independent of them
     distances = compare(short[:, RESTARTS:], run.ends, latents, rng)
     mixing = measure_mixing(run, latents, adapted, rng)
-    more = x if more is None else more
-    one_each, failed_too = short_ends(learner, more, rng, *common, 1, batch_size, "one draw for each image", shown)
-
-    def sampler(images: Tensor, rng: torch.Generator) -> Tensor:
-        inferred = learner.infer(images, rng, steps=steps, noise=noise)
-        # a failed chain has no rank: its stand-in, a draw from the prior, is not what was inferred
-        return inferred.z.masked_fill(inferred.failed[:, None], math.nan)
-
+    one_each, failed_too = short_ends(chain, more, rng, 1, "one draw for each image")
     calibration = calibrate(
         learner.generator,
-        sampler,
+        sampler_of(chain),
         rng,
         SIMULATIONS * len(x),
         CALIBRATION_DRAWS,
@@ -229,19 +220,50 @@ def diagnose(
         shown,
         once=learner.shares_draws,
     )
-    gap = simulated_gap(learner, rng, GAP * len(x), *common, batch_size, shown)
-    likelihood = learner.generator.likelihood
-    mean, variance = (moment.detach().double().cpu() for moment in learner.generator.prior.moments())
-    one, many = ((z.double() - mean) / variance.sqrt() for z in (one_each[:, 0], short))
-    conditions = Conditions(
+    return Diagnosis(
+        _conditions(chain, len(x), len(more), failed + failed_too, split, seed),
+        seen,
+        Adjusted(adapted, run.acceptance, run.energy, len(x) * RESTARTS, run.kept.shape[2]),
+        distances,
+        mixing,
+        aggregate(_of_prior(prior, one_each[:, 0]), _of_prior(prior, short), latents),
+        calibration,
+        energy_gap(chain, rng, GAP * len(x)),
+    )
+
+
+def sampler_of(chain: ChainSettings) -> Sampler:
+    """Return what draws latents of images by a short run each: NaN where a chain failed."""
+
+    def sampler(x: Float[Tensor, "n c h w"], rng: torch.Generator) -> Float[Tensor, "n d"]:
+        inferred = chain.learner.infer(x, rng, steps=chain.steps, noise=chain.noise)
+        # a failed chain has no rank: its stand-in, a draw from the prior, is not what was inferred
+        return inferred.z.masked_fill(inferred.failed[:, None], math.nan)
+
+    return sampler
+
+
+def _of_prior(prior: Prior, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """Return latents less the prior's mean and in its standard deviations, float64."""
+    mean, variance = (moment.detach().double().cpu() for moment in prior.moments())
+    return (z.double() - mean) / variance.sqrt()
+
+
+def _conditions(
+    chain: ChainSettings, images: int, aggregate_images: int, failed: int, split: str, seed: int | None
+) -> Conditions:
+    """Say what was measured, of which images, counted, and how many of the short runs failed."""
+    learner, latents = chain.learner, chain.learner.generator.latents
+    sizes, likelihood = chain.step_sizes(), learner.generator.likelihood
+    return Conditions(
         split=split,
-        images=len(x),
-        aggregate_images=len(more),
-        steps=steps,
-        long_steps=LONG * steps,
-        noise=noise,
-        step_size=first,
-        last_step_size=last,
+        images=images,
+        aggregate_images=aggregate_images,
+        steps=chain.steps,
+        long_steps=chain.length,
+        noise=chain.noise,
+        step_size=_each_layer(sizes[0], latents),
+        last_step_size=_each_layer(sizes[-1], latents),
         step_decay=learner.step_size.decay,
         sigma=float(likelihood.sigma) if isinstance(likelihood, Gaussian) else None,
         latents=list(latents),
@@ -251,22 +273,12 @@ def diagnose(
         traced_chains=TRACED,
         short_runs=SHORT,
         long_runs=RESTARTS,
-        failed_chains=failed + failed_too,
+        failed_chains=failed,
         seed=seed,
-        batch_size=batch_size,
+        batch_size=chain.batch_size,
         device=str(learner.device),
         date=datetime.date.today().isoformat(),
         shortrun=__version__,
-    )
-    return Diagnosis(
-        conditions,
-        trace(seen, noise),
-        Adjusted(adapted, run.acceptance, run.energy, len(x) * RESTARTS, run.kept.shape[2]),
-        distances,
-        mixing,
-        aggregate(one, many, latents),
-        calibration,
-        gap,
     )
 
 

@@ -5,7 +5,7 @@ import math
 from matplotlib.axes import Axes
 from PIL import Image
 
-from shortrun.diagnosis.calibration import LayerRanks, shape_in_words
+from shortrun.diagnosis.calibration import LayerRanks, shape_of
 from shortrun.diagnosis.chains import layer_names
 from shortrun.diagnosis.measure import Diagnosis
 from shortrun.diagnosis.text import chain_in_words
@@ -158,8 +158,7 @@ def _latents(d: Diagnosis) -> list[range]:
 def _aggregate(panel: Axes, d: Diagnosis) -> None:
     panel.set_title(f"Inferred latents of {d.conditions.aggregate_images} images against the prior")
     panel.set_xlabel("latent, top layer first")
-    normal = d.conditions.prior == "Normal"
-    panel.set_ylabel("over images, one draw each" if normal else "over images, in the prior's sd")
+    panel.set_ylabel("over images, one draw each" if d.conditions.normal_prior else "over images, in the prior's sd")
     for index, (at, layer) in enumerate(zip(_latents(d), d.aggregates, strict=True)):
         colour, name = _colour(index), layer_names(len(d.aggregates))[index]
         panel.plot(at, layer.variance, "o", markersize=3, color=colour, label=f"{name}: z² {layer.second_moment:.2f}")
@@ -192,7 +191,7 @@ def _ranks(panel: Axes, d: Diagnosis, layer: LayerRanks) -> None:
     c = d.calibration
     rows = max(1, sum(layer.histogram) // max(1, c.simulations))
     expected = c.simulations * rows / c.bins
-    panel.set_title(f"Calibration, {layer.name}: {shape_in_words(layer, c.simulations).split(':')[0]}")
+    panel.set_title(f"Calibration, {layer.name}: {shape_of(layer, c.simulations).title}")
     panel.bar([(i + 0.5) / c.bins for i in range(c.bins)], layer.histogram, width=0.92 / c.bins, color=COLOURS[0])
     # counts of a bin, about binomial: the projections of a layer are nearly independent
     noise = 2.6 * math.sqrt(expected * (1 - 1 / c.bins))

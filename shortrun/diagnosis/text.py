@@ -1,6 +1,6 @@
 """A diagnosis as lines of text: the numbers, without judgement."""
 
-from shortrun.diagnosis.calibration import shape_in_words
+from shortrun.diagnosis.calibration import Statistic, shape_of
 from shortrun.diagnosis.chains import layer_names
 from shortrun.diagnosis.measure import Diagnosis
 from shortrun.diagnosis.verdict import at_step, last_error, late_acceptance
@@ -19,7 +19,7 @@ def chain_in_words(d: Diagnosis) -> str:
     sigma = "" if c.sigma is None else f" sigma {c.sigma:.3g}"
     noise = "with" if c.noise else "without"
     start = "" if c.candidates == 1 else f", from {c.candidates} candidates"
-    model = f"{c.likelihood}{sigma}" + ("" if c.prior == "Normal" else f", {c.prior} prior")
+    model = f"{c.likelihood}{sigma}" + ("" if c.normal_prior else f", {c.prior} prior")
     return f"K = {c.steps}, step size {numbers(c.step_size)}{falling}, {noise} noise{start}, {model}"
 
 
@@ -41,7 +41,7 @@ def summary(d: Diagnosis) -> list[str]:
         lines.append(
             f"  Metropolis acceptance          {late_acceptance(d):9.2f} {t.acceptance[-1]:9.2f}  last K / 4 steps"
         )
-    width = max(map(len, [*names, "log p(x, z)"]))
+    width = max(map(len, [*names, Statistic.LOG_JOINT.value]))
     lines += ["", f"short runs against adjusted runs of {c.long_steps} steps (null: long against long)"]
     for name, far in zip(names, d.distances, strict=True):
         lines.append(
@@ -56,7 +56,7 @@ def summary(d: Diagnosis) -> list[str]:
             f"  {one.name:<{width}}  R-hat median {one.rhat_median:.2f} (one mode {one.rhat_one_mode:.2f}) worst "
             f"{one.rhat_worst:.2f}  median ESS {one.ess_median:.0f} of {c.long_runs * d.adjusted.draws}"
         )
-    units = "" if c.prior == "Normal" else ": less its mean, in its standard deviations"
+    units = "" if c.normal_prior else ": less its mean, in its standard deviations"
     lines += ["", f"inferred latents of {c.aggregate_images} images against the prior{units}"]
     for name, layer in zip(names, d.aggregates, strict=True):
         mean = sum(value**2 for value in layer.mean) / len(layer.mean)
@@ -69,6 +69,6 @@ def summary(d: Diagnosis) -> list[str]:
     for layer in d.calibration.layers:
         lines.append(
             f"  {layer.name:<{width}}  adjusted p {layer.p_adjusted:<8.2g} spread {layer.spread:.2f}  shift "
-            f"{layer.shift:+.2f}  {shape_in_words(layer, d.calibration.simulations)}"
+            f"{layer.shift:+.2f}  {shape_of(layer, d.calibration.simulations).words}"
         )
     return lines

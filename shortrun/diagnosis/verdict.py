@@ -22,7 +22,7 @@ step shorter by sqrt(half of the threshold / the excess) would bring it to half 
 import math
 from dataclasses import dataclass
 
-from shortrun.diagnosis.calibration import shape_in_words
+from shortrun.diagnosis.calibration import SIGNIFICANT, Statistic, Width, shape_of
 from shortrun.diagnosis.chains import layer_names
 from shortrun.diagnosis.measure import Diagnosis
 
@@ -74,10 +74,15 @@ def flat_from(d: Diagnosis) -> int:
     return rounded(flat)
 
 
-def options(name: str, values: list[float]) -> str:
-    """Return the words of an option of one number, or of one for each layer where they differ."""
+def two_digits(values: list[float]) -> str:
+    """Return numbers with spaces between, or the one number that they all are."""
     words = [f"{value:.2g}" for value in values]
-    return f"--inference.{name} {' '.join(words if len(set(words)) > 1 else words[:1])}"
+    return " ".join(words if len(set(words)) > 1 else words[:1])
+
+
+def step_size_option(values: list[float]) -> str:
+    """Return the option of one step size, or of one for each layer where they differ."""
+    return f"--inference.step-size {two_digits(values)}"
 
 
 def falling(d: Diagnosis) -> str:
@@ -100,7 +105,7 @@ def judge_chains(d: Diagnosis) -> Finding:
     bad, failed = d.trace.diverged, d.conditions.failed_chains
     if bad or failed:
         words = f"{bad} of {d.trace.chains} chains became non-finite, {failed} short runs after all retries"
-        return Finding("chains", False, words, options("step-size", [s / 2 for s in d.conditions.step_size]))
+        return Finding("chains", False, words, step_size_option([s / 2 for s in d.conditions.step_size]))
     return Finding(
         "chains", True, f"all {d.trace.chains} chains followed to {d.conditions.long_steps} steps are finite"
     )
@@ -108,19 +113,19 @@ def judge_chains(d: Diagnosis) -> Finding:
 
 def judge_steps(d: Diagnosis) -> Finding:
     """Are the steps neither too long nor too short?"""
-    share, best, last = late_acceptance(d), d.adjusted.step_size, d.conditions.last_step_size
-    if math.isnan(share):
+    accepted, best, last = late_acceptance(d), d.adjusted.step_size, d.conditions.last_step_size
+    if math.isnan(accepted):
         return Finding("steps", True, "the chain has no noise: a Metropolis test does not apply")
-    said = f"a Metropolis test would accept {share:.0%} of the last steps"
-    words = " ".join(options("step-size", best).split()[1:])
-    if share < OVERSHOOT:
+    said = f"a Metropolis test would accept {accepted:.0%} of the last steps"
+    words = two_digits(best)
+    if accepted < OVERSHOOT:
         more = rounded(d.conditions.steps * min(10.0, (last[0] / best[0]) ** 2))
-        change = f"{falling(d)}, or {options('step-size', best)} --inference.steps {more}"
+        change = f"{falling(d)}, or {step_size_option(best)} --inference.steps {more}"
         return Finding("steps", False, f"the steps overshoot: {said}; {words} would be accepted best", change)
     # steps that fall are short at the end on purpose
-    if share > TIMID and best[0] > 1.2 * d.conditions.step_size[0]:
+    if accepted > TIMID and best[0] > 1.2 * d.conditions.step_size[0]:
         said = f"the steps are shorter than they need be: {said}; {words} would mix fastest"
-        return Finding("steps", False, said, options("step-size", best))
+        return Finding("steps", False, said, step_size_option(best))
     return Finding("steps", True, f"{said} (57% mixes fastest, at a step of {words})")
 
 
@@ -212,20 +217,19 @@ def judge_prior(d: Diagnosis) -> list[Finding]:
     """Do the inferred latents of many images follow the prior together?"""
     found = []
     names = layer_names(len(d.aggregates))
-    prior = "prior 1" if d.conditions.prior == "Normal" else "about the learned prior's mean, in its variances: 1"
+    prior = "prior 1" if d.conditions.normal_prior else "about the learned prior's mean, in its variances: 1"
     for index, (name, layer) in enumerate(zip(names, d.aggregates, strict=True)):
         moment = layer.second_moment
         said = f"the second moment of the inferred latents of {name} is {moment:.2f} ({prior})"
         if MOMENTS[0] <= moment <= MOMENTS[1]:
             found.append(Finding("prior", True, said))
             continue
-        wide = moment > MOMENTS[1]
         said += ": samples from the prior use other latents than training did"
         ranks = d.calibration.layers[index] if d.calibration.layers else None
-        inflated = ranks and ranks.shifted == "norm" and ranks.p_adjusted < 0.01 and (ranks.shift < 0) == wide
-        if wide and inflated:
+        inflated = ranks and ranks.shifted is Statistic.NORM and ranks.p_adjusted < SIGNIFICANT and ranks.shift < 0
+        if moment > MOMENTS[1] and inflated:
             shorter = [s * (0.7 if i == index else 1) for i, s in enumerate(d.conditions.step_size)]
-            change = f"a shorter step of that layer, {options('step-size', shorter)}"
+            change = f"a shorter step of that layer, {step_size_option(shorter)}"
         elif d.conditions.sigma is not None:
             change = f"--model.sigma {d.conditions.sigma * math.sqrt(moment):.2g} (now {d.conditions.sigma:.2g})"
         else:
@@ -253,14 +257,14 @@ def judge_calibration(d: Diagnosis) -> list[Finding]:
     if not d.calibration.layers:
         return [Finding("calibration", False, "no simulated image had finite draws")]
     for layer in d.calibration.layers[:-1]:
-        shape = shape_in_words(layer, d.calibration.simulations)
-        said = f"{layer.name}: {shape} (adjusted p {layer.p_adjusted:.2g}, spread {layer.spread:.2f})"
+        shape = shape_of(layer, d.calibration.simulations)
+        said = f"{layer.name}: {shape.words} (adjusted p {layer.p_adjusted:.2g}, spread {layer.spread:.2f})"
         change = ""
-        if "too narrow" in shape:
-            change = f"larger first steps, {options('step-size', [1.5 * s for s in d.conditions.step_size])}"
+        if shape.width is Width.NARROW:
+            change = f"larger first steps, {step_size_option([1.5 * s for s in d.conditions.step_size])}"
             change += " --inference.step-decay 0.5"
             change = change if d.conditions.noise else "noise: leave out --inference.no-noise"
-        elif shape != "uniform":
+        elif not shape.uniform:
             change = f"--inference.steps {2 * d.conditions.steps}"
         found.append(Finding("calibration", not change, said, change))
     return found

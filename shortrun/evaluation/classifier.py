@@ -15,12 +15,12 @@ from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.data import Dataset, ImageSet, require_labels
 from shortrun.errors import InputError
 from shortrun.files import replacing
 from shortrun.metrics import Features
+from shortrun.progress import shown
 from shortrun.streams import initial_weights
 
 CACHE = "SHORTRUN_CACHE"
@@ -139,7 +139,7 @@ def _train(features: Features, images: ImageSet, labels: Int64[Tensor, "n"], see
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     order = torch.empty(0, dtype=torch.int64)
     features.train()
-    for _ in tqdm(range(steps), desc="training features", unit="step", leave=False, disable=None):
+    for _ in shown(range(steps), "training features", "step"):
         if not len(order):
             order = torch.randperm(len(images), generator=rng)
         rows, order = order[:BATCH_SIZE], order[BATCH_SIZE:]

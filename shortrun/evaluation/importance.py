@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.errors import InputError, at_least_one
 from shortrun.evaluation.likelihood import density_of, standard_error
@@ -20,6 +19,7 @@ from shortrun.learners import EncoderLearner, LatentLearner, frozen
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
+from shortrun.progress import shown
 
 SAMPLES, BATCH_SIZE = 1000, 500
 MOST_LATENTS = 512
@@ -105,8 +105,7 @@ def _log_weights(
     else:
         propose = gaussian_proposal(learner.generator, x, learner.infer(x, rng).z.to(x.dtype), rng)
     rows = []
-    turns = range(0, samples, copies)
-    for done in tqdm(turns, desc="importance weights", leave=False, disable=None if len(turns) > 1 else True):
+    for done in shown(range(0, samples, copies), "importance weights"):
         count = min(copies, samples - done)
         z, log_q = propose(count)
         log_joint = learner.generator.log_joint(x.repeat(count, 1, 1, 1), z.to(x.dtype))

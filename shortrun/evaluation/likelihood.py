@@ -16,7 +16,7 @@ from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.learners import LatentLearner, Learner, frozen
 from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
 from shortrun.metrics.figure import Figure
-from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown
+from shortrun.model import Gaussian, TopDown
 from shortrun.model.likelihood import Images
 
 NATS = Quantity("nats", LOG_P, "log p(x), nats", 5)
@@ -132,27 +132,12 @@ def simulate(
 ) -> tuple[Images, Float[Tensor, "n d"]]:
     """Draw z ~ p(z) and x ~ p(x | z), n of each: z is then an exact sample of the posterior of x.
 
-    x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n
-    below 1 and for a likelihood that is not of this package.
+    x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n below 1.
     """
     at_least_one(n=n)
     dtype = next((weight.dtype for weight in generator.parameters()), torch.float32)
     z = generator.prior.sample(n, rng, dtype, device)
-    decoded, likelihood = generator.decoder(*generator.split(z)), generator.likelihood
-    if isinstance(likelihood, Gaussian):
-        noise = torch.randn(decoded.shape, generator=rng, device=rng.device, dtype=dtype).to(device)
-        return decoded + likelihood.sigma * noise, z
-    uniform = torch.rand(decoded.shape, generator=rng, device=rng.device, dtype=dtype).to(device)
-    if isinstance(likelihood, Bernoulli):
-        return 2 * (uniform < torch.sigmoid(decoded)).to(dtype) - 1, z
-    if isinstance(likelihood, DiscretizedLogistic):
-        value = decoded + likelihood.log_scale.exp() * torch.logit(uniform, eps=1e-6)
-        tops = likelihood.levels - 1
-        # a logistic variable rounded to the nearest value, beyond the ends to the ends, as its bins are
-        return ((value + 1) / 2 * tops).round().clamp(0, tops) / tops * 2 - 1, z
-    raise InputError(
-        "likelihood", problem=f"cannot draw images from {type(likelihood).__name__}", instead="use one of this package"
-    )
+    return generator.likelihood.sample(generator.decoder(*generator.split(z)), rng), z
 
 
 def _anneal(

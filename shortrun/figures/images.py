@@ -11,16 +11,12 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from shortrun.files import replacing
+from shortrun.pixels import to_unit
 
 Images = Float[Tensor, "n c h w"]
 BLUES = ((70.0, 100.0, 200.0), (110.0, 140.0, 230.0))
 GREYS = ((150.0, 150.0, 150.0), (205.0, 205.0, 205.0))
 """The colours, in bytes, of missing pixels: blue in grey images, in colour ones the grey of an empty canvas."""
-
-
-def to_unit(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Return images of [-1, 1] in [0, 1], the range of files, metrics and figures."""
-    return ((x + 1) / 2).clamp(0, 1)
 
 
 def to_bytes(x: Images) -> UInt8[np.ndarray, "n h w c"]:
@@ -91,8 +87,8 @@ def heat(values: Float[Tensor, "n 1 h w"], top: float) -> Float[Tensor, "n 3 h w
 
     The lightness rises all along the ramp, so that it can be read in grey too.
     """
-    share = (values / top if top > 0 else torch.zeros_like(values)).clamp(0, 1)
-    return torch.cat([(3 * share - start).clamp(0, 1) for start in range(3)], dim=1) * 2 - 1
+    height = (values / top if top > 0 else torch.zeros_like(values)).clamp(0, 1)
+    return torch.cat([(3 * height - start).clamp(0, 1) for start in range(3)], dim=1) * 2 - 1
 
 
 def write_png(picture: Image.Image, path: Path, notes: Mapping[str, str] | None = None) -> None:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.inference.langevin import LogDensity, StepSizes
+from shortrun.inference.langevin import LogDensity, StepSizes, langevin_update
 
 BEST_ACCEPTANCE = 0.574
 """Of an adjusted Langevin chain in many dimensions: the step that mixes fastest is accepted this often."""
@@ -25,14 +25,6 @@ class Point(NamedTuple):
     log_density: Float[Tensor, "n"]
     score: Float[Tensor, "n d"]
     """d/dz log_density(z)."""
-
-
-class Adjusted(NamedTuple):
-    """Rows after a Metropolis-adjusted step."""
-
-    z: Float[Tensor, "n d"]
-    acceptance: Float[Tensor, "n"]
-    """The probability with which each row's proposal was accepted, in [0, 1]."""
 
 
 def evaluate(log_density: LogDensity, z: Float[Tensor, "n d"]) -> Point:
@@ -49,28 +41,14 @@ def log_ratio(here: Point, there: Point, step_size: StepSizes) -> Float[Tensor, 
 
         log p(z') - log p(z) + log q(z | z') - log q(z' | z),   q(. | z) = N(z + (s^2 / 2) d/dz log p(z), s^2)
 
-    step_size: s, a number or a tensor that broadcasts to (n, d); a proposal with a non-finite density gives -inf.
+    A Metropolis step accepts with probability min(1, exp(ratio)). step_size: s, with which the proposal was drawn, a
+    number or a tensor that broadcasts to (n, d); a proposal with a non-finite density gives -inf.
     """
     # The normalization of q is the same both ways, since s does not depend on where the step starts.
     onward = (there.z - here.z - 0.5 * step_size**2 * here.score) / step_size
     back = (here.z - there.z - 0.5 * step_size**2 * there.score) / step_size
     ratio = there.log_density - here.log_density + 0.5 * (onward**2 - back**2).sum(1)
     return torch.where(torch.isfinite(ratio) | (ratio == torch.inf), ratio, torch.full_like(ratio, -torch.inf))
-
-
-def metropolis_log_ratio(
-    log_density: LogDensity, z: Float[Tensor, "n d"], proposal: Float[Tensor, "n d"], step_size: StepSizes
-) -> Float[Tensor, "n"]:
-    """Return the log of the Metropolis ratio of a Langevin proposal, row by row: `log_ratio` with both ends evaluated.
-
-    A Metropolis step accepts with probability min(1, exp(ratio)). step_size: the s that the proposal was drawn with.
-    """
-    return log_ratio(evaluate(log_density, z), evaluate(log_density, proposal), step_size)
-
-
-def propose(here: Point, step_size: StepSizes, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Return z + (s^2 / 2) score + s noise, a Langevin step from a point already evaluated."""
-    return here.z + 0.5 * step_size**2 * here.score + step_size * noise
 
 
 def adjusted_step(
@@ -80,11 +58,19 @@ def adjusted_step(
     noise: Float[Tensor, "n d"],
     uniform: Float[Tensor, "n"],
 ) -> tuple[Point, Float[Tensor, "n"]]:
-    """Return where an adjusted step from an evaluated point ends, evaluated, and each row's acceptance probability.
+    """Take one Metropolis-adjusted Langevin step, each row accepted or rejected by itself; it keeps the density.
 
-    For chains: one evaluation of the density a step, where `mala_step` takes two.
+        z' = z + (s^2 / 2) d/dz log_density(z) + s noise   where uniform < min(1, exp(log_ratio)), else z
+
+    here: where the step starts, evaluated, so that a chain evaluates the density once a step. step_size: a number or a
+    tensor that broadcasts to (n, d), one for each image or each layer for example. noise: standard normal, (n, d).
+    uniform: in [0, 1), (n,). Returns where it ends, evaluated, and each row's acceptance probability, (n,). A proposal
+    with a non-finite density is rejected.
+
+    Source: Roberts and Tweedie, "Exponential Convergence of Langevin Distributions and Their Discrete Approximations",
+    1996.
     """
-    there = evaluate(log_density, propose(here, step_size, noise))
+    there = evaluate(log_density, langevin_update(here.z, here.score, step_size, noise))
     acceptance = log_ratio(here, there, step_size).clamp(max=0).exp()
     moved = uniform < acceptance
     rows = moved[:, None]
@@ -94,27 +80,6 @@ def adjusted_step(
         torch.where(rows, there.score, here.score),
     )
     return point, acceptance
-
-
-def mala_step(
-    log_density: LogDensity,
-    z: Float[Tensor, "n d"],
-    step_size: StepSizes,
-    noise: Float[Tensor, "n d"],
-    uniform: Float[Tensor, "n"],
-) -> Adjusted:
-    """Take one Metropolis-adjusted Langevin step, each row accepted or rejected by itself; it keeps the density.
-
-        z' = z + (s^2 / 2) d/dz log_density(z) + s noise   where uniform < min(1, exp(metropolis_log_ratio)), else z
-
-    step_size: a number or a tensor that broadcasts to (n, d), one for each image or each layer for example; noise:
-    standard normal; uniform: in [0, 1). A proposal with a non-finite density is rejected.
-
-    Source: Roberts and Tweedie, "Exponential Convergence of Langevin Distributions and Their Discrete Approximations",
-    1996.
-    """
-    point, acceptance = adjusted_step(log_density, evaluate(log_density, z), step_size, noise, uniform)
-    return Adjusted(point.z, acceptance)
 
 
 def effective_sizes(draws: Float[np.ndarray, "chains draws *slots"]) -> Float[np.ndarray, "*slots"]:

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import InputError, did_you_mean
-from shortrun.inference.initial import Initial, PerImage
-from shortrun.inference.jacobian import Flat, Linearized, Step, ladj_from_eigenvalues, steps_of
+from shortrun.inference.initial import Initial
+from shortrun.inference.jacobian import Linearized, Step, steps_of
 from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes
+from shortrun.normals import Flat, PerImage
 
 Roots = Float[Tensor, "n d d"]
 
@@ -34,7 +35,7 @@ class Estimate(NamedTuple):
     """log_q - log p(x, z_K), float64: its mean estimates KL(q_s || p(. | x)) - log p(x)."""
 
 
-class Density:
+class ChainDensity:
     """Follows a chain and says at its end what log q_s(z_K) is; `needs_noise`: meaningless for a chain without."""
 
     needs_noise = False
@@ -52,7 +53,7 @@ class Density:
         """Return log q_s(z_K), given the end of the chain."""
 
 
-class Conditional(Density):
+class Conditional(ChainDensity):
     """log q = log q(z_0) - sum_k log |det A_k|; see `conditional`."""
 
     def start(self, z: Flat, initial: Initial) -> None:
@@ -68,24 +69,7 @@ class Conditional(Density):
         return self.value
 
 
-class ConditionalEigenvalues(Density):
-    """The same from the eigenvalues of dz_K/dz_0, as the paper computes it; see `ladj_from_eigenvalues`."""
-
-    def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
-        self.value = initial.log_prob(z)
-        self.product = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
-
-    def follow(self, step: Step) -> None:
-        """See a step of the chain."""
-        self.product = step.jacobian @ self.product
-
-    def log_q(self, end: Linearized) -> PerImage:
-        """Return log q_s(z_K)."""
-        return self.value - ladj_from_eigenvalues(self.product)
-
-
-class Marginal(Density):
+class Marginal(ChainDensity):
     """log q = log sum_c w_c N(delta_K; 0, Sigma_K) of each component of q(z_0); see `marginal`."""
 
     needs_noise = True
@@ -117,10 +101,6 @@ class Marginal(Density):
         each = self.initial.log_weights - 0.5 * (log_det + squared - cut + d * math.log(2 * math.pi))
         return torch.logsumexp(each, 1) + self.initial.tilt
 
-    def squared_length(self) -> PerImage:
-        """Return delta^T Sigma^-1 delta of the nearest component: d on average where the linearization holds."""
-        return self._of_components()[1].amin(1)
-
     def _of_components(self) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
         """Return log det Sigma_K and delta_K^T Sigma_K^-1 delta_K of each."""
         ends = [(self.root, self.white)]
@@ -140,7 +120,7 @@ def _joined(one: tuple[Roots, Flat], other: tuple[Roots, Flat]) -> tuple[Roots, 
     return root, (rotation.mT @ torch.cat([white, drawn], dim=1)[..., None])[..., 0]
 
 
-class Path(Density):
+class Path(ChainDensity):
     """log q = log q(z_0, .., z_K) - log r(z_0, .., z_{K-1} | z_K); see `path`."""
 
     needs_noise = True
@@ -168,7 +148,7 @@ class Path(Density):
             self.value = self.value + 0.5 * (back**2).sum(1)
 
 
-ESTIMATORS: dict[str, type[Density]] = {"conditional": Conditional, "marginal": Marginal, "path": Path}
+ESTIMATORS: dict[str, type[ChainDensity]] = {"conditional": Conditional, "marginal": Marginal, "path": Path}
 
 
 def chi_square_bound(d: int) -> float:
@@ -177,7 +157,7 @@ def chi_square_bound(d: int) -> float:
 
 
 def follow(
-    densities: list[Density],
+    densities: list[ChainDensity],
     log_density: LogDensity,
     z: Flat,
     step_size: StepSizes,
@@ -260,7 +240,7 @@ def path(
     return follow([Path()], log_density, z, step_size, noise, initial)[0]
 
 
-def named(estimator: str) -> type[Density]:
+def named(estimator: str) -> type[ChainDensity]:
     """Return the estimator of a name; raise InputError where there is none."""
     if estimator not in ESTIMATORS:
         raise InputError("estimator", f"{estimator!r}", str(did_you_mean(estimator, ESTIMATORS)))

@@ -1,15 +1,12 @@
 """q(z_0), where chains start: what estimators of their divergence have to know of it."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.inference.jacobian import Flat
-
-PerImage = Float[Tensor, "n"]
+from shortrun.normals import Flat, PerImage, diagonal_components, mixture
 
 
 class Initial(NamedTuple):
@@ -38,10 +35,8 @@ class Initial(NamedTuple):
 
     def components(self, z: Flat) -> Float[Tensor, "n m"]:
         """Return log w_c + log N(z; mu_c, diag sigma_c^2) of each component, float64."""
-        squared = (((z.double()[:, None] - self.means) / self.scales) ** 2).sum(2)
-        constant = self.log_weights - self.scales.log().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
-        return constant - 0.5 * squared
+        return diagonal_components(z.double(), self.log_weights, self.means, self.scales)
 
     def log_prob(self, z: Flat) -> PerImage:
         """Return log q(z_0), tilt and all, float64."""
-        return torch.logsumexp(self.components(z), 1) + self.tilt
+        return mixture(self.components(z)) + self.tilt

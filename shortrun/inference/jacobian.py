@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes
+from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes, langevin_update
+from shortrun.normals import Flat
 
-Flat = Float[Tensor, "n d"]
 ROWS = 512
 """Rows of latents that go through the generator at once in a Hessian: convolutions at thousands fill the memory."""
 
@@ -58,7 +58,7 @@ class Step(Linearized):
     @property
     def end(self) -> Flat:
         """Where the step arrives."""
-        return self.z + 0.5 * self.step_size**2 * self.score + self.step_size * self.noise
+        return langevin_update(self.z, self.score, self.step_size, self.noise)
 
     @cached_property
     def jacobian(self) -> Float[Tensor, "n d d"]:
@@ -85,23 +85,3 @@ def steps_of(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: Chai
         step = Step(log_density, z, s, eps)
         yield step
         z = step.end
-
-
-def chain_jacobian(
-    log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise
-) -> tuple[Flat, Float[Tensor, "n d d"]]:
-    """Return z_K and dz_K/dz_0 = A_{K-1} ... A_0 with the noise held fixed, (n, d, d) in float64."""
-    product = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
-    end = z
-    for step in steps_of(log_density, z, step_size, noise):
-        product, end = step.jacobian @ product, step.end
-    return end, product
-
-
-def ladj_from_eigenvalues(jacobian: Float[Tensor, "n d d"]) -> Float[Tensor, "n"]:
-    """Return log |det J| = sum_i log |lambda_i| from the eigenvalues of J, as the paper computes it, (n,).
-
-    Exact while float64 holds all eigenvalues of the product, down to about 1e-16 of the largest; the sum of
-    log |det A_k| over the steps has no such limit. Source: Nijkamp et al. 2020, arXiv 1912.01909.
-    """
-    return torch.linalg.eigvals(jacobian).abs().log().sum(-1)

@@ -34,6 +34,13 @@ def score(log_density: LogDensity, z: Float[Tensor, "n d"], create_graph: bool) 
         return torch.autograd.grad(log_density(at).sum(), at, create_graph=create_graph)[0]
 
 
+def langevin_update(
+    z: Float[Tensor, "n d"], score: Float[Tensor, "n d"], step_size: StepSizes, noise: Float[Tensor, "n d"]
+) -> Float[Tensor, "n d"]:
+    """Return z + (s^2 / 2) score + s noise, with s a number or a tensor that broadcasts to (n, d)."""
+    return z + 0.5 * step_size**2 * score + step_size * noise
+
+
 def langevin_step(
     log_density: LogDensity, z: Float[Tensor, "n d"], step_size: StepSizes, noise: Float[Tensor, "n d"]
 ) -> Float[Tensor, "n d"]:
@@ -41,7 +48,7 @@ def langevin_step(
     differentiable = torch.is_grad_enabled() and any(
         isinstance(part, Tensor) and part.requires_grad for part in (z, step_size, noise)
     )
-    return z + 0.5 * step_size**2 * score(log_density, z, differentiable) + step_size * noise
+    return langevin_update(z, score(log_density, z, differentiable), step_size, noise)
 
 
 def short_run(

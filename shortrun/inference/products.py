@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.inference.jacobian import Flat, Linearized, Step
+from shortrun.inference.jacobian import Linearized, Step
+from shortrun.normals import Flat
 
 Columns = Float[Tensor, "n d r"]
 Square = Float[Tensor, "n r r"]
@@ -24,7 +25,7 @@ def products(step: Linearized, v: Float[Tensor, "m n d"]) -> Float[Tensor, "m n 
     return curved.double() * size
 
 
-def images(step: Linearized, columns: Columns) -> Columns:
+def hessian_times(step: Linearized, columns: Columns) -> Columns:
     """Return H times each column."""
     return products(step, columns.permute(2, 0, 1)).permute(1, 2, 0)
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.inference.initial import PerImage
-from shortrun.inference.jacobian import Flat, Step
+from shortrun.inference.jacobian import Step
 from shortrun.inference.products import Columns, eigh, half_square, products, signs, without
+from shortrun.normals import Flat, PerImage
 
 Coefficients = Float[Tensor, "n m"]
 SMALL = 1e-12

@@ -11,17 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import at_least_one
-from shortrun.inference.divergence import Density, PerImage
+from shortrun.inference.divergence import ChainDensity
 from shortrun.inference.initial import Initial
-from shortrun.inference.jacobian import Flat, Linearized, Step
-from shortrun.inference.products import LARGE, Columns, eigh, images
+from shortrun.inference.jacobian import Linearized, Step
+from shortrun.inference.products import LARGE, Columns, eigh, hessian_times
+from shortrun.normals import Flat, PerImage
 
 CONVERGED = 0.1
 """A Ritz value counts as an eigenvalue where its residual is below this share of its distance from the prior's value.
 Chosen by trial on trained generators, whose stiff eigenvalues fall off geometrically."""
 
 
-class LanczosConditional(Density):
+class LanczosConditional(ChainDensity):
     """log q = log q(z_0) - sum_k log |det A_k|, the log-determinants by stochastic Lanczos quadrature.
 
         log |det A_k| = tr log |I + S H_k S|,  S = diag(s_k / sqrt 2);   tr f(M) ~= (d / b) sum_j |tau_j|^2 f(theta_j)
@@ -86,16 +87,16 @@ def log_det(step: Step, probes: int, depth: int, rng: torch.Generator) -> PerIma
     else:
         drawn = torch.randn(n, d, probes, generator=rng, device=rng.device, dtype=torch.float64)
         start = torch.linalg.qr(drawn.to(root))[0]
-    theta, share, residual = ritz(
-        lambda v: root[..., None] * images(step, root[..., None] * v).to(root.dtype), start, depth
+    theta, weight, residual = ritz(
+        lambda v: root[..., None] * hessian_times(step, root[..., None] * v).to(root.dtype), start, depth
     )
     prior = -(root.double() ** 2).mean(1, keepdim=True)
     distance = (theta - prior).abs()
     found = (residual < CONVERGED * distance) & (distance > 0.1 * prior.abs())  # the prior's has many directions
-    # a share too large for one direction is a cluster's, not told apart yet
-    found = (found & (d * share < start.shape[2] * (1 + 5 * (2 / start.shape[2]) ** 0.5))).double()
+    # a weight too large for one direction is a cluster's, not told apart yet
+    found = (found & (d * weight < start.shape[2] * (1 + 5 * (2 / start.shape[2]) ** 0.5))).double()
     values = (1 + theta).abs().clamp(min=1e-12).log()
-    rest = share * (1 - found)
+    rest = weight * (1 - found)
     mean_of_rest = (rest * values).sum(1) / rest.sum(1).clamp(min=1e-300)
     return (found * values).sum(1) + (d - found.sum(1)) * mean_of_rest
 

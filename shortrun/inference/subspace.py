@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from shortrun.errors import at_least_one
-from shortrun.inference.divergence import Density, chi_square_bound
-from shortrun.inference.initial import Initial, PerImage
-from shortrun.inference.jacobian import Flat, Linearized, Scaled, Step
+from shortrun.inference.divergence import ChainDensity, chi_square_bound
+from shortrun.inference.initial import Initial
+from shortrun.inference.jacobian import Linearized, Scaled, Step
+from shortrun.inference.langevin import langevin_update
 from shortrun.inference.products import (
     LARGE,
     Columns,
@@ -19,7 +20,7 @@ from shortrun.inference.products import (
     Square,
     eye_like,
     half_square,
-    images,
+    hessian_times,
     next_root,
     products,
     project,
@@ -28,6 +29,7 @@ from shortrun.inference.products import (
     without,
 )
 from shortrun.inference.quadrature import beside
+from shortrun.normals import Flat, PerImage
 
 FAR = 5 / 6
 """The share of a chain, counted back from its end, over which the whole steps are spread."""
@@ -52,11 +54,11 @@ def _between(known: dict[int, Columns], step: int) -> Columns:
     """Interpolate linearly between the nearest known steps before and after one; before the first, return the first."""
     before, after = (k for k in known if k < step), min(k for k in known if k > step)
     last = max(before, default=after)
-    share = (step - last) / (after - last) if after > last else 0.0
-    return torch.lerp(known[last], known[after], share)
+    way = (step - last) / (after - last) if after > last else 0.0
+    return torch.lerp(known[last], known[after], way)
 
 
-class SubspaceMarginal(Density):
+class SubspaceMarginal(ChainDensity):
     """log q = log N(delta_K; 0, Sigma_K) as in `Marginal`, with Sigma_K approximated by two diagonal blocks.
 
     `Marginal` carries the covariance of the linearized chain as a dense (d, d) matrix, H_k the Hessian of log p(x, z):
@@ -121,8 +123,8 @@ class SubspaceMarginal(Density):
         """Take z_0 and the density that it was drawn from."""
         component = torch.zeros(len(z), dtype=torch.long, device=z.device)
         if len(initial.log_weights) > 1:
-            share = torch.softmax(initial.components(z), 1).to(self.rng.device)
-            component = torch.multinomial(share, 1, generator=self.rng)[:, 0].to(z.device)
+            chances = torch.softmax(initial.components(z), 1).to(self.rng.device)
+            component = torch.multinomial(chances, 1, generator=self.rng)[:, 0].to(z.device)
         self.mean, self.scale = initial.means[component].to(z.dtype), initial.scales[component].to(z.dtype)
         self.initial = initial.tilt - self.scale.double().log().sum(1)
         self.delta, self.steps = ((z - self.mean) / self.scale).double(), []
@@ -136,8 +138,8 @@ class SubspaceMarginal(Density):
         if self.steps:
             moved, turned = step.z - self.steps[-1].z, step.score - self.steps[-1].score
             self.sketch.append(unit(moved, moved + turned))
-        s = step.step_size.double()
-        self.delta = self.delta + 0.5 * s**2 * curved + s * step.noise
+        # delta takes the step of the chain with H delta in place of the score
+        self.delta = langevin_update(self.delta, curved, step.step_size.double(), step.noise)
         self.steps.append(step)
 
     def log_q(self, end: Linearized) -> PerImage:
@@ -187,7 +189,7 @@ class SubspaceMarginal(Density):
         """
         identity = eye_like(basis)
         whole = {k: self.steps[k] for k in whole_steps(len(self.steps), self.whole)}
-        known = {k: images(step, half_square(step) * basis) for k, step in whole.items()}
+        known = {k: hessian_times(step, half_square(step) * basis) for k, step in whole.items()}
         # H P without the factor s^2 / 2, so that it can be interpolated where step sizes differ along the chain
         bare = {k: known[k] / half_square(step).mean((1, 2), keepdim=True) for k, step in whole.items()}
         root = alone = identity.expand(len(self.delta), -1, -1)
@@ -201,7 +203,7 @@ class SubspaceMarginal(Density):
             else:
                 stiff = min(self.stiff, basis.shape[2])
                 both = torch.cat([size * basis[..., :stiff], outside[..., None]], dim=2)
-                few, added = images(step, both).split([stiff, 1], dim=2)
+                few, added = hessian_times(step, both).split([stiff, 1], dim=2)
                 added, rows = added[..., 0], few.mT @ basis
                 rest = size.mean((1, 2), keepdim=True) * _between(bare, k)[..., stiff:]
                 others = rest.mT @ basis

@@ -16,6 +16,7 @@ from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images, Mask
+from shortrun.pixels import squared_error
 
 
 def check_steps(steps: int) -> int:
@@ -208,7 +209,7 @@ class ChainLearner(LatentLearner):
         log_joint = generator.likelihood.log_prob(x, decoded) + generator.log_prior(z)
         loss = -log_joint.sum() / max(len(x), 1)
         with torch.no_grad():
-            mse = ((generator.likelihood.mean(decoded).float() - x) ** 2).mean() / 4
+            mse = squared_error(generator.likelihood.mean(decoded).float(), x).mean()
         return loss, {
             "mse": mse,
             "second_moment": (z**2).mean(),

@@ -18,6 +18,7 @@ from shortrun.learners.settings import checked
 from shortrun.model import TopDown
 from shortrun.model.encoders import Encoder, Moments
 from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.pixels import squared_error
 from shortrun.registry import ENCODERS, LEARNERS, find, name_of
 from shortrun.streams import Use, initial_weights, seed_of
 
@@ -141,7 +142,7 @@ class EncoderLearner(LatentLearner):
         kl = draw.kl.sum(1)
         loss = (self.kl_weight * kl - log_likelihood).mean()
         with torch.no_grad():
-            mse = ((self.generator.likelihood.mean(draw.decoded).to(x.dtype) - x) ** 2).mean() / 4
+            mse = squared_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), x).mean()
             layers = draw.kl.mean(0)
         return loss, {
             "mse": mse,

@@ -18,6 +18,7 @@ from shortrun.learners.chain_store import everywhere
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.normals import standard_normal
 from shortrun.streams import initial_weights
 
 BIN = 2 / 255
@@ -174,7 +175,7 @@ class Glow(
         with torch.autocast(x.device.type, enabled=False):
             parts, log_det = self.flow.inverse_and_log_det(x)
             z = torch.cat([part.flatten(1) for part in parts], dim=1)
-            log_prior = -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+            log_prior = standard_normal(z)
         return z, log_prior + log_det
 
     def _bits_per_dim(self, nats: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -21,7 +21,7 @@ from shortrun.errors import InputError
 from shortrun.files import replacing
 from shortrun.mapping import from_mapping
 from shortrun.model.latent_density import GaussianMixture
-from shortrun.model.prior import Flat, PerImage, standard_normal
+from shortrun.normals import Flat, PerImage, standard_normal
 
 if TYPE_CHECKING:
     from sklearn import mixture
@@ -101,14 +101,7 @@ def fit_latent_density(
 
     Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
     """
-    if len(z) < LEAST:
-        raise InputError("z", f"latents of {len(z)} images", f"give at least {LEAST}")
-    if not torch.isfinite(z).all():
-        raise InputError("z", problem="some latents are not finite", instead="leave out the images whose chain failed")
-    if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-        raise InputError("sizes", str(list(sizes)), "write whole numbers of at least 1 in rising order")
-    if not 0 < held_out < 1:
-        raise InputError("held_out", held_out, "write a number between 0 and 1")
+    _check(z, sizes, held_out)
     order = torch.randperm(len(z), generator=rng, device=rng.device).cpu()
     state = int(torch.randint(2**31, (1,), generator=rng, device=rng.device))
     shuffled = z.detach().cpu()[order]
@@ -133,6 +126,18 @@ def fit_latent_density(
         candidates=tuple(candidates),
     )
     return LatentDensity(_module(fitted, best.covariance), record)
+
+
+def _check(z: Flat, sizes: Sequence[int], held_out: float) -> None:
+    """Raise InputError for what no density can be fitted to."""
+    if len(z) < LEAST:
+        raise InputError("z", f"latents of {len(z)} images", f"give at least {LEAST}")
+    if not torch.isfinite(z).all():
+        raise InputError("z", problem="some latents are not finite", instead="leave out the images whose chain failed")
+    if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
+        raise InputError("sizes", str(list(sizes)), "write whole numbers of at least 1 in rising order")
+    if not 0 < held_out < 1:
+        raise InputError("held_out", held_out, "write a number between 0 and 1")
 
 
 def _candidates(

@@ -12,7 +12,7 @@ from torch import nn
 from shortrun import config
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
-from shortrun.files import replacing
+from shortrun.files import replacing, write_json
 from shortrun.learners.latent_density import read_density
 from shortrun.learners.settings import checked, learner_class
 from shortrun.mapping import from_mapping, to_mapping
@@ -34,8 +34,7 @@ def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | N
         )
     description = config.checked(description)  # values may have been set by hand since it was built
     write_weights(weights, folder / "model.safetensors")
-    with replacing(folder / "config.json") as path:
-        path.write_text(json.dumps(to_mapping(description), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", to_mapping(description))
 
 
 def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -6,14 +6,15 @@ Quantitative Analysis of Decoder-Based Generative Models", 2017, arXiv 1611.0427
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.errors import InputError, at_least_one
+from shortrun.progress import shown
 
 LogLikelihood = Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows"]]
 
@@ -40,6 +41,10 @@ class _Place(NamedTuple):
     z: Tensor
     value: Tensor
     slope: Tensor
+
+
+Move = Callable[[_Place, float, Tensor], tuple[_Place, Tensor]]
+"""(place, beta, step size) -> where a transition that keeps the density at beta leads, and its acceptance."""
 
 
 def inverse_temperatures(count: int) -> Float64[Tensor, "_"]:
@@ -94,34 +99,45 @@ def annealed_importance(
     def draw() -> Tensor:
         return torch.randn(size, generator=rng, device=rng.device, dtype=dtype).to(device)
 
-    place = _evaluate(log_likelihood, draw())
-    steps = _tuned_steps(log_likelihood, place, max(temperatures // 5, 50), chains, leapfrog, rng)
-
-    beta = inverse_temperatures(temperatures)
-    width = (beta[1:] - beta[:-1]).tolist()
-    forward = posterior is None
+    move: Move = partial(_transition, log_likelihood, leapfrog, rng)
+    # A quarter of the orbit in the prior: the next point is then independent of the last in every direction that the
+    # image does not determine, and more would be wasted.
+    longest = math.pi / 2 / leapfrog
+    table = _tuned_steps(move, _evaluate(log_likelihood, draw()), max(temperatures // 5, 50), chains, longest)
     start = draw() if posterior is None else posterior.to(device, dtype).repeat(chains, 1)
     place = _evaluate(log_likelihood, start)
     if not torch.isfinite(place.value).all():
         raise InputError(
             "log_likelihood", problem="not finite at the start of a chain", instead="the model or an image is not"
         )
-    log_w = torch.zeros(size[0], dtype=torch.float64)
-    accepted = torch.zeros(size[0], dtype=torch.float64)
+    log_weights, acceptance = _annealed(move, place, table, temperatures, posterior is None)
+    log_weights = log_weights.view(chains, n_images)
+    sign = 1 if posterior is None else -1
+    log_p = sign * (torch.logsumexp(sign * log_weights, 0) - math.log(chains))
+    return Annealed(log_p, log_weights, acceptance.view(chains, n_images).mean(0))
+
+
+def _annealed(
+    move: Move, place: _Place, table: Float64[Tensor, "_ n"], temperatures: int, forward: bool
+) -> tuple[Float64[Tensor, "rows"], Float64[Tensor, "rows"]]:
+    """Return the log-weight of each chain from one end of the temperatures to the other, and its mean acceptance.
+
+    forward: from beta = 0 to 1, else from 1 to 0; table: of step sizes, for `_at`.
+    """
+    rows, copies = len(place.z), len(place.z) // table.shape[1]
+    beta = inverse_temperatures(temperatures)
+    width = (beta[1:] - beta[:-1]).tolist()
+    log_w, accepted = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, dtype=torch.float64)
     # at the end of a forward chain, beta = 1, and of a reverse one, beta = 0, no transition is needed any more
     order = range(temperatures) if forward else range(temperatures - 1, -1, -1)
-    for turn, t in enumerate(tqdm(order, desc="annealing", unit="temperature", leave=False, disable=None)):
+    for turn, t in enumerate(shown(order, "annealing", "temperature")):
         log_w += width[t] * place.value.double().cpu()
         if turn < temperatures - 1:
             between = t + 1 if forward else t
-            step = _at(steps, between / temperatures).repeat(chains, 1).to(place.z)
-            place, chance = _transition(log_likelihood, place, float(beta[between]), step, leapfrog, rng)
+            step = _at(table, between / temperatures).repeat(copies, 1).to(place.z)
+            place, chance = move(place, float(beta[between]), step)
             accepted += chance.double().cpu()
-    log_weights = log_w.view(chains, n_images)
-    sign = 1 if forward else -1
-    log_p = sign * (torch.logsumexp(sign * log_weights, 0) - math.log(chains))
-    acceptance = accepted.view(chains, n_images).mean(0) / max(temperatures - 1, 1)
-    return Annealed(log_p, log_weights, acceptance)
+    return log_w, accepted / max(temperatures - 1, 1)
 
 
 def _evaluate(log_likelihood: LogLikelihood, z: Tensor) -> _Place:
@@ -133,7 +149,7 @@ def _evaluate(log_likelihood: LogLikelihood, z: Tensor) -> _Place:
 
 
 def _transition(
-    log_likelihood: LogLikelihood, place: _Place, beta: float, step: Tensor, leapfrog: int, rng: torch.Generator
+    log_likelihood: LogLikelihood, leapfrog: int, rng: torch.Generator, place: _Place, beta: float, step: Tensor
 ) -> tuple[_Place, Tensor]:
     """Move by Hamiltonian Monte Carlo on beta log p(x | z) + log N(z; 0, I); return the acceptance probability too.
 
@@ -162,26 +178,22 @@ def _transition(
     ), chance
 
 
-def _tuned_steps(
-    log_likelihood: LogLikelihood, place: _Place, temperatures: int, chains: int, leapfrog: int, rng: torch.Generator
-) -> Float64[Tensor, "_ n"]:
+def _tuned_steps(move: Move, place: _Place, temperatures: int, chains: int, longest: float) -> Float64[Tensor, "_ n"]:
     """Return a step size for each temperature of a shorter pass and each image, which gave the wanted acceptance."""
-    # A quarter of the orbit in the prior: the next point is then independent of the last in every direction that the
-    # image does not determine, and more would be wasted.
-    most = math.log(math.pi / 2 / leapfrog)
+    most = math.log(longest)
     log_step = torch.full((len(place.z) // chains,), most, dtype=torch.float64)
     table = []
     for beta in inverse_temperatures(temperatures).tolist():
         table.append(log_step.exp())
         step = table[-1].repeat(chains)[:, None].to(place.z)
-        place, chance = _transition(log_likelihood, place, beta, step, leapfrog, rng)
+        place, chance = move(place, beta, step)
         error = chance.double().cpu().view(chains, -1).mean(0) - WANTED_ACCEPTANCE
         log_step = (log_step + GAIN * error).clamp(max=most)
     return torch.stack(table)
 
 
-def _at(table: Float64[Tensor, "_ n"], share: float) -> Float64[Tensor, "n 1"]:
-    """Return the row of a table at a share of its height, between two rows by interpolation."""
-    position = share * (len(table) - 1)
+def _at(table: Float64[Tensor, "_ n"], height: float) -> Float64[Tensor, "n 1"]:
+    """Return the row of a table at a height from 0 to 1, between two rows by interpolation."""
+    position = height * (len(table) - 1)
     low = min(int(position), len(table) - 2)
     return torch.lerp(table[low], table[low + 1], position - low)[:, None]

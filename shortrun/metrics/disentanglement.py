@@ -94,7 +94,6 @@ def dci(
     International Conference on Learning Representations; there the third is an error, lower is better.
     """
     from scipy.stats import entropy
-    from sklearn.ensemble import RandomForestClassifier
 
     z, v = _checked(codes, factors, least_factors=2)
     at_least_one(trees=trees)
@@ -104,19 +103,7 @@ def dci(
     z = _standardized(z)  # forests hold codes in float32, where a common offset would cost digits
     order = torch.randperm(len(z), generator=rng, device=rng.device).cpu().numpy()
     test, train = order[:tests], order[tests:]
-    importances, accuracies = [], []
-    for factor in v.T:
-        forest = RandomForestClassifier(
-            trees,
-            max_features=1.0,  # pyright: ignore[reportArgumentType]
-            # trees that part every image spend most of their splits on noise, and share the importance out to it
-            min_samples_leaf=max(1, round(LEAF_SHARE * len(train))),
-            random_state=_seed(rng),
-        )
-        forest.fit(z[train], factor[train])
-        importances.append(forest.feature_importances_)
-        accuracies.append(forest.score(z[test], factor[test]))
-    r = np.stack(importances, axis=1)
+    r, accuracies = _forests((z[train], v[train]), (z[test], v[test]), trees, rng)
     # a dimension that no tree uses has no P, and weighs nothing; neither has a factor of one value in `train` a Q
     used, told = r[r.sum(1) > 0], r[:, r.sum(0) > 0]
     if not used.size:
@@ -129,6 +116,30 @@ def dci(
         completeness=float(np.sum(1 - entropy(told, base=z.shape[1], axis=0)) / v.shape[1]),
         informativeness=float(np.mean(accuracies)),
     )
+
+
+def _forests(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], trees: int, rng: torch.Generator
+) -> tuple[np.ndarray, list[float]]:
+    """Return the importance of each dimension for each factor, (d, f), and the accuracy for each factor.
+
+    train, test: codes and factors of the images that the forests are fitted to, and of those they are tested on.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+
+    importances, accuracies = [], []
+    for factor, factor_test in zip(train[1].T, test[1].T, strict=True):
+        forest = RandomForestClassifier(
+            trees,
+            max_features=1.0,  # pyright: ignore[reportArgumentType]
+            # trees that part every image spend most of their splits on noise, and share the importance out to it
+            min_samples_leaf=max(1, round(LEAF_SHARE * len(factor))),
+            random_state=_seed(rng),
+        )
+        forest.fit(train[0], factor)
+        importances.append(forest.feature_importances_)
+        accuracies.append(forest.score(test[0], factor_test))
+    return np.stack(importances, axis=1), accuracies
 
 
 def factor_vae_score(
@@ -160,13 +171,7 @@ def factor_vae_score(
     live = _standardized(z)[:, np.ptp(z, axis=0) > 0]
     if not live.shape[1]:
         raise InputError("codes", problem="no dimension varies", instead="give codes that depend on the image")
-    groups = []
-    for k, factor in enumerate(v.T):
-        rows = [np.flatnonzero(factor == value) for value in np.unique(factor)]
-        most = max(len(group) for group in rows)
-        if most < batch_size:
-            raise InputError("batch_size", batch_size, f"write at most {most}, the rows of a value of factor {k}")
-        groups.append([group for group in rows if len(group) >= batch_size])
+    groups = _groups(v, batch_size)
 
     def below(count: int) -> int:
         return int(torch.randint(count, (), generator=rng, device=rng.device))
@@ -182,6 +187,18 @@ def factor_vae_score(
 
     commonest = table().argmax(axis=1)
     return float(table()[np.arange(len(commonest)), commonest].sum() / votes)
+
+
+def _groups(factors: np.ndarray, least: int) -> list[list[np.ndarray]]:
+    """Return, for each factor, the rows of each of its values that at least so many rows have."""
+    groups = []
+    for k, factor in enumerate(factors.T):
+        rows = [np.flatnonzero(factor == value) for value in np.unique(factor)]
+        most = max(len(group) for group in rows)
+        if most < least:
+            raise InputError("batch_size", least, f"write at most {most}, the rows of a value of factor {k}")
+        groups.append([group for group in rows if len(group) >= least])
+    return groups
 
 
 def _checked(codes: Tensor, factors: Tensor, least_factors: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from shortrun.errors import InputError, at_least_one
+from shortrun.pixels import squared_error
 
 WINDOW, SIGMA = 11, 1.5
 """The window of Wang et al. and the standard deviation of its weights, both in pixels."""
@@ -22,7 +23,7 @@ def mse(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"]) -> Float64[Ten
     InputError for unlike shapes, for no image, and for pixels that are not in [-1, 1].
     """
     _check(x, y)
-    return ((x.double() - y.double()) / 2).square().flatten(1).mean(1)
+    return squared_error(x.double(), y.double()).flatten(1).mean(1)
 
 
 def psnr(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"]) -> Float64[Tensor, "n"]:

@@ -1,13 +1,12 @@
 """A density of latents that was fitted after training, to draw new images from in place of the prior."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
-from shortrun.model.prior import Flat, PerImage, choose
+from shortrun.model.prior import choose
+from shortrun.normals import Flat, PerImage, full_components, mixture
 
 
 class GaussianMixture(nn.Module):
@@ -44,10 +43,7 @@ class GaussianMixture(nn.Module):
 
     def log_prob(self, z: Flat) -> PerImage:
         """Return log q(z) = logsumexp_k (log w_k + log N(z; mu_k, L_k L_k^T))."""
-        scaled = torch.linalg.solve_triangular(self.scale_tril, (z - self.means[:, None]).mT, upper=False)
-        log_det = self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(1)
-        constant = self.weights.log() - log_det - 0.5 * self.dim * math.log(2 * math.pi)
-        return torch.logsumexp(constant[:, None] - 0.5 * (scaled**2).sum(1), 0)
+        return mixture(full_components(z, self.weights.log(), self.means, self.scale_tril))
 
     @torch.no_grad()
     def sample(self, n: int, rng: torch.Generator) -> Flat:

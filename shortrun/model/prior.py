@@ -10,10 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from shortrun.errors import at_least_one
+from shortrun.normals import Flat, PerImage, diagonal_components, mixture, standard_normal
 from shortrun.streams import Use, stream
 
-Flat = Float[Tensor, "n d"]
-PerImage = Float[Tensor, "n"]
 Uniform = Callable[[], Float[Tensor, "n"]]
 """Draws one number in [0, 1) for each row, when it is called."""
 
@@ -24,11 +23,6 @@ LEAST_SCALE = 0.1
 """
 RATE = 10.0
 """How many times as fast as the generator's weights the mixture learns: its numbers are kept divided by this."""
-
-
-def standard_normal(z: Flat) -> PerImage:
-    """Return log N(z; 0, I)."""
-    return -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 
 def choose(weights: Float[Tensor, "m"], uniform: Float[Tensor, "n"]) -> Int64[Tensor, "n"]:
@@ -195,10 +189,7 @@ class Mixture(Prior):
 
     def log_prob(self, z: Flat) -> PerImage:
         """Return log p(z) = logsumexp_k (log w_k + log N(z; mu_k, diag sigma_k^2))."""
-        log_weights, means, scales = self.parts()
-        squared = (((z[:, None] - means) / scales) ** 2).sum(2)
-        constant = log_weights - scales.log().sum(1) - 0.5 * self.dim * math.log(2 * math.pi)
-        return torch.logsumexp(constant - 0.5 * squared, 1)
+        return mixture(diagonal_components(z, *self.parts()))
 
     def over_normal(self, z: Flat) -> PerImage:
         """Return log p(z) - log N(z; 0, I)."""

@@ -1,19 +1,18 @@
 """Inference and decoding of any number of images, a batch at a time, with progress on a terminal."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.errors import InputError, at_least_one
 from shortrun.learners import Learner
+from shortrun.progress import shown
 
 BATCH_SIZE = 100
 Images = Float[Tensor, "n c h w"]
-Item = TypeVar("Item")
 
 
 class Latents(NamedTuple):
@@ -56,11 +55,6 @@ def decode(learner: Learner, z: Float[Tensor, "n d"], batch_size: int = BATCH_SI
     """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
     at_least_one(batch_size=batch_size)
     return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
-
-
-def shown(batches: Sequence[Item], words: str) -> Iterable[Item]:
-    """Return the batches with a progress bar on a terminal; a single one needs none."""
-    return tqdm(batches, desc=words, unit="batch", leave=False, disable=None if len(batches) > 1 else True)
 
 
 def check_images(learner: Learner, x: Tensor) -> None:

@@ -16,7 +16,7 @@ Side = Literal["left", "right", "top", "bottom"]
 
 def random_pixels(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.5) -> Mask:
     """Leave out round(missing h w) pixels of each image at random, at least one and not all: missing is in (0, 1)."""
-    check_share(missing)
+    check_missing(missing)
     count = min(max(round(missing * h * w), 1), h * w - 1)
     order = torch.rand(n, h * w, generator=rng, device=rng.device).argsort(dim=1).cpu()
     return torch.ones(n, h * w).scatter_(1, order[:, :count], 0.0).reshape(n, 1, h, w)
@@ -58,7 +58,7 @@ def brush(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.3, si
 
     size: thickness of a stroke, in pixels; an eighth of the image's shorter side where not given. missing is in (0, 1).
     """
-    check_share(missing)
+    check_missing(missing)
     size = max(1, round(min(h, w) / 8)) if size is None else size
     if not 1 <= size <= min(h, w):
         raise InputError("size", size, f"a stroke is 1 to {min(h, w)} pixels thick here")
@@ -86,7 +86,7 @@ def _brushed(h: int, w: int, rng: torch.Generator, missing: float, thickness: in
                 return picture
 
 
-def check_share(missing: float) -> None:
+def check_missing(missing: float) -> None:
     """Raise InputError where the share of missing pixels is not between 0 and 1."""
     if not 0 < missing < 1:
         raise InputError("missing", missing, "write a share of the pixels between 0 and 1, 0.5 for example")

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from shortrun.learners import Learner
+from shortrun.pixels import mse
 from shortrun.tasks.batches import BATCH_SIZE, decode, infer
 
 
@@ -38,5 +39,4 @@ def reconstruct(
     """
     z, failed = infer(learner, x, rng, steps=steps, noise=noise, batch_size=batch_size)
     images = decode(learner, z, batch_size)
-    mse = ((images - x.cpu()) ** 2).flatten(1).mean(1) / 4  # (1/2)^2: pixels of [-1, 1] in [0, 1]
-    return Reconstruction(images, z, mse, failed)
+    return Reconstruction(images, z, mse(images, x.cpu()), failed)

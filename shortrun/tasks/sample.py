@@ -7,7 +7,8 @@ from torch import Tensor
 from shortrun.errors import at_least_one
 from shortrun.learners import Learner
 from shortrun.learners.learner import Source
-from shortrun.tasks.batches import BATCH_SIZE, shown
+from shortrun.progress import shown
+from shortrun.tasks.batches import BATCH_SIZE
 
 
 def sample(

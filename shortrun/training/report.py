@@ -1,7 +1,6 @@
 """What a run leaves behind besides its weights: pictures on the way and at the end, and the test figures."""
 
 import datetime
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,7 @@ from shortrun.config import Config
 from shortrun.data import Dataset, ImageSet
 from shortrun.evaluation.reconstructions import reconstruction_figures
 from shortrun.figures.images import captioned_rows, grid, write_png
-from shortrun.files import replacing
+from shortrun.files import write_json
 from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
 from shortrun.metrics.figure import to_json
@@ -112,5 +111,4 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
         "date": datetime.date.today().isoformat(),
         "shortrun": __version__,
     }
-    with replacing(run.result) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(run.result, result)

@@ -9,7 +9,7 @@ from torch import nn
 
 from shortrun.config import Config, read_recipe
 from shortrun.errors import InputError
-from shortrun.files import replacing
+from shortrun.files import write_text
 from shortrun.learners import Learner
 from shortrun.mapping import to_mapping
 
@@ -81,8 +81,7 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
         )
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        with replacing(out / "config.toml") as path:
-            path.write_text(tomli_w.dumps(to_mapping(config)), encoding="utf-8")
+        write_text(out / "config.toml", tomli_w.dumps(to_mapping(config)))
     except OSError as error:
         raise InputError(
             "out", problem=f"{out} cannot be written ({error.strerror})", instead="write another folder"

@@ -1,8 +1,8 @@
 """Variational optimization of a learner's step size, and the curves that it minimizes."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from shortrun.config import DENSE, TuningConfig
 from shortrun.errors import InputError, did_you_mean, renaming
 from shortrun.inference import DrawnNoise
 from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
-from shortrun.inference.divergence import ESTIMATORS, Density, Estimate, follow, named
+from shortrun.inference.divergence import ESTIMATORS, ChainDensity, Estimate, follow, named
 from shortrun.inference.moves import gradient_move, grid_move
 from shortrun.inference.stochastic import LanczosConditional
 from shortrun.inference.subspace import SubspaceMarginal
@@ -28,9 +28,10 @@ from shortrun.inference.tuning import (
     standard_error,
 )
 from shortrun.learners import ChainLearner, frozen
+from shortrun.progress import Shown, silent
 
 Images = Float[Tensor, "n c h w"]
-STOCHASTIC: dict[str, Callable[[torch.Generator, int], Density]] = {
+STAND_INS: dict[str, Callable[[torch.Generator, int], ChainDensity]] = {
     "conditional": LanczosConditional.at_a_tenth,
     "marginal": SubspaceMarginal.at_a_tenth,
 }
@@ -61,7 +62,7 @@ class Chains:
         """Return log p(x, z)."""
         return self.learner.generator.log_joint(self.x, z)
 
-    def density(self, estimator: str) -> Density:
+    def density(self, estimator: str) -> ChainDensity:
         """Return an estimator of log q_s(z_K), dense or stochastic by the number of latents.
 
         Raises InputError for a name that is none, and for one that needs noise where the learner has none.
@@ -69,11 +70,11 @@ class Chains:
         kind = named(estimator)
         if kind.needs_noise and not self.learner.noise:
             raise InputError("estimator", f"{estimator!r} for chains without noise", "write conditional")
-        if self.z.shape[1] <= DENSE or estimator not in STOCHASTIC:
+        if self.z.shape[1] <= DENSE or estimator not in STAND_INS:
             return kind()
-        return STOCHASTIC[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
+        return STAND_INS[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
 
-    def follow(self, densities: list[Density], sizes: Tensor) -> list[Estimate]:
+    def follow(self, densities: list[ChainDensity], sizes: Tensor) -> list[Estimate]:
         """Return what estimators say of the chains with these step sizes, (K, 1, d) or what broadcasts to it."""
         return follow(densities, self.log_density, self.z, sizes, self.noise, self.initial)
 
@@ -181,7 +182,7 @@ def divergence_curves(
     estimators: Sequence[str] = tuple(ESTIMATORS),
     step_sizes: Sequence[float] | None = None,
     tuners: Sequence[str] = tuple(TUNERS),
-    shown: Callable[[Sequence[Any], str], Iterable[Any]] = lambda items, words: items,
+    shown: Shown = silent,
 ) -> Curves:
     """Return each estimator's curve over constant step sizes, and where the tuners find its minimum.
 

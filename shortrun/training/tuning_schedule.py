@@ -14,9 +14,11 @@ from shortrun.training.precision import autocast
 from shortrun.training.processes import Processes
 from shortrun.training.tuning import move_step_size
 
-STOCHASTIC = 27
-MORE = 45
-"""Products of a stochastic estimator at a step, about: STOCHASTIC below LARGE latents, MORE from there."""
+STOCHASTIC_PRODUCTS = 27
+LARGE_PRODUCTS = 45
+"""Products with the Hessian that a stochastic estimator takes at a step, about: the first below LARGE latents, the
+second from there.
+"""
 
 
 def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
@@ -32,7 +34,7 @@ def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
     evaluations = {"grid": 1 + 2 * settings[tuning.over], "gradient": 4 * settings[tuning.over], "acceptance": 2}
     # a derivative by forward mode costs three to four evaluations; acceptance runs its chain on for as many adjusted
     # steps; path has no Hessian, but a chain of few images costs as much time as an update's
-    products = dim if dim <= DENSE else STOCHASTIC if dim < LARGE else MORE
+    products = dim if dim <= DENSE else STOCHASTIC_PRODUCTS if dim < LARGE else LARGE_PRODUCTS
     if tuning.tuner == "acceptance" or tuning.estimator == "path":
         products = 0
     once = evaluations[tuning.tuner] * max(1.5 * products * tuning.images, 1.5 * config.training.batch_size)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from shortrun import progress
 from shortrun.data import load_dataset, pictures, read_images, require_labels
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import ImageSet
@@ -179,7 +180,7 @@ def test_many_files_show_progress_on_a_terminal_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = []
-    monkeypatch.setattr(pictures, "tqdm", lambda items, **settings: seen.append(settings["disable"]) or items)
+    monkeypatch.setattr(progress, "tqdm", lambda items, **settings: seen.append(settings["disable"]) or items)
     fill(tmp_path, ["a.png", "b.png"], 4, 4)
     read_images(tmp_path)
     monkeypatch.setattr(pictures, "SILENT_UP_TO", 1)

@@ -9,15 +9,20 @@ from scipy import stats
 from torch import Tensor, nn
 
 from shortrun.diagnosis.calibration import (
+    Bias,
     Calibration,
+    Shape,
+    Statistic,
+    Width,
     calibrate,
     chi_square,
     choose_bins,
+    energy_gap,
     judge_layer,
     ranks_among,
-    shape_in_words,
-    simulated_gap,
+    shape_of,
 )
+from shortrun.diagnosis.chains import ChainSettings
 from shortrun.inference import StepSize
 from shortrun.learners import ShortRun
 from shortrun.model import Gaussian, TopDown
@@ -60,7 +65,7 @@ def calibration(sampler: Callable[[Tensor, torch.Generator], Tensor], seed: int 
 
 
 def shapes(found: Calibration) -> list[str]:
-    return [shape_in_words(layer, found.simulations) for layer in found.layers]
+    return [shape_of(layer, found.simulations).words for layer in found.layers]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -142,7 +147,7 @@ def test_bins_divide_the_ranks_and_are_filled(simulations: int, draws: int, bins
 
 def test_uniform_ranks_have_a_spread_of_one_and_no_shift() -> None:
     ranks = torch.arange(32).repeat(50)
-    layer = judge_layer("layer 1", {"projection 1": ranks, "norm": ranks}, 31, 16, 2)
+    layer = judge_layer("layer 1", {Statistic.PROJECTION_1: ranks, Statistic.NORM: ranks}, 31, 16, 2)
     assert layer.spread == pytest.approx(1, abs=1e-3)
     assert layer.shift == pytest.approx(0)
     assert layer.p_adjusted == 1
@@ -152,7 +157,7 @@ def test_the_gap_on_simulated_images_is_that_of_the_linear_model() -> None:
     """The chain's moments are known; with a small step it has the posterior's energy, at k = 0 the prior's."""
     learner = ShortRun(TopDown(Linear().float(), Gaussian(SIGMA), LATENTS), steps=40, step_size=0.25)
     n = 1500
-    found = simulated_gap(learner, torch.Generator().manual_seed(0), n, 40, True)
+    found = energy_gap(ChainSettings(learner, 40, True), torch.Generator().manual_seed(0), n)
     assert (found.images, found.finite, found.k[-1]) == (n, n, 400)
     w = WEIGHT
     precision = torch.eye(sum(LATENTS), dtype=torch.float64) + w.T @ w / SIGMA**2
@@ -165,4 +170,16 @@ def test_the_gap_on_simulated_images_is_that_of_the_linear_model() -> None:
     assert sum(found.gap[-10:]) / 10 == pytest.approx(at_rest, abs=4 * found.error[-1])
     assert found.error[-1] == pytest.approx(math.sqrt(sum(LATENTS) / n), rel=0.3)
     learner.step_size = StepSize(30.0, LATENTS)
-    assert simulated_gap(learner, torch.Generator().manual_seed(0), 10, 40, True).finite == 0
+    assert energy_gap(ChainSettings(learner, 40, True), torch.Generator().manual_seed(0), 10).finite == 0
+
+
+def test_a_shape_has_a_short_title_and_words_that_name_the_statistic() -> None:
+    both = Shape(False, Width.NARROW, Bias(Statistic.PROJECTION_2, above=True))
+    assert both.title == "draws too narrow, biased"
+    assert both.words == "draws too narrow, biased: the true projection 2 is above the draws'"
+    for said, shape in {
+        "uniform": Shape(True),
+        "not uniform": Shape(False),
+        "draws too wide": Shape(False, Width.WIDE),
+    }.items():
+        assert shape.title == shape.words == said

@@ -20,7 +20,8 @@ from diagnosis_learners import (
 from torch import Tensor
 
 from shortrun.diagnosis import conclusion, diagnose, summary, verdict
-from shortrun.diagnosis.chains import long_run, short_ends, shown_steps, trace, walk
+from shortrun.diagnosis.adjusted import long_run
+from shortrun.diagnosis.chains import ChainSettings, recorded_steps, short_ends, trace, walk
 from shortrun.diagnosis.measure import Diagnosis, plain
 from shortrun.diagnosis.page import draw_diagnosis
 from shortrun.diagnosis.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
@@ -50,7 +51,7 @@ def hasty() -> Diagnosis:
 def test_the_short_runs_of_an_image_are_independent_though_a_batch_shares_candidates() -> None:
     learner = mixed_learner(1, 1e-6, candidates=200)
     x = images(learner, 5)
-    z, failed = short_ends(learner, x, rng(), 1, True, 20, 100, "")
+    z, failed = short_ends(ChainSettings(learner, 1, True, 100), x, rng(), 20, "")
     assert failed == 0
     for image, starts in zip(x, z, strict=True):
         assert len(torch.unique((1e3 * starts).round(), dim=0)) == 20
@@ -64,7 +65,7 @@ def test_the_walk_begins_with_the_short_run() -> None:
     learner = linear_learner(7, 0.3)
     learner.step_size = StepSize((0.3, 0.2), LATENTS, 0.5)
     x = images(learner, 3)
-    seen = walk(learner, x, rng(5), 7, False, 2, 100, "")
+    seen = walk(ChainSettings(learner, 7, False, 100), x, rng(5), 2, "")
     repeated = x.repeat_interleave(2, 0)
     start = torch.randn(6, sum(LATENTS), generator=rng(5))
 
@@ -78,7 +79,7 @@ def test_the_walk_begins_with_the_short_run() -> None:
     torch.testing.assert_close(seen.mse[at].flatten().float(), error)
     chosen = mixed_learner(7, 0.3, candidates=5)
     begun = chosen.start(repeated, DrawnNoise(rng(5), 70, (6, sum(LATENTS))))
-    first = walk(chosen, x, rng(5), 7, False, 2, 100, "").energy[0].flatten()
+    first = walk(ChainSettings(chosen, 7, False, 100), x, rng(5), 2, "").energy[0].flatten()
     torch.testing.assert_close(first.float(), -chosen.generator.log_joint(repeated, begun).detach())
     # and goes on with the last step
     beyond = short_run(log_joint, z, learner.step_size(7)[-1], no_noise(63, z)).detach()
@@ -88,7 +89,7 @@ def test_the_walk_begins_with_the_short_run() -> None:
 def test_a_long_walk_rests_at_the_energy_of_the_posterior() -> None:
     learner = linear_learner(30, 0.2)
     x = images(learner, 20)
-    found = trace(walk(learner, x, rng(), 30, True, 16, 1000, ""), True)
+    found = trace(walk(ChainSettings(learner, 30, True, 1000), x, rng(), 16, ""), True)
     mean, _ = posterior(learner, x)
     least = -learner.generator.double().log_joint(x.double(), mean).mean().item()
     expected = least + sum(LATENTS) / 2  # d/2 above the mode, and the bias of the step below 3%
@@ -103,7 +104,7 @@ def test_a_long_walk_rests_at_the_energy_of_the_posterior() -> None:
 
 @pytest.mark.parametrize("steps", [1, 3, 50])
 def test_every_step_of_the_short_run_is_seen(steps: int) -> None:
-    seen = shown_steps(steps, 10 * steps)
+    seen = recorded_steps(steps, 10 * steps)
     assert seen[: steps + 1] == list(range(steps + 1))
     assert seen[-1] == 10 * steps
     assert seen == sorted(set(seen))
@@ -113,7 +114,7 @@ def test_the_long_run_samples_the_posterior_from_a_bad_start() -> None:
     learner = linear_learner(20, 3.0)  # far too long: the search has to shorten it
     x = images(learner, 6)
     start = torch.randn(6, 400, sum(LATENTS), generator=rng(1)) + 2
-    run = long_run(learner, x, start, rng(), 20, keep=4, batch_size=1000)
+    run = long_run(ChainSettings(learner, 20, True, 1000), x, start, rng(), keep=4)
     mean, covariance = posterior(learner, x)
     variance = covariance.diagonal()
     assert ((run.ends.mean(1) - mean).abs() < 5 * (variance / 400).sqrt()).all()

@@ -6,6 +6,7 @@ import pytest
 from diagnosis_learners import changed, good_diagnosis
 
 from shortrun.diagnosis import conclusion, verdict
+from shortrun.diagnosis.calibration import Statistic
 from shortrun.diagnosis.measure import Diagnosis
 from shortrun.diagnosis.page import draw_diagnosis
 from shortrun.diagnosis.verdict import Finding, falling, flat_from
@@ -91,7 +92,7 @@ def test_latents_that_leave_the_prior(good: Diagnosis) -> None:
     d = changed(good, aggregates=[top, good.aggregates[1]])
     assert wrong(d)["prior"].change == "--model.sigma 1 (now 0.8)"
     ranks = good.calibration.layers
-    inflated = changed(ranks[0], shift=-0.2, shifted="norm", p_adjusted=1e-6)
+    inflated = changed(ranks[0], shift=-0.2, shifted=Statistic.NORM, p_adjusted=1e-6)
     change = wrong(changed(d, calibration={"layers": [inflated, *ranks[1:]]}))["prior"].change
     assert change == "a shorter step of that layer, --inference.step-size 0.25 0.35"
     assert wrong(changed(d, conditions={"sigma": None}))["prior"].change == "--inference.steps 120"
@@ -107,7 +108,11 @@ def test_latents_that_are_hardly_used(good: Diagnosis) -> None:
     [
         ({"spread": 1.4}, "draws too narrow", "--inference.step-size 0.53 --inference.step-decay 0.5"),
         ({"spread": 0.7}, "draws too wide", "--inference.steps 120"),
-        ({"shift": -0.2, "shifted": "norm"}, "biased: the true norm is below the draws'", "--inference.steps 120"),
+        (
+            {"shift": -0.2, "shifted": Statistic.NORM},
+            "biased: the true norm is below the draws'",
+            "--inference.steps 120",
+        ),
     ],
 )
 def test_draws_that_do_not_cover_the_truth(good: Diagnosis, parts: dict, words: str, change: str) -> None:

@@ -282,11 +282,13 @@ def test_what_cannot_be_estimated_is_refused() -> None:
     with pytest.raises(InputError, match="n: got 0"):
         annealing_gap(learner, 0, rng)
 
-    class Strange(Gaussian):
-        pass
 
-    generator = TopDown(Fixed(0.0), Strange(), (1,))
-    assert simulate(generator, 2, rng)[0].shape == (2, 1, 1, 1)
-    generator.likelihood = nn.Identity()  # type: ignore[assignment]
-    with pytest.raises(InputError, match="cannot draw images from Identity"):
-        simulate(generator, 2, rng)
+def test_images_are_simulated_by_the_users_own_likelihood() -> None:
+    class Shifted(Likelihood):
+        def sample(self, decoded: Tensor, rng: torch.Generator) -> Tensor:
+            return decoded + torch.rand(decoded.shape, generator=rng, dtype=decoded.dtype)
+
+    x, z = simulate(TopDown(Fixed(0.25), Shifted(), (1,)), 3, numbers(0))
+    rng = numbers(0)
+    assert torch.equal(z, torch.randn(3, 1, generator=rng))
+    assert torch.equal(x, 0.25 + torch.rand(3, 1, 1, 1, generator=rng))

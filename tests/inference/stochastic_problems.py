@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from shortrun.inference.divergence import Density, Estimate, follow
+from shortrun.inference.divergence import ChainDensity, Estimate, follow
 
 IMAGES, STEPS = 3, 12
 SIZES: dict[str, float | Tensor] = {
@@ -32,7 +32,7 @@ def chain(d: int, steps: int = STEPS, rows: int = IMAGES, seed: int = 2) -> tupl
     return z, torch.randn(steps, rows, d, generator=rng, dtype=torch.float64)
 
 
-def estimate(density: Density, log_density, step_size, z: Tensor, noise: Tensor) -> Estimate:
+def estimate(density: ChainDensity, log_density, step_size, z: Tensor, noise: Tensor) -> Estimate:
     return follow([density], log_density, z, step_size, noise)[0]
 
 

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from shortrun.inference import conditional, marginal, path
-from shortrun.inference.divergence import ESTIMATORS, Conditional, Density, Estimate, Marginal, Path, follow
+from shortrun.inference.divergence import ESTIMATORS, ChainDensity, Conditional, Estimate, Marginal, Path, follow
 from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Scaled, Step
 from shortrun.inference.stochastic import LanczosConditional
@@ -154,14 +154,14 @@ def test_steps_that_overshoot_give_finite_values_and_gradients(m: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [Conditional, Marginal, Path, SubspaceMarginal], ids=lambda kind: kind.__name__)
-def test_the_unit_of_the_latents_does_not_matter(kind: type[Density]) -> None:
+def test_the_unit_of_the_latents_does_not_matter(kind: type[ChainDensity]) -> None:
     """A prior that is learned may stretch the latents; steps as many times as long are then the same chain."""
     d, unit = 6, 3.7
     problem, start = Quadratic(d, 1), mixture_of(3, d, 4)
     stretched = start._replace(means=unit * start.means, scales=unit * start.scales)
     z, noise = draw(start, 5, 2), noise_of(7, 5, d, 3)
 
-    def density() -> Density:
+    def density() -> ChainDensity:
         return SubspaceMarginal(seeded(), rank=4, stiff=2, whole=3) if kind is SubspaceMarginal else kind()
 
     plain = follow([density()], problem, z, 0.3, noise, start)[0]
@@ -219,7 +219,7 @@ def test_a_scaled_step_is_the_step_of_the_scaled_density(n: int, seed: int) -> N
     torch.testing.assert_close(mean + scale * found.end, step.end)
 
 
-def estimate_by(density: Density, problem: Callable[[Tensor], Tensor], start: Initial, n: int, d: int) -> Estimate:
+def estimate_by(density: ChainDensity, problem: Callable[[Tensor], Tensor], start: Initial, n: int, d: int) -> Estimate:
     return follow([density], problem, draw(start, n, 2), 0.3, noise_of(7, n, d, 3), start)[0]
 
 

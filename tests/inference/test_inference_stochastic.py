@@ -10,7 +10,7 @@ from torch import Tensor
 from shortrun.errors import InputError
 from shortrun.inference import products as hessian
 from shortrun.inference import quadrature, subspace
-from shortrun.inference.divergence import Conditional, Density, Marginal, follow
+from shortrun.inference.divergence import ChainDensity, Conditional, Marginal, follow
 from shortrun.inference.jacobian import Linearized, Step
 from shortrun.inference.stochastic import LanczosConditional, log_det
 from shortrun.inference.subspace import SubspaceMarginal
@@ -71,7 +71,7 @@ def test_steps_that_overshoot_stay_finite() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: LanczosConditional(seeded(), 3, 2), lambda: SubspaceMarginal(seeded(), 5, 2, 3)]
 )
-def test_a_chain_that_is_lost_does_not_take_the_others_along(make: Callable[[], Density]) -> None:
+def test_a_chain_that_is_lost_does_not_take_the_others_along(make: Callable[[], ChainDensity]) -> None:
     def log_density(z: Tensor) -> Tensor:
         return -(z**4).sum(1)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stochastic_problems import IMAGES, SIZES, STEPS, Decoder, chain, estimate, quadratic, seeded
 from torch import Tensor
 
-from shortrun.inference.divergence import Density, Marginal, follow
+from shortrun.inference.divergence import ChainDensity, Marginal, follow
 from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Step
 from shortrun.inference.subspace import FAR, SubspaceMarginal, _between, whole_steps
@@ -110,7 +110,7 @@ def test_a_subspace_that_is_the_whole_space_follows_overshooting_chains() -> Non
 def test_the_subspace_estimator_is_differentiable_in_the_step_size() -> None:
     s = torch.tensor(0.1, dtype=torch.float64)
 
-    def slope(log_density, density: Density, z: Tensor, noise: Tensor) -> Tensor:
+    def slope(log_density, density: ChainDensity, z: Tensor, noise: Tensor) -> Tensor:
         def value(at: Tensor) -> Tensor:
             return estimate(density, log_density, at.expand(len(noise), 1, 1), z, noise).kl
 

@@ -10,7 +10,8 @@ from torch.distributions import Normal as TorchNormal
 
 from shortrun.errors import InputError
 from shortrun.model import Gaussian, Mixture, Normal, TopDown
-from shortrun.model.prior import LEAST_SCALE, choose, standard_normal
+from shortrun.model.prior import LEAST_SCALE, choose
+from shortrun.normals import standard_normal
 
 
 def rng(seed: int = 0) -> torch.Generator:

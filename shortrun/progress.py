@@ -1,0 +1,40 @@
+"""How far a long work is: a bar with rate and time left on a terminal; elsewhere nothing, or one line."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Shown = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Gives back the items of a sequence while it shows how far it is; the words say what is being done."""
+
+
+def silent(items: Sequence[Item], words: str) -> Iterable[Item]:
+    """Return the items and show nothing."""
+    return items
+
+
+def shown(
+    items: Iterable[Item], words: str, unit: str = "batch", total: int | None = None, unshown: int = 1
+) -> Iterable[Item]:
+    """Return the items with a bar while they are taken, on a terminal only.
+
+    words: what is being done. unit: what an item is. total: how many there are, for items without a length. unshown: so
+    many items or fewer, which are done soon, have no bar.
+    """
+    count = len(items) if total is None and isinstance(items, Sized) else total
+    few = count is not None and count <= unshown
+    # disable = None: tqdm looks for itself whether the output is a terminal
+    return tqdm(
+        items, desc=words, total=count, unit=unit, leave=False, dynamic_ncols=True, disable=True if few else None
+    )
+
+
+def announced(items: Sequence[Item], words: str) -> Iterable[Item]:
+    """Return the items with a bar on a terminal; elsewhere print once what is being measured."""
+    if sys.stderr.isatty():
+        return shown(items, words, unit="it", unshown=0)
+    print(f"measuring: {words}", flush=True)
+    return items

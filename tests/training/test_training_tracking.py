@@ -1,0 +1,43 @@
+"""What progress shows: the statistics that the learner names, where there are any."""
+
+import pytest
+import torch
+
+from shortrun.learners import Learner, learner_class
+from shortrun.training.position import Position, Window
+from shortrun.training.processes import Processes
+from shortrun.training.tracking import Progress
+
+STATISTICS = {"loss": 9.0, "second_moment": 1.0, "bits_per_dim": 3.0, "mse": 0.25, "elbo": -9.0}
+
+
+def said(learner: type[Learner], statistics: dict[str, float], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the last line of a run of one update of 20 images."""
+    position = Position(total=1)
+    progress = Progress(position, 20, learner.progress, shown=True)
+    position.tally(
+        {name: torch.tensor(value) for name, value in statistics.items()}, Processes(0, 1, torch.device("cpu")), False
+    )
+    position.step = 1
+    progress.advance(position, 1)
+    progress.close()
+    return capsys.readouterr().out
+
+
+def test_a_learner_with_latents_shows_the_error_and_the_latents(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(learner_class("short_run"), STATISTICS, capsys).endswith("left  mse 0.2500  second_moment 1.0000\n")
+    assert said(learner_class("vae"), STATISTICS, capsys).endswith("left  mse 0.2500  second_moment 1.0000\n")
+
+
+def test_glow_shows_its_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("normflows")
+    assert said(learner_class("glow"), STATISTICS, capsys).endswith("left  bits_per_dim 3.0000  second_moment 1.0000\n")
+
+
+def test_what_the_loss_does_not_return_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(learner_class("short_run"), {"mse": 0.5}, capsys).endswith("left  mse 0.5000\n")
+
+
+def test_means_are_over_the_window() -> None:
+    assert Window(4, {"mse": 1.0}).means() == {"mse": 0.25}
+    assert Window().means() == {}

@@ -130,7 +130,7 @@ def test_what_has_no_features_is_refused(cache: Path, monkeypatch: pytest.Monkey
     for part in ("train", "test"):
         with pytest.raises(InputError, match="dataset: some/bars has no labels"):
             own_features(replace(data, **{part: replace(data.test, labels=None)}))
-    with pytest.raises(InputError, match="dataset: .* some/bars have one label"):
+    with pytest.raises(InputError, match=r"dataset: .* some/bars have one label"):
         own_features(bars(labels=(4, 4)))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path / "file"))

@@ -38,6 +38,6 @@ def _spelled(path: tuple[str, ...], marks: tuple[Any, ...]) -> str:
     *tables, name = path
     naming: Any = next((mark for mark in marks if isinstance(mark, NAMING)), tyro.conf.arg())
     if tyro.conf.Positional in marks:
-        return naming.metavar or name.upper()
+        return naming.metavar or name
     before = [] if naming.prefix_name is False else tables
     return f"--{'.'.join([*before, naming.name or name]).replace('_', '-')}"

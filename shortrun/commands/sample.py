@@ -7,6 +7,7 @@ import tyro
 
 from shortrun.commands.inputs import ModelArguments, check_at_least, random_numbers, read_model
 from shortrun.commands.outputs import choose_folder, write_outputs
+from shortrun.config import ModelConfig
 from shortrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def main(words: list[str]) -> int:
 def describe(learner: "Learner", source: Literal["prior", "fitted"]) -> str:
     """Say what the latents were drawn from."""
     if source == "prior" or learner.latent_density is None:
-        model = None if learner.description is None else learner.description.model
-        if model is not None and model.prior == "mixture":
-            return f"latents from the prior, a mixture of {model.components} normals learned with the generator"
-        return "latents from the prior, N(0, I)"
+        from shortrun.learners.settings import prior_class
+
+        model = ModelConfig() if learner.description is None else learner.description.model
+        return f"latents from the prior, {prior_class(model).describe(model)}"
     record = learner.latent_density.record
     normals = "1 normal" if record.components == 1 else f"a mixture of {record.components} normals"
     covariance = {"full": "full", "diag": "diagonal"}[record.covariance]

@@ -8,7 +8,7 @@ from torch import nn
 
 from shortrun.compare.contest import Turn, write_json
 from shortrun.data import Dataset
-from shortrun.learners import LatentLearner
+from shortrun.learners import with_generator
 from shortrun.metrics import frechet_distance, mse
 from shortrun.streams import Use, stream
 from shortrun.training.watching import Moment, Watch
@@ -36,7 +36,7 @@ def noting(turn: Turn, dataset: Dataset, features: nn.Module | None, chosen: Ite
         rng = stream(turn.seed, Use.CURVE)
         x = dataset.test.images(slice(0, min(IMAGES, len(dataset.test))))
         # a draw of each, so that a chain's end is not set against an encoder's mean; a flow has no posterior
-        noise = {"noise": True} if isinstance(average, LatentLearner) else {}
+        noise = {"noise": True} if with_generator(average) else {}
         rebuilt = [average.reconstruct(part.to(average.device), rng, **noise).cpu() for part in x.split(500)]
         point = {"step": moment.step, "seconds": moment.seconds, "mse": float(mse(x, torch.cat(rebuilt)).mean())}
         if features is not None:

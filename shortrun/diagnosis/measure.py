@@ -17,7 +17,7 @@ from shortrun.diagnosis.posterior import Aggregate, Distance, aggregate, compare
 from shortrun.errors import InputError
 from shortrun.inference.diagnostics import effective_sizes, split_rhat
 from shortrun.learners import ChainLearner
-from shortrun.model import Gaussian, Normal, Prior
+from shortrun.model import Prior
 from shortrun.progress import Shown, silent
 from shortrun.version import __version__
 
@@ -60,6 +60,8 @@ class Conditions:
     latents: list[int]
     likelihood: str
     prior: str
+    normal_prior: bool
+    """Whether the prior is N(0, I), which needs no words."""
     candidates: int
     """Draws of the prior among which a chain's start is drawn; 1: the start is a draw of the prior itself."""
     traced_chains: int
@@ -73,11 +75,6 @@ class Conditions:
     device: str
     date: str
     shortrun: str
-
-    @property
-    def normal_prior(self) -> bool:
-        """Whether the prior is N(0, I), which needs no words."""
-        return self.prior == Normal.__name__
 
 
 @dataclass(frozen=True)
@@ -265,10 +262,11 @@ def _conditions(
         step_size=_each_layer(sizes[0], latents),
         last_step_size=_each_layer(sizes[-1], latents),
         step_decay=learner.step_size.decay,
-        sigma=float(likelihood.sigma) if isinstance(likelihood, Gaussian) else None,
+        sigma=likelihood.values().get("sigma"),
         latents=list(latents),
         likelihood=type(likelihood).__name__,
         prior=type(learner.generator.prior).__name__,
+        normal_prior=learner.generator.prior.standard,
         candidates=learner.candidates,
         traced_chains=TRACED,
         short_runs=SHORT,

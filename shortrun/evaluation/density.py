@@ -1,4 +1,4 @@
-"""log p(x) of the first test images: the exact density of a flow, estimates from below for the other learners."""
+"""log p(x) of the first test images: the exact density where a learner has one, else estimates from below."""
 
 import math
 
@@ -12,13 +12,11 @@ from shortrun.evaluation.likelihood import (
     NATS,
     annealing_gap,
     bits_figure,
-    density_of,
     log_likelihood_figures,
     standard_error,
 )
 from shortrun.evaluation.quantity import Measure, unless_refused
-from shortrun.learners import LatentLearner
-from shortrun.learners.glow import Glow
+from shortrun.learners import Learner, with_generator
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images
 from shortrun.streams import Use
@@ -28,14 +26,14 @@ NOISE_DRAWS = 16
 
 
 def log_p(assessment: Assessment) -> list[Figure]:
-    """Return log p(x) of the first test images; of a flow it is exact but for the noise."""
+    """Return log p(x) of the first test images; where the learner has a density it is exact but for the noise."""
     learner, n = assessment.learner, assessment.likelihood_images
     if n == 0:
         return []
     x = assessment.dataset.test.images(slice(0, n))
-    if isinstance(learner, Glow):
+    if learner.has_density:
         return exact(learner, x, assessment.rng(Use.ANNEALING))
-    if not isinstance(learner, LatentLearner):
+    if not with_generator(learner):
         return [NATS.left_out("the learner has no generator")]
 
     def annealed() -> list[Figure]:
@@ -50,8 +48,8 @@ def log_p(assessment: Assessment) -> list[Figure]:
 
 
 @torch.no_grad()
-def exact(learner: Glow, x: Images, rng: torch.Generator) -> list[Figure]:
-    """Return the mean of the density of a flow, over images and over draws of the noise of one level."""
+def exact(learner: Learner, x: Images, rng: torch.Generator) -> list[Figure]:
+    """Return the mean of the learner's own density, over images and over draws of the noise of one level."""
     total = torch.zeros(len(x), dtype=torch.float64)
     for _ in range(NOISE_DRAWS):
         noise = learner.bin_width * (torch.rand(x.shape, generator=rng) - 0.5)
@@ -61,7 +59,7 @@ def exact(learner: Glow, x: Images, rng: torch.Generator) -> list[Figure]:
     each = total / NOISE_DRAWS
     nats = float(each.mean())
     bits = -(nats / x[0].numel() + math.log(learner.bin_width)) / math.log(2) if learner.levels else None
-    how = {"images": len(x), "by": "the exact density", "noise_draws": NOISE_DRAWS, **density_of(learner)}
+    how = {"images": len(x), "by": "the exact density", "noise_draws": NOISE_DRAWS, **learner.density_conditions()}
     return [NATS.figure(nats, how, standard_error=standard_error(each)), bits_figure(bits, how)]
 
 
@@ -70,7 +68,7 @@ def bounds_of_simulated(assessment: Assessment) -> list[Figure]:
     learner, n = assessment.learner, assessment.gap_images
     if n == 0:
         return []
-    if not isinstance(learner, LatentLearner):
+    if not with_generator(learner):
         return [GAP.left_out("the learner has no annealing")]
 
     def gap() -> list[Figure]:

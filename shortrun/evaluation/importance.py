@@ -12,10 +12,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from shortrun.errors import InputError, at_least_one
-from shortrun.evaluation.likelihood import density_of, standard_error
+from shortrun.evaluation.likelihood import standard_error
 from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.inference.jacobian import Linearized
-from shortrun.learners import EncoderLearner, LatentLearner, frozen
+from shortrun.learners import LatentLearner, frozen, with_encoder
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
@@ -63,7 +63,7 @@ def importance_bound(
     if not len(x):
         raise InputError("x", "no images", "give at least one, (n, c, h, w)")
     at_least_one(samples=samples, batch_size=batch_size)
-    if not isinstance(learner, EncoderLearner) and learner.dim > MOST_LATENTS:
+    if not with_encoder(learner) and learner.dim > MOST_LATENTS:
         raise InputError("learner", f"{learner.dim} latents", f"the proposal is for at most {MOST_LATENTS}")
     parts = []
     with frozen(learner.generator), torch.no_grad():
@@ -90,8 +90,8 @@ def importance_figures(
     as `importance_bound` does.
     """
     found = importance_bound(learner, x, rng, samples=samples, batch_size=batch_size)
-    proposal = "the encoder" if isinstance(learner, EncoderLearner) else "Gaussian around the end of a run"
-    how = {"samples": samples, "proposal": proposal, "images": len(x), **density_of(learner)}
+    proposal = "the encoder" if with_encoder(learner) else "Gaussian around the end of a run"
+    how = {"samples": samples, "proposal": proposal, "images": len(x), **learner.density_conditions()}
     own = {"standard_error": standard_error(found.log_p), "effective_samples": float(found.effective.mean())}
     return {"importance_nats": IMPORTANCE_NATS.figure(float(found.log_p.mean()), how, **own)}
 
@@ -100,7 +100,7 @@ def _log_weights(
     learner: LatentLearner, x: Images, rng: torch.Generator, samples: int, copies: int
 ) -> Float64[Tensor, "samples n"]:
     """Return the log-weights of `samples` draws for each image, `copies` of all images at a time."""
-    if isinstance(learner, EncoderLearner):
+    if with_encoder(learner):
         propose: Propose = lambda count: learner.propose(x.repeat(count, 1, 1, 1), rng)  # noqa: E731
     else:
         propose = gaussian_proposal(learner.generator, x, learner.infer(x, rng).z.to(x.dtype), rng)

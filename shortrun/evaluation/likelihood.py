@@ -13,10 +13,10 @@ from torch import Tensor
 
 from shortrun.errors import InputError, at_least_one
 from shortrun.evaluation.quantity import LOG_P, Quantity
-from shortrun.learners import LatentLearner, Learner, frozen
+from shortrun.learners import LatentLearner, frozen
 from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
 from shortrun.metrics.figure import Figure
-from shortrun.model import Gaussian, TopDown
+from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
 
 NATS = Quantity("nats", LOG_P, "log p(x), nats", 5)
@@ -52,10 +52,10 @@ def log_likelihood_figures(
         _anneal(learner, part.to(learner.device), rng, temperatures, chains, leapfrog) for part in x.split(batch_size)
     ]
     log_p = torch.cat([part.log_p for part in parts])
-    levels = None if learner.description is None else learner.description.levels
+    levels = learner.levels
     nats, acceptance = float(log_p.mean()), float(torch.cat([part.acceptance for part in parts]).mean())
     how = {"images": len(x), "by": "annealed importance sampling", "temperatures": temperatures}
-    how |= {"chains": chains, "leapfrog": leapfrog, **density_of(learner)}
+    how |= {"chains": chains, "leapfrog": leapfrog, **learner.density_conditions()}
     return {
         "nats": NATS.figure(nats, how, standard_error=standard_error(log_p), acceptance=acceptance),
         "bits_per_dim": bits_figure(bits_per_dim(learner.generator, nats, x[0].numel(), levels), how),
@@ -92,16 +92,6 @@ def standard_error(values: Float[Tensor, "n"]) -> float | None:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def density_of(learner: Learner) -> dict[str, Any]:
-    """Return what log p(x) of a learner is the logarithm of, as conditions of a figure."""
-    if isinstance(learner, LatentLearner):
-        likelihood = learner.generator.likelihood
-        if not isinstance(likelihood, Gaussian):
-            return {"of": f"the probability of pixel values, {type(likelihood).__name__}"}
-        return {"of": "the density of pixels in [-1, 1], Gaussian", "sigma": float(likelihood.sigma)}
-    return {"of": "the density of pixels in [-1, 1] with uniform noise of one level"}
-
-
 def bits_figure(value: float | None, conditions: dict[str, Any]) -> Figure:
     """Return bits per dimension as a figure; None is left out."""
     if value is None:
@@ -114,15 +104,15 @@ def bits_figure(value: float | None, conditions: dict[str, Any]) -> Figure:
 def bits_per_dim(generator: TopDown, nats: float, dims: int, levels: int | None) -> float | None:
     """Return -log2 P(x) / dims for pixels of `levels` values, given log p(x) in nats; None where levels is None.
 
-    For a Gaussian likelihood log p is a density on the [-1, 1] scale, where values lie w = 2 / (levels - 1) apart:
-    P(x) is taken as p(x) w^dims, the density times the volume of the bin around x. This is good where sigma is not
-    small against w; with a learned sigma below w / 2 or so, a density can stand on the grid like a comb, and the figure
-    means nothing: give images with uniform noise of width w added, for which it is an upper bound. The other
-    likelihoods are probabilities of the values themselves and need no w.
+    Where the likelihood is a density, as the Gaussian is, log p is one on the [-1, 1] scale, whose values lie
+    w = 2 / (levels - 1) apart: P(x) is taken as p(x) w^dims, the density times the volume of the bin around x. This is
+    good where sigma is not small against w; with a learned sigma below w / 2 or so, a density can stand on the grid
+    like a comb, and the figure means nothing: give images with uniform noise of width w added, for which it is an upper
+    bound. The other likelihoods are probabilities of the values themselves and need no w.
     """
     if levels is None:
         return None
-    width = 2 / (levels - 1) if isinstance(generator.likelihood, Gaussian) else 1.0
+    width = 2 / (levels - 1) if generator.likelihood.is_density else 1.0
     return -(nats / dims + math.log(width)) / math.log(2)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shortrun.evaluation.assessment import Assessment
 from shortrun.evaluation.quantity import RECONSTRUCTIONS, Measure, Quantity
-from shortrun.learners import LatentLearner, Learner
+from shortrun.learners import Learner, with_generator
 from shortrun.learners.learner import Inferred
 from shortrun.metrics import pixels
 from shortrun.metrics.figure import Figure
@@ -109,7 +109,7 @@ def draw_and_point(assessment: Assessment) -> Iterable[Figure]:
     """
     learner, n = assessment.learner, assessment.test_images
     for quantity, noise, words in ((MSE_DRAW, True, "a draw"), (MSE_POINT, False, "a point")):
-        if not isinstance(learner, LatentLearner):
+        if not with_generator(learner):
             yield quantity.left_out("the latents are the images in other coordinates: there is nothing to infer")
             continue
         rng, errors = assessment.rng(Use.DRAW), []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shortrun.config import Config
 from shortrun.errors import InputError
+from shortrun.learners import learner_class
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,6 @@ class Experiment(Config, ABC):
 
 
 def check_short_run(config: Config) -> None:
-    """Raise InputError unless the recipe's learner is short_run: the experiment is about its chain."""
-    if config.learner != "short_run":
-        raise InputError("learner", config.learner, "this experiment is about the chain of short_run")
+    """Raise InputError unless the recipe's learner infers by short runs: the experiment is about their chain."""
+    if not learner_class(config.learner).short_runs:
+        raise InputError("learner", config.learner, "this experiment is about the chains of learners such as short_run")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -23,7 +23,7 @@ from shortrun.evaluation.tables import markdown, write_words
 from shortrun.experiments.arguments import Experiment, check_short_run
 from shortrun.figures.charts import COLOURS, log_sizes, page
 from shortrun.figures.images import write_png
-from shortrun.learners import ShortRun
+from shortrun.learners import ChainLearner
 from shortrun.model.likelihood import Images
 from shortrun.streams import Use, stream
 from shortrun.training.machine import machine
@@ -105,10 +105,10 @@ def _measuring(turn: Turn, x: Images, kept: Mapping[int, Path]) -> Watch:
     """Return a watch that measures, after each epoch that has a file to keep it in, what is not measured yet."""
 
     def measure(moment: Moment) -> None:
-        epoch, learner, seed = moment.epoch, moment.learner, turn.seed
+        epoch, seed = moment.epoch, turn.seed
+        learner = cast(ChainLearner, moment.learner)  # the configuration was checked
         if epoch is None or epoch not in kept or kept[epoch].is_file():
             return
-        assert isinstance(learner, ShortRun)  # the configuration was checked
         print(f"seed {seed}, epoch {epoch}: looking for the best step size", flush=True)
         # the same draws after every epoch: what moves is the model
         curves = divergence_curves(learner, x, stream(seed, Use.FIGURE5), ESTIMATORS)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,7 +22,7 @@ from shortrun.errors import InputError, at_least_one, did_you_mean
 from shortrun.evaluation import log_likelihood_figures, own_features
 from shortrun.evaluation.tables import markdown, with_error, write_csv, write_words
 from shortrun.experiments.arguments import Experiment, check_short_run
-from shortrun.learners import ShortRun
+from shortrun.learners import ChainLearner
 from shortrun.metrics import Features, frechet_distance
 from shortrun.metrics.figure import Figure, from_json
 from shortrun.streams import Use, stream
@@ -139,8 +139,7 @@ def step_sizes(
 
 def _measured(turn: Turn, dataset: Dataset, features: Features, likelihood_images: int) -> dict[str, float]:
     """Return the figures of a finished run, by name."""
-    learner = load(turn.run.path)
-    assert isinstance(learner, ShortRun)  # the configuration was checked
+    learner = cast(ChainLearner, load(turn.run.path))  # the configuration was checked
     result = json.loads(turn.run.result.read_text(encoding="utf-8"))
     trained, reached = result["training"], from_json(result)
     rng = stream(turn.seed, Use.STEP_SIZES)

@@ -1,7 +1,7 @@
 """Ways to learn a model of images: each has loss, reconstruct and sample."""
 
 from shortrun.learners.chain import ChainLearner
-from shortrun.learners.encoder import EncoderLearner
+from shortrun.learners.encoder import EncoderLearner, with_encoder
 from shortrun.learners.ladder_vae import LadderVae
 from shortrun.learners.latent_learner import LatentLearner, with_generator
 from shortrun.learners.learner import Inferred, Learner, frozen
@@ -25,5 +25,6 @@ __all__ = [
     "checked",
     "frozen",
     "learner_class",
+    "with_encoder",
     "with_generator",
 ]

@@ -67,7 +67,7 @@ class Glow(
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.image_shape, self.levels, self.description = tuple(image_shape), levels, description
+        self.image_shape, self.description, self._levels = tuple(image_shape), description, levels
         self.shapes = latent_shapes(self.image_shape, scales)
         with initial_weights(seed):
             self.flow = build_flow(self.image_shape[0], scales, flows, width)
@@ -87,6 +87,11 @@ class Glow(
     def latents(self) -> tuple[int, ...]:
         """The number of latents of each scale, the coarsest first."""
         return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def levels(self) -> int | None:
+        """Values that a pixel can take; None where pixels are floats."""
+        return self._levels
 
     @property
     def bin_width(self) -> float:
@@ -149,6 +154,10 @@ class Glow(
         parts = [part.unflatten(1, shape) for part, shape in zip(self.layers(z), self.shapes, strict=True)]
         with torch.autocast(z.device.type, enabled=False):
             return self.flow.forward_and_log_det(parts)[0].clamp(-1, 1)
+
+    def density_conditions(self) -> dict[str, Any]:
+        """Return that the density is of pixels that uniform noise made continuous."""
+        return {"of": "the density of pixels in [-1, 1] with uniform noise of one level"}
 
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote: that latents are not approximate."""

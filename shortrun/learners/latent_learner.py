@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -61,6 +61,10 @@ class LatentLearner(Learner):
     def latents(self) -> tuple[int, ...]:
         """The sizes of the layers of latents, top down."""
         return self.generator.latents
+
+    def density_conditions(self) -> dict[str, Any]:
+        """Return what the likelihood says of its density."""
+        return self.generator.likelihood.conditions()
 
     def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
         """Return n draws of the latents from the generator's prior, on the learner's device."""

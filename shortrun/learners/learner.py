@@ -206,6 +206,20 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         """Return log p(x) in nats, (n,), of learners that declare `has_density`."""
         raise NotImplementedError
 
+    @property
+    def bin_width(self) -> float:
+        """The width of the uniform noise that makes pixels continuous, of learners that declare `has_density`."""
+        raise NotImplementedError
+
+    @property
+    def levels(self) -> int | None:
+        """Values that a pixel can take; None where pixels are floats, or where that is not known."""
+        return None if self.description is None else self.description.levels
+
+    def density_conditions(self) -> dict[str, Any]:
+        """Return what a figure of log p(x) has to quote: what it is the logarithm of."""
+        return {}
+
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote about inference: plain values, by name."""
         return {}

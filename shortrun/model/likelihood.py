@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,12 @@ class Likelihood(nn.Module):
     def values(self) -> dict[str, float]:
         """Return the numbers of its own that schedules or learning change, by the name of their setting."""
         return {}
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a figure of log p(x) has to quote: what it is the logarithm of, and the likelihood's numbers."""
+        kind = type(self).__name__
+        density, probability = f"the density of pixels in [-1, 1], {kind}", f"the probability of pixel values, {kind}"
+        return {"of": density if self.is_density else probability, **self.values()}
 
     def set_sigma(self, sigma: float) -> None:
         """Set sigma, as a schedule does; for those that have one."""

@@ -165,7 +165,7 @@ class Mixture(Prior):
     @classmethod
     def describe(cls, settings: PriorSettings) -> str:
         """Say how many normals it is of."""
-        return f"a mixture of {settings.components}"
+        return f"a mixture of {settings.components} normals learned with the generator"
 
     def __init__(self, dim: int, components: int, seed: int = 0, unit: bool = False) -> None:
         super().__init__(dim)

@@ -7,9 +7,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from shortrun.config import Config, LearnerConfig, ModelConfig, load_config
+from shortrun.config import Config, LearnerConfig, read_recipe
 from shortrun.errors import InputError
 from shortrun.evaluation.tables import rows
+from shortrun.learners import learner_class
 from shortrun.mapping import from_mapping
 from shortrun.metrics.figure import from_json
 from shortrun.training.run_folder import RunFolder
@@ -28,7 +29,7 @@ def info(run_path: str | Path) -> str:
             problem="is not a run (it holds no config.toml)",
             instead="write the folder of a run that `shortrun train` made",
         )
-    config = load_config(str(run.config)) if run.config.is_file() else None
+    config = read_recipe(str(run.config)) if run.config.is_file() else None
     learner = _learner(run.description)
     lines: list[tuple[str, str]] = []
     described = config or learner
@@ -73,26 +74,13 @@ def _images(learner: LearnerConfig) -> str:
 
 
 def _model(described: Config | LearnerConfig, weights: Path) -> str:
-    model, flow = described.model, described.glow
-    if described.learner == "glow":
-        words = f"{flow.scales} scales of {flow.flows} flows, couplings of width {flow.width}"
-        return f"{words}; {_weights(weights, model):,} weights" if weights.is_file() else words
-    sizes = " ".join(map(str, model.latents))
-    layers = f"{len(model.latents)} layers of latents, top down {sizes}, {sum(model.latents)} in all"
-    likelihood = model.likelihood
-    if likelihood == "gaussian":
-        likelihood += ", sigma learned" if model.learn_sigma else f", sigma {model.sigma:g}"
-    if model.prior == "mixture":
-        layers += f", prior a mixture of {model.components}"
-    words = f"{model.parameterization}, {model.blocks} blocks of width {model.width}; {layers}; {likelihood}"
-    return f"{words}; {_weights(weights, model):,} weights" if weights.is_file() else words
+    words = learner_class(described.learner).describe_model(described)
+    return f"{words}; {_weights(weights, described):,} weights" if weights.is_file() else words
 
 
-def _weights(path: Path, model: ModelConfig) -> int:
+def _weights(path: Path, described: Config | LearnerConfig) -> int:
     """Count what is learned, from the header of the file; step sizes and a fixed sigma are not."""
-    fixed = ("step_size.",)
-    if model.likelihood != "logistic" and not model.learn_sigma:
-        fixed += ("generator.likelihood.",)
+    fixed = learner_class(described.learner).fixed(described)
     try:
         with safe_open(path, framework="np") as file:
             return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.startswith(fixed))  # noqa: SIM118
@@ -104,23 +92,8 @@ def _weights(path: Path, model: ModelConfig) -> int:
 
 def _inference(described: Config | LearnerConfig, weights: Path) -> str:
     """Say how latents are inferred; a tuned step size is where training has brought it so far."""
-    inference = described.inference
-    if described.learner == "glow":
-        return "exact"
-    if described.learner not in ("short_run", "persistent"):
-        encoder = described.encoder
-        return f"an encoder of width {encoder.width or described.model.width} and depth {encoder.depth}"
-    kept = ""
-    if described.learner == "persistent":
-        kept = f" at each visit of a chain, {described.persistent.fresh_steps} from the prior for new images,"
-    step, ratio, how = inference.step_size, inference.step_decay, ""
-    if isinstance(step, str):
-        step, ratio = _step_size(weights) or (inference.tuning.start, ratio)
-        goal = "acceptance" if inference.tuning.tuner == "acceptance" else inference.tuning.estimator
-        how = f" (tuned: {goal}, {inference.tuning.over})"
-    size = " ".join(f"{value:.3g}" for value in step) if isinstance(step, tuple) else f"{step:g}"
-    decay = "" if ratio == 1 else f" falling to {ratio:.3g} of it"
-    return f"{inference.steps} steps{kept} of size {size}{decay}{how}, {'with' if inference.noise else 'without'} noise"
+    found = _step_size(weights) if described.inference.tuned else None
+    return learner_class(described.learner).describe_settings(described, found)
 
 
 def _step_size(weights: Path) -> tuple[tuple[float, ...], float] | None:

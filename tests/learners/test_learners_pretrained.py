@@ -192,13 +192,16 @@ def truncate(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "weights cut short": (truncate, "model.safetensors is damaged ("),
-    "weights empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is damaged ("),
+    "weights cut short": (truncate, "model.safetensors: is damaged ("),
+    "weights empty": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        "model.safetensors: is damaged (",
+    ),
     "weights are a picture": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"\x89PNG\r\n\x1a\n" * 99),
-        "model.safetensors is damaged (",
+        "model.safetensors: is damaged (",
     ),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors does not exist;"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: does not exist;"),
     "a weight is missing": (weights(lambda w: w.popitem()), "the weights do not fit the configuration ("),
     "a weight too many": (weights(lambda w: w.update(more=torch.ones(1))), "the weights do not fit the configuration"),
     "weights of another size": (edited(model__width=9), "the weights do not fit the configuration ("),
@@ -206,11 +209,11 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no config.json": (lambda folder: (folder / "config.json").unlink(), "holds no config.json;"),
     "config.json cut short": (
         lambda folder: (folder / "config.json").write_text('{"model": {'),
-        "config.json is damaged (",
+        "config.json: is damaged (",
     ),
     "config.json is no text": (
         lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"),
-        "config.json is damaged (",
+        "config.json: is damaged (",
     ),
     "config.json is a list": (
         lambda folder: (folder / "config.json").write_text("[1]"),

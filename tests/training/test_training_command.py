@@ -37,7 +37,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["digits", "--model.likelihood", "bernoulli"], ["--model.likelihood: bernoulli", "set data.binarize"]),
         (["digits", "--device", "gpu"], ["--device: got 'gpu'", "cpu or cuda"]),
         (["digits", "--data.source", "digitz"], ["--data.source: got 'digitz'", "did you mean 'digits'"]),
-        (["mnist", "--data-dir", "not/there"], ["--data-dir: not/there "]),
+        (["mnist", "--data-dir", "not/there"], ["--data-dir: ", "not/there is no folder"]),
         (["celeba64"], ["--data-dir: ", "celeba"]),
         (
             ["digits", "--training.sigma-schedule", "0.5", "0.3", "0.1", "0.2"],

@@ -82,17 +82,17 @@ def test_what_is_no_run_or_is_damaged_is_refused(run: Path, tmp_path: Path) -> N
         info(tmp_path / "nowhere")
     for damage in ("{", "[]"):
         (run / "result.json").write_text(damage)
-        with pytest.raises(InputError, match=r"result\.json is damaged"):
+        with pytest.raises(InputError, match=r"result\.json: is damaged"):
             info(run)
     (run / "result.json").unlink()
     state = run / "checkpoint" / "training.safetensors"
     state.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"training\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"training\.safetensors: is damaged"):
         info(run)
     save_arrays({}, state)  # no metadata
-    with pytest.raises(InputError, match=r"training\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"training\.safetensors: is damaged"):
         info(run)
     state.unlink()
     (run / "checkpoint" / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"model\.safetensors: is damaged"):
         info(run)

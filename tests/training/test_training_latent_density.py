@@ -72,7 +72,7 @@ def test_it_can_be_left_out_or_fitted_to_fewer(
 def test_fewer_than_ten_images_are_refused() -> None:
     config = load_config("digits")
     for count in (-1, 9):
-        with pytest.raises(InputError, match=f"training.fit-images: got {count}"):
+        with pytest.raises(InputError, match=f"training.fit_images: got {count}"):
             checked(dataclasses.replace(config, training=dataclasses.replace(config.training, fit_images=count)))
 
 

@@ -98,7 +98,7 @@ def density_of(learner: Learner) -> dict[str, Any]:
         likelihood = learner.generator.likelihood
         if not isinstance(likelihood, Gaussian):
             return {"of": f"the probability of pixel values, {type(likelihood).__name__}"}
-        return {"of": "the density of pixels in [-1, 1], Gaussian", "sigma": float(likelihood.sigma)}
+        return {"of": "the density of pixels in [-1, 1], Gaussian", "sigma": float(likelihood.sigma.detach())}
     return {"of": "the density of pixels in [-1, 1] with uniform noise of one level"}
 
 

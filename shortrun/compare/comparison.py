@@ -61,8 +61,7 @@ def compare(
     configs = {name: checked(config) for name, config in configs.items()}
     place = choose_device(device)
     dataset = read_dataset(next(iter(configs.values())))
-    for config in configs.values():  # what cannot be built is refused before anything is trained
-        build_learner(config, learner_class(config.learner), dataset, None, Processes(0, 1, place))
+    check_built(configs, dataset, place)
     measures = {"samples": samples, "likelihood_images": likelihood_images, "points": points}
     names = remember(out, configs, budget, measures)
     rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
@@ -144,6 +143,12 @@ def check(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_im
                 problem=f"{name} has other images than {first[0]}",
                 instead="compare models of the same data",
             )
+
+
+def check_built(configs: Mapping[str, Config], dataset: Dataset, place: torch.device) -> None:
+    """Raise InputError, before anything is trained, for a configuration whose learner cannot be built."""
+    for config in configs.values():
+        build_learner(config, learner_class(config.learner), dataset, None, Processes(0, 1, place))
 
 
 def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures: Mapping[str, int]) -> list[str]:

@@ -14,7 +14,7 @@ from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import write_json
 from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
-from shortrun.metrics.figure import to_json
+from shortrun.metrics.figure import Figure, to_json
 from shortrun.streams import Use, stream
 from shortrun.training.machine import machine
 from shortrun.training.position import Position
@@ -65,6 +65,23 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
     write_density(learner.latent_density, run.checkpoint)
 
 
+def test_figures(learner: Learner, dataset: Dataset, config: Config) -> list[Figure]:
+    """Return the figures of all test images, what every learner has and what this one adds, with their conditions."""
+    x, seed = dataset.test.images(), config.training.seed
+    measured = reconstruction_figures(learner, x, stream(seed, Use.TEST, device=learner.device))
+    measured |= learner.test_figures(x, stream(seed, Use.TEST, device=learner.device))
+    conditions = {
+        "split": dataset.split,
+        "images": len(x),
+        "learner": config.learner,
+        **learner.conditions(),
+        "weights": "moving average",
+        "precision": "float32",
+        "seed": seed,
+    }
+    return [figure.under(conditions) for figure in measured.values()]
+
+
 def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFolder, position: Position) -> None:
     """Write the fitted density of the latents, the pictures of samples and reconstructions and, last, result.json.
 
@@ -79,20 +96,8 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
         fitted = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device), "fitted")
         write_png(grid(fitted, COLUMNS), run.figures / "samples_fitted.png")
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
-    x = dataset.test.images()
-    measured = reconstruction_figures(learner, x, stream(seed, Use.TEST, device=learner.device))
-    measured |= learner.test_figures(x, stream(seed, Use.TEST, device=learner.device))
-    conditions = {
-        "split": dataset.split,
-        "images": len(dataset.test),
-        "learner": config.learner,
-        **learner.conditions(),
-        "weights": "moving average",
-        "precision": "float32",
-        "seed": seed,
-    }
     result: dict[str, Any] = {
-        **to_json(figure.under(conditions) for figure in measured.values()),
+        **to_json(test_figures(learner, dataset, config)),
         "latent_density": None if learner.latent_density is None else asdict(learner.latent_density.record),
         "training": {
             "seconds": round(position.seconds, 1),

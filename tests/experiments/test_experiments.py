@@ -2,12 +2,18 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from shortrun.cli import main
+from shortrun.config import Config
+from shortrun.experiments import EXPERIMENTS
+from shortrun.experiments.arguments import Experiment
 from shortrun.experiments.figure5 import measured_epochs
 from shortrun.experiments.step_sizes import VARIANTS
 
@@ -112,3 +118,26 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment", "--help"]) == 0
     assert "figure5" in capsys.readouterr().out
     assert main(["experiment"]) == 2
+
+
+@dataclass(frozen=True)
+class Loudness(Experiment):
+    """Ask for a word and say it."""
+
+    word: str = "quiet"
+    """Which."""
+
+    def run(self, config: Config, out: Path) -> str:
+        """Say it."""
+        assert type(config) is Config
+        return f"{self.word}, {self.seeds} seeds, width {config.model.width}\n"
+
+
+def test_an_experiment_is_a_module_and_a_line(said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = ModuleType("shortrun.experiments.loudness")
+    module.Arguments = Loudness  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shortrun.experiments.loudness", module)
+    monkeypatch.setitem(EXPERIMENTS, "loudness", "how loud it is")
+    words = ["--model.width", "7", "--seeds", "2", "--word", "LOUD", "--out", str(tmp_path)]
+    assert main(["experiment", "loudness", "digits", *words]) == 0
+    assert said() == f"LOUD, 2 seeds, width 7\nwrote {tmp_path}\n"

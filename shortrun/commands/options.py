@@ -27,6 +27,8 @@ def _options_of(kind: type, tables: tuple[str, ...]) -> Iterator[tuple[str, str]
     hints = get_type_hints(kind, include_extras=True)
     for item in dataclasses.fields(kind):
         hint, path = hints[item.name], (*tables, item.name)
+        if tyro.conf.Suppress in getattr(hint, "__metadata__", ()):
+            continue
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from _options_of(hint, path)
         else:

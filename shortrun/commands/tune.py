@@ -98,10 +98,14 @@ def main(words: list[str]) -> int:
 def check_options(arguments: Tune) -> None:
     """Raise InputError for estimators and step sizes that cannot be."""
     if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
-        raise InputError("--estimators", str(" ".join(arguments.estimators) or "none"), "write each one once")
+        raise InputError(
+            "estimators",
+            f"{' '.join(arguments.estimators)!r}" if arguments.estimators else "none",
+            "write each one once",
+        )
     for s in arguments.step_sizes:
         if not 0 < s < math.inf:
-            raise InputError("--step-sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
+            raise InputError("step_sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")
 
 
 def acceptance(learner: "ChainLearner", x: "torch.Tensor", seed: int) -> dict[str, Any]:

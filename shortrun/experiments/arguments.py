@@ -28,4 +28,6 @@ class Experiment(Config, ABC):
 def check_short_run(config: Config) -> None:
     """Raise InputError unless the recipe's learner infers by short runs: the experiment is about their chain."""
     if not learner_class(config.learner).short_runs:
-        raise InputError("learner", config.learner, "this experiment is about the chains of learners such as short_run")
+        raise InputError(
+            "learner", repr(config.learner), "this experiment is about the chains of learners such as short_run"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 class DrawnNoise:
     """The noise of a chain, K matrices (n, d) drawn one by one, so that a long chain takes no memory for it.
 
-    `share` = (i, m) says that these n images are the i-th of m equal parts of a batch: the numbers of the whole batch
+    `part` = (i, m) says that these n images are the i-th of m equal parts of a batch: the numbers of the whole batch
     are drawn and this part's are kept, so that m processes with equal generators draw what one process would.
     Numbers are drawn on the generator's device in float32 and moved to `device`.
     """
@@ -20,10 +20,10 @@ class DrawnNoise:
         rng: torch.Generator,
         steps: int,
         size: tuple[int, int],
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
         device: torch.device | str = "cpu",
     ) -> None:
-        self.rng, self.steps, self.size, self.share, self.device = rng, steps, size, share, device
+        self.rng, self.steps, self.size, self.part, self.device = rng, steps, size, part, device
 
     def __len__(self) -> int:
         return self.steps
@@ -35,13 +35,13 @@ class DrawnNoise:
     def draw(self) -> Float[Tensor, "n d"]:
         """Draw the next matrix (n, d)."""
         n, d = self.size
-        return self._own(torch.randn(n * self.share[1], d, generator=self.rng, device=self.rng.device))
+        return self._own(torch.randn(n * self.part[1], d, generator=self.rng, device=self.rng.device))
 
     def uniform(self) -> Float[Tensor, "n"]:
         """Draw one number in [0, 1) for each image, in the same way."""
-        return self._own(torch.rand(self.size[0] * self.share[1], generator=self.rng, device=self.rng.device))
+        return self._own(torch.rand(self.size[0] * self.part[1], generator=self.rng, device=self.rng.device))
 
     def _own(self, whole: Tensor) -> Tensor:
         """Return the rows of this part of the batch."""
-        n, part = self.size[0], self.share[0]
-        return whole[part * n : (part + 1) * n].to(self.device)
+        n, index = self.size[0], self.part[0]
+        return whole[index * n : (index + 1) * n].to(self.device)

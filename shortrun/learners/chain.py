@@ -124,15 +124,15 @@ class ChainLearner(LatentLearner):
         mask: Mask | None = None,
         steps: int | None = None,
         noise: bool | None = None,
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
     ) -> Inferred:
         """Infer the latents of images by one short run each, from the prior.
 
         x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
-        share: see DrawnNoise. A chain that became non-finite is started again from new noise with half the step.
+        part: see DrawnNoise. A chain that became non-finite is started again from new noise with half the step.
         """
         steps = self.steps if steps is None else check_steps(steps)
-        draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), share, x.device)
+        draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), part, x.device)
         start = self.start(x, draws, mask)
         z, failed, retried = self._run(x, start, draws, mask, noise)
         return Inferred(torch.where(failed[:, None], start, z), failed, retried)

@@ -130,14 +130,14 @@ class EncoderLearner(LatentLearner):
         return Draw(z, q.log_prob(z), kl, self.generator.decoder(*self.generator.split(z)))
 
     def loss(
-        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i (log p(x_i|z_i) - kl_weight KL_i) with z_i drawn from q(z|x_i), and statistics of the batch.
 
         Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound itself,
         whatever the weight), `log_likelihood` and `kl` that it is made of, `kl_1` (the lowest layer) to `kl_L`.
         """
-        draw = self.draw(x, self._noise(x, rng, share))
+        draw = self.draw(x, self._noise(x, rng, part))
         log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded)
         kl = draw.kl.sum(1)
         loss = (self.kl_weight * kl - log_likelihood).mean()
@@ -168,13 +168,13 @@ class EncoderLearner(LatentLearner):
         mask: Mask | None = None,
         steps: int | None = None,
         noise: bool | None = None,
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
     ) -> Inferred:
         """Return the mean of q(z|x), or with noise = True a draw from it.
 
         x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. With a mask the missing pixels start as
         noise, and in each of `steps` rounds (50 where not given) latents are drawn, or with noise = False their mean
-        is taken, and the missing pixels become those that the latents are decoded to. share: see DrawnNoise. An image
+        is taken, and the missing pixels become those that the latents are decoded to. part: see DrawnNoise. An image
         whose latents are not finite has failed: it gets a draw from the prior. Raises InputError for steps without a
         mask, and for fewer than one.
 
@@ -184,23 +184,23 @@ class EncoderLearner(LatentLearner):
         if mask is None:
             if steps is not None:
                 raise InputError("steps", steps, "an encoder takes none unless pixels are missing: leave it out")
-            z = self.draw(x, self._noise(x, rng, share) if noise else self._zeros(x)).z
+            z = self.draw(x, self._noise(x, rng, part) if noise else self._zeros(x)).z
         else:
-            z = self._impute(x, rng, mask, ROUNDS if steps is None else check_steps(steps), noise is not False, share)
+            z = self._impute(x, rng, mask, ROUNDS if steps is None else check_steps(steps), noise is not False, part)
         failed = ~torch.isfinite(z).all(1)
         if failed.any():
-            z = torch.where(failed[:, None], self._noise(x, rng, share), z)
+            z = torch.where(failed[:, None], self._noise(x, rng, part), z)
         return Inferred(z, failed, 0)
 
     def _impute(
-        self, x: Images, rng: torch.Generator, mask: Mask, rounds: int, noisy: bool, share: tuple[int, int]
+        self, x: Images, rng: torch.Generator, mask: Mask, rounds: int, noisy: bool, part: tuple[int, int]
     ) -> Flat:
         seen = mask > 0.5
-        start = DrawnNoise(rng, 1, (len(x), x[0].numel()), share, x.device).draw().to(x.dtype)
+        start = DrawnNoise(rng, 1, (len(x), x[0].numel()), part, x.device).draw().to(x.dtype)
         # uniform in [-1, 1], out of normal numbers that several processes can share
         z, filled = self._zeros(x), torch.where(seen, x, torch.erf(start / math.sqrt(2)).view_as(x))
         for _ in range(rounds):
-            z, _, _, decoded = self.draw(filled, self._noise(x, rng, share) if noisy else self._zeros(x))
+            z, _, _, decoded = self.draw(filled, self._noise(x, rng, part) if noisy else self._zeros(x))
             filled = torch.where(seen, x, self.generator.likelihood.mean(decoded).to(x.dtype).clamp(-1, 1))
         return z
 
@@ -218,8 +218,8 @@ class EncoderLearner(LatentLearner):
             return f"{steps or ROUNDS} rounds of {'means' if noise is False else 'draws'} from the encoder"
         return "a draw from the encoder" if noise else "mean of the encoder"
 
-    def _noise(self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1)) -> Flat:
-        return DrawnNoise(rng, 1, (len(x), self.dim), share, x.device).draw().to(x.dtype)
+    def _noise(self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1)) -> Flat:
+        return DrawnNoise(rng, 1, (len(x), self.dim), part, x.device).draw().to(x.dtype)
 
     def _zeros(self, x: Images) -> Flat:
         return x.new_zeros(len(x), self.dim)

@@ -99,15 +99,15 @@ class Glow(
         return 2 / (self.levels - 1) if self.levels else BIN
 
     def loss(
-        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i log p(x_i + noise_i) in nats, uniform noise of the width of a bin, and statistics.
 
-        x: (n, c, h, w) in [-1, 1]; share: the noise of the whole batch is drawn and this part's kept. The first batch
+        x: (n, c, h, w) in [-1, 1]; part: the noise of the whole batch is drawn and this part's kept. The first batch
         sets the actnorms so that each channel leaves them with mean 0 and deviation 1. Statistics: `second_moment` of z
         per dimension and, where pixels have levels, `bits_per_dim`.
         """
-        noisy = x + self._noise(x, rng, share)
+        noisy = x + self._noise(x, rng, part)
         if not self.initialized:
             self._initialize(noisy)
         z, log_density = self._density(noisy)
@@ -130,7 +130,7 @@ class Glow(
         mask: Mask | None = None,
         steps: int | None = None,
         noise: bool | None = None,
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
     ) -> Inferred:
         """Return z = f(x), exactly: decoding it gives x back.
 
@@ -191,11 +191,11 @@ class Glow(
         # a bin of width w holds the density times w in each dimension
         return (nats / self.dim - math.log(self.bin_width)) / math.log(2)
 
-    def _noise(self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1)) -> Images:
-        part, parts = share
+    def _noise(self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1)) -> Images:
+        index, parts = part
         n = len(x)
         whole = torch.rand(n * parts, *x.shape[1:], generator=rng, device=rng.device)
-        return (whole[part * n : (part + 1) * n].to(x) - 0.5) * self.bin_width
+        return (whole[index * n : (index + 1) * n].to(x) - 0.5) * self.bin_width
 
     @torch.no_grad()
     def _initialize(self, x: Images) -> None:

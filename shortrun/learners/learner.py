@@ -129,19 +129,19 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
 
     @abstractmethod
     def loss(
-        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return what an update minimizes, and statistics of the batch.
 
-        x: (n, c, h, w) in [-1, 1]; share: see DrawnNoise; rows: (n,), which training images these are, for learners
+        x: (n, c, h, w) in [-1, 1]; part: see DrawnNoise; rows: (n,), which training images these are, for learners
         that keep something for each.
         """
 
     def forward(
-        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return `loss`: what a wrapper for several processes calls."""
-        return self.loss(x, rng, share, rows)
+        return self.loss(x, rng, part, rows)
 
     @abstractmethod
     def infer(
@@ -152,7 +152,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         mask: Mask | None = None,
         steps: int | None = None,
         noise: bool | None = None,
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
     ) -> Inferred:
         """Return the latents that reconstructions are made of.
 

@@ -95,7 +95,7 @@ class Persistent(
         )
 
     def loss(
-        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Take K more steps of the images' chains and return -mean_i log p(x_i, z_i) at their ends.
 
@@ -103,9 +103,9 @@ class Persistent(
         `second_moment` of z per dimension, `retried` and `failed` chains. Images whose chain failed are left out.
         Raises InputError without rows, and before `start_training`.
         """
-        return self._loss_at(x, self.visit(x, rng, rows, share))
+        return self._loss_at(x, self.visit(x, rng, rows, part))
 
-    def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, share: tuple[int, int] = (0, 1)) -> Inferred:
+    def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int] = (0, 1)) -> Inferred:
         """Take K more steps of the images' chains, keep where they end, and return it.
 
         A chain that became non-finite goes again from where it stood with half the step; one that does so after all
@@ -119,7 +119,7 @@ class Persistent(
         if self.chains is None:
             raise InputError("rows", "images before their chains were started", "call start_training(...) first")
         start = self.chains.read(rows).to(x.device)
-        draws = DrawnNoise(rng, self.steps, (len(x), self.dim), share, x.device)
+        draws = DrawnNoise(rng, self.steps, (len(x), self.dim), part, x.device)
         z, failed, retried = self._run(x, start, draws, anew=False)
         if failed.any():
             z = torch.where(failed[:, None], self.draw_prior(len(x), rng).to(z), z)
@@ -134,14 +134,14 @@ class Persistent(
         mask: Mask | None = None,
         steps: int | None = None,
         noise: bool | None = None,
-        share: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = (0, 1),
     ) -> Inferred:
         """Infer the latents of images that have no chain by a run from the prior, of `fresh_steps` steps.
 
         x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
         """
         return super().infer(
-            x, rng, mask=mask, steps=self.fresh_steps if steps is None else steps, noise=noise, share=share
+            x, rng, mask=mask, steps=self.fresh_steps if steps is None else steps, noise=noise, part=part
         )
 
     def conditions(self) -> dict[str, Any]:

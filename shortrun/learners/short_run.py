@@ -68,11 +68,11 @@ class ShortRun(
         )
 
     def loss(
-        self, x: Images, rng: torch.Generator, share: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return -mean_i log p(x_i, z_i) with z_i from the short run, and statistics of the batch.
 
         Its gradient is the whole of learning: z is detached. Images whose chain failed are left out. Statistics:
         `mse` in [0, 1] pixels, `second_moment` of z per dimension, `retried` and `failed` chains.
         """
-        return self._loss_at(x, self.infer(x, rng, share=share))
+        return self._loss_at(x, self.infer(x, rng, part=part))

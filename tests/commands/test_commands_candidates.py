@@ -54,6 +54,6 @@ def test_a_mixture_tuned_by_acceptance_is_refused(call: Call, tmp_path: Path) ->
     words = ["--model.prior", "mixture", "--inference.step-size", "tuned", "--inference.tuning.tuner", "acceptance"]
     code, _, err = call("train", "digits", *words, "--out", tmp_path / "run")
     assert code == 2
-    assert "--inference.tuning.tuner: by acceptance the steps and a learned mixture drive each other up" in err
+    assert "--inference.tuning.tuner: by acceptance the steps and the prior mixture, which is learned, drive" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()

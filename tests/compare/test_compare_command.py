@@ -157,7 +157,7 @@ def test_images_without_labels_are_compared_without_features(tmp_path: Path) -> 
         (["--samples", "1"], "--samples: got 1; write a whole number of at least 2"),
         (["--model.width", "0"], "--model.width: got 0"),
         (["--training.batch-size", "301"], "--training.batch-size: got 301 for 300 training images"),
-        (["--inference.step-size", "tuned"], "--inference.step-size: only short_run tunes it"),
+        (["--inference.step-size", "tuned"], "--inference.step-size: only learners of short runs tune it"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

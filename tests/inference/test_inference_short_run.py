@@ -191,7 +191,7 @@ def test_noise_is_drawn_when_it_is_its_turn(monkeypatch: pytest.MonkeyPatch) -> 
         return randn(*shape, **options)
 
     monkeypatch.setattr(torch, "randn", counted)
-    noise = DrawnNoise(torch.Generator().manual_seed(0), 50, (4, 3), share=(1, 2))
+    noise = DrawnNoise(torch.Generator().manual_seed(0), 50, (4, 3), part=(1, 2))
     turns = iter(noise)
     assert sizes == []
     next(turns)

@@ -134,7 +134,7 @@ def test_the_start_is_one_of_the_candidates_and_parts_of_a_batch_share_them(
     whole = learner.infer(x, rng()).z
     candidates = learner.generator.prior.sample(7, rng())
     assert torch.cdist(whole, candidates).min(1).values.max() < 1e-4
-    parts = [learner.infer(x[2 * i : 2 * i + 2], rng(), share=(i, 3)).z for i in range(3)]
+    parts = [learner.infer(x[2 * i : 2 * i + 2], rng(), part=(i, 3)).z for i in range(3)]
     torch.testing.assert_close(torch.cat(parts), whole)
 
 

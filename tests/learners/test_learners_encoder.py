@@ -141,10 +141,10 @@ def test_parts_of_a_batch_draw_what_the_whole_does(kind: str) -> None:
         return torch.cat([part.z for part in inferred])
 
     shares = [(i, 3) for i in range(3)]
-    drawn = [learner.infer(part, rng(), noise=True, share=share) for part, share in zip(parts, shares, strict=True)]
+    drawn = [learner.infer(part, rng(), noise=True, part=share) for part, share in zip(parts, shares, strict=True)]
     torch.testing.assert_close(joined(drawn), learner.infer(x, rng(), noise=True).z)
     filled = [
-        learner.infer(part, rng(), mask=HALF, steps=3, share=share) for part, share in zip(parts, shares, strict=True)
+        learner.infer(part, rng(), mask=HALF, steps=3, part=share) for part, share in zip(parts, shares, strict=True)
     ]
     torch.testing.assert_close(joined(filled), learner.infer(x, rng(), mask=HALF, steps=3).z)
     losses = [learner.loss(part, rng(), share)[0] for part, share in zip(parts, shares, strict=True)]

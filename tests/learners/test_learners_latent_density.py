@@ -152,7 +152,7 @@ def mixed(**model: Any) -> ShortRun:
 
 def test_parts_of_a_batch_infer_what_the_whole_does() -> None:
     learner, x = mixed(), images(6)
-    parts = [learner.infer(x[2 * i : 2 * i + 2], rng(), share=(i, 3)).z for i in range(3)]
+    parts = [learner.infer(x[2 * i : 2 * i + 2], rng(), part=(i, 3)).z for i in range(3)]
     torch.testing.assert_close(torch.cat(parts), learner.infer(x, rng()).z)
 
 

@@ -111,7 +111,7 @@ def test_infer_repeats_itself_and_takes_what_it_is_told() -> None:
 
 def test_parts_of_a_batch_infer_what_the_whole_does() -> None:
     learner, x = learner_of(), images(6)
-    parts = [learner.infer(x[2 * i : 2 * i + 2], rng(), share=(i, 3)).z for i in range(3)]
+    parts = [learner.infer(x[2 * i : 2 * i + 2], rng(), part=(i, 3)).z for i in range(3)]
     torch.testing.assert_close(torch.cat(parts), learner.infer(x, rng()).z)
 
 

@@ -60,6 +60,7 @@ def test_a_run_folder_holds_what_the_readme_says(stripes: Dataset, tmp_path: Pat
     assert {"loss", "mse", "second_moment", "learning_rate", "sigma", "retried", "failed", "skipped"} <= lines[0].keys()
     result = json.loads((run / "result.json").read_text())
     assert result["mse"] | {"value": 0} == {
+        "group": "reconstructions",
         "value": 0,
         "pixels": "[0, 1]",
         "split": "test",

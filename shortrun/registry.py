@@ -23,9 +23,9 @@ LEARNERS: Names = {
     "glow": "shortrun.learners.glow:Glow",
 }
 LIKELIHOODS: Names = {
-    "gaussian": "shortrun.model.likelihood:Gaussian",
-    "bernoulli": "shortrun.model.likelihood:Bernoulli",
-    "logistic": "shortrun.model.likelihood:DiscretizedLogistic",
+    "gaussian": "shortrun.model.gaussian:Gaussian",
+    "bernoulli": "shortrun.model.bernoulli:Bernoulli",
+    "logistic": "shortrun.model.discretized_logistic:DiscretizedLogistic",
 }
 PRIORS: Names = {
     "normal": "shortrun.model.prior:Normal",

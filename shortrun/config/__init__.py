@@ -4,18 +4,17 @@ from shortrun.config.checks import checked, checked_table
 from shortrun.config.recipes import RECIPES, absolute, load_config, read_recipe, recipe_names
 from shortrun.config.settings import (
     DENSE,
-    Config,
     DataConfig,
     EncoderConfig,
     GlowConfig,
     InferenceConfig,
-    LearnerConfig,
     ModelConfig,
     PersistentConfig,
     Schedule,
     TrainingConfig,
     TuningConfig,
 )
+from shortrun.config.whole import Config, LearnerConfig
 
 __all__ = [
     "DENSE",

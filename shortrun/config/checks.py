@@ -8,7 +8,7 @@ import dataclasses
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from shortrun.config.ranges import Range
-from shortrun.config.settings import Config, LearnerConfig
+from shortrun.config.whole import Config, LearnerConfig
 from shortrun.mapping import as_type
 
 Table = TypeVar("Table")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.config.checks import checked
-from shortrun.config.settings import Config
+from shortrun.config.whole import Config
 from shortrun.errors import InputError, did_you_mean
 from shortrun.mapping import from_mapping
 from shortrun.registry import LEARNERS, check_name

@@ -1,9 +1,8 @@
 """What a run is made of: dataclasses that recipe files fill and the command line overrides. Imports no torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,8 +18,7 @@ from shortrun.config.ranges import (
     at_least,
 )
 from shortrun.errors import InputError
-from shortrun.mapping import to_mapping
-from shortrun.registry import DECODERS, ENCODERS, LEARNERS, LIKELIHOODS, PRIORS, listed
+from shortrun.registry import DECODERS, ENCODERS, LIKELIHOODS, PRIORS, listed
 
 Schedule = tuple[tuple[float, float], ...]
 """Pairs (share of the training done, value), interpolated linearly: ((0, 0.3), (1, 0.2)); empty: constant."""
@@ -28,11 +26,6 @@ Schedule = tuple[tuple[float, float], ...]
 Count = Annotated[int, at_least(1)]
 """A whole number of at least 1."""
 
-LearnerName = Annotated[
-    str,
-    Named(LEARNERS),
-    tyro.conf.arg(help=f"How latents are inferred and the model learned: {listed(LEARNERS)}."),
-]
 Blocks = Annotated[
     str,
     Named(DECODERS),
@@ -275,63 +268,3 @@ class TrainingConfig:
     """Seconds between two checkpoints; one is also written at the end and at Ctrl-C."""
     fit_images: Annotated[int, Numbers(lambda count: count == 0 or count >= 10, "0 for none, or at least 10")] = 10000
     """Training images, at most, to whose latents a density is fitted at the end, to sample from; 0: none is."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """A whole run."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    learner: LearnerName = "short_run"
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    persistent: PersistentConfig = field(default_factory=PersistentConfig)
-    glow: GlowConfig = field(default_factory=GlowConfig)
-    own: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
-    """Settings that only this learner has, where it declares any: `--own.NAME VALUE`."""
-
-    def check(self) -> None:
-        """Raise InputError where settings of several tables contradict one another, whatever the learner."""
-        self.inference.check_layers(self.model.latents)
-        if self.inference.tuned and self.training.step_size_schedule:
-            raise InputError(
-                "training.step_size_schedule", problem="the step size is tuned", instead="write one or the other"
-            )
-        if self.model.learn_sigma and self.training.sigma_schedule:
-            raise InputError(
-                "training.sigma_schedule",
-                problem="sigma is learned (model.learn_sigma)",
-                instead="write one or the other",
-            )
-
-    def alone(self) -> "Config":
-        """Return the configuration without what a command's arguments add to it."""
-        values = {item.name: getattr(self, item.name) for item in fields(Config)}
-        return Config(**{**values, "own": self.own if isinstance(self.own, Mapping) else to_mapping(self.own)})
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """What a saved model needs to be rebuilt: the config.json beside its weights."""
-
-    image_shape: Annotated[tuple[int, int, int], at_least(1)]
-    """Channels, height, width."""
-    levels: Annotated[int, at_least(2)] | None = None
-    """Values that a pixel can take, which the discretized logistic likelihood counts; none where pixels are floats."""
-    own_decoder: bool = False
-    """The decoder is the user's own module and has to be given when the model is loaded."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    learner: LearnerName = "short_run"
-    """Which class of learner it is."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    persistent: PersistentConfig = field(default_factory=PersistentConfig)
-    glow: GlowConfig = field(default_factory=GlowConfig)
-    own: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that only this learner has."""
-
-    def check(self) -> None:
-        """Raise InputError where the step sizes do not fit the layers."""
-        self.inference.check_layers(self.model.latents)

@@ -98,11 +98,11 @@ def _words(hint: Any) -> str:
 
 
 def to_mapping(record: Any) -> dict[str, Any]:
-    """Return a dataclass as nested dicts of plain values, for TOML and JSON; None is left out."""
+    """Return a dataclass as nested dicts of plain values, for TOML and JSON; None and empty tables are left out."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items() if item is not None}
+            return {key: plain(item) for key, item in value.items() if item is not None and item != {}}
         if isinstance(value, list | tuple):
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value

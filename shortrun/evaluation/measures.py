@@ -1,14 +1,14 @@
-"""All that an assessment can measure: one line for each file of measures."""
+"""All that an assessment can measure: one word for each file of measures."""
 
-from shortrun.evaluation import density, latents, reconstructions, samples
+import importlib
 
-MEASURES = (
-    *reconstructions.MEASURES,
-    *latents.MEASURES,
-    *samples.MEASURES,
-    *density.MEASURES,
+from shortrun.evaluation.quantity import Measure
+
+FILES = ("reconstructions", "latents", "samples", "density")
+"""Files of this room that have `MEASURES`, in the order in which figures are printed; sections and columns follow."""
+MEASURES: tuple[Measure, ...] = tuple(
+    measure for name in FILES for measure in importlib.import_module(f"shortrun.evaluation.{name}").MEASURES
 )
-"""In the order in which figures are printed; sections and columns of tables follow from it."""
 
 PARTS = tuple(dict.fromkeys(measure.part for measure in MEASURES))
 """The words by which a user asks for some of them."""

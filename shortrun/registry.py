@@ -57,7 +57,7 @@ def find(names: Names, word: str, argument: str) -> Any:
     """Return what a word names: one of the names, or module:Name.
 
     argument: whose value the word is, for errors. Raises InputError for a word that is neither, for a module that
-    cannot be imported, and for a name that it does not have.
+    cannot be imported, and for a name that is no class or function in it.
     """
     check_name(names, word, argument)
     module, _, name = names.get(word, word).partition(":")
@@ -69,8 +69,8 @@ def find(names: Names, word: str, argument: str) -> Any:
         raise InputError(argument, repr(word), f"write a module that can be imported: {error}") from None
     for part in name.split("."):
         found = getattr(found, part, None)
-    if found is None:
-        raise InputError(argument, repr(word), f"write a name that the module {module} has")
+    if not callable(found):  # all that can be named here is a class or a function
+        raise InputError(argument, repr(word), f"write a class or a function that the module {module} has")
     return found
 
 

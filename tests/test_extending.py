@@ -102,7 +102,10 @@ def test_python_takes_the_class_itself(place: Path) -> None:
 def test_a_module_that_is_not_there_is_refused_in_one_line(place: Path) -> None:
     for words, line in (
         (["--learner", "severl:Several"], "--learner: got 'severl:Several'; write a module that can be imported"),
-        (["--model.likelihood", "student:Studnt"], "--model.likelihood: got 'student:Studnt'; write a name that"),
+        (
+            ["--model.likelihood", "student:Studnt"],
+            "--model.likelihood: got 'student:Studnt'; write a class or a function",
+        ),
         (["--learner", "several:Several", "--own.chains", "0"], "--own.chains: got 0; write a whole number of at"),
     ):
         done = run(place, "-m", "shortrun", "train", "digits", *words)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shortrun.learners.learner import Learner
 
 Settings = TypeVar("Settings", Config, LearnerConfig)
+Kind = TypeVar("Kind")
 
 
 def learner_class(name: str) -> "type[Learner]":
@@ -25,13 +26,20 @@ def learner_class(name: str) -> "type[Learner]":
 
 
 def likelihood_class(model: ModelConfig) -> type[Likelihood]:
-    """Return the class of likelihood that a configuration names."""
-    return find(LIKELIHOODS, model.likelihood, "model.likelihood")
+    """Return the class of likelihood that a configuration names; raise InputError where it names something else."""
+    found = find(LIKELIHOODS, model.likelihood, "model.likelihood")
+    return _below(Likelihood, found, "model.likelihood", model.likelihood)
 
 
 def prior_class(model: ModelConfig) -> type[Prior]:
-    """Return the class of prior that a configuration names."""
-    return find(PRIORS, model.prior, "model.prior")
+    """Return the class of prior that a configuration names; raise InputError where it names something else."""
+    return _below(Prior, find(PRIORS, model.prior, "model.prior"), "model.prior", model.prior)
+
+
+def _below(kind: type[Kind], found: object, argument: str, word: str) -> type[Kind]:
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise InputError(argument, repr(word), f"write the name of a subclass of shortrun.model.{kind.__name__}")
+    return found
 
 
 def checked(settings: Settings, kind: "type[Learner] | None" = None) -> Settings:

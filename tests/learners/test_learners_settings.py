@@ -43,8 +43,17 @@ REFUSED = [
     ),
     (Config(own={"rate": 3}), "own: got rate; short_run has no settings of its own"),
     (Config(learner="no_such_module:Mine"), "learner: got 'no_such_module:Mine'; write a module that can be imported"),
-    (Config(learner="math:Mine"), "learner: got 'math:Mine'; write a name that the module math has"),
-    (Config(learner="math:pi"), "learner: got 'math:pi'; write the name of a subclass of shortrun.Learner"),
+    (Config(learner="math:Mine"), "learner: got 'math:Mine'; write a class or a function that the module math has"),
+    (Config(learner="math:pi"), "learner: got 'math:pi'; write a class or a function that the module math has"),
+    (Config(learner="math:sin"), "learner: got 'math:sin'; write the name of a subclass of shortrun.Learner"),
+    (
+        Config(model=ModelConfig(likelihood="math:sin")),
+        "model.likelihood: got 'math:sin'; write the name of a subclass of shortrun.model.Likelihood",
+    ),
+    (
+        Config(model=ModelConfig(prior="pathlib:Path")),
+        "model.prior: got 'pathlib:Path'; write the name of a subclass of shortrun.model.Prior",
+    ),
 ]
 
 

@@ -69,6 +69,12 @@ def find(names: Names, word: str, argument: str) -> Any:
         raise InputError(argument, repr(word), f"write a module that can be imported: {error}") from None
     for part in name.split("."):
         found = getattr(found, part, None)
+    if found is None and module == "__main__":
+        raise InputError(
+            argument,
+            problem=f"{name} was defined in a script or a notebook",
+            instead="put it into a module that can be imported, or give the class itself in Python: learner=...",
+        )
     if not callable(found):  # all that can be named here is a class or a function
         raise InputError(argument, repr(word), f"write a class or a function that the module {module} has")
     return found

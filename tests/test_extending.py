@@ -106,6 +106,10 @@ def test_a_module_that_is_not_there_is_refused_in_one_line(place: Path) -> None:
             ["--model.likelihood", "student:Studnt"],
             "--model.likelihood: got 'student:Studnt'; write a class or a function",
         ),
+        (
+            ["--learner", "vae", "--model.blocks", "plain:decoder"],
+            "--encoder.blocks: the model's blocks, plain:decoder,",
+        ),
         (["--learner", "several:Several", "--own.chains", "0"], "--own.chains: got 0; write a whole number of at"),
     ):
         done = run(place, "-m", "shortrun", "train", "digits", *words)

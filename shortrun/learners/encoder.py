@@ -237,6 +237,12 @@ def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> E
     names, called with image_shape, latents and the keywords of `conv_encoder`. Raises InputError where it names none.
     """
     model, settings = description.model, description.encoder
+    if settings.blocks is None and model.blocks not in ENCODERS:
+        raise InputError(
+            "encoder.blocks",
+            problem=f"the model's blocks, {model.blocks}, name no encoder",
+            instead=f"write {', '.join(ENCODERS)}, or module:Name of your own",
+        )
     make = find(ENCODERS, settings.blocks or model.blocks, "encoder.blocks")
     with initial_weights(seed_of(seed, Use.ENCODER)):
         width = model.width if settings.width is None else settings.width

@@ -44,6 +44,7 @@ REFUSED = [
     (Config(own={"rate": 3}), "own: got rate; short_run has no settings of its own"),
     (Config(learner="no_such_module:Mine"), "learner: got 'no_such_module:Mine'; write a module that can be imported"),
     (Config(learner="math:Mine"), "learner: got 'math:Mine'; write a class or a function that the module math has"),
+    (Config(learner="__main__:Mine"), "learner: Mine was defined in a script or a notebook; put it into a module"),
     (Config(learner="math:pi"), "learner: got 'math:pi'; write a class or a function that the module math has"),
     (Config(learner="math:sin"), "learner: got 'math:sin'; write the name of a subclass of shortrun.Learner"),
     (

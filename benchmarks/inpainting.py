@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.config import load_config
 from shortrun.figures.images import captioned_rows, write_png
+from shortrun.pixels import to_unit
+from shortrun.progress import shown
 from shortrun.tasks import inpaint, masks
 from shortrun.training import load
 from shortrun.training.machine import machine
@@ -64,7 +65,7 @@ def biharmonic(x: Tensor, mask: Tensor, shape: tuple[int, int, int]) -> Tensor:
     from skimage.restoration import inpaint_biharmonic
 
     filled = []
-    for image, seen in zip(tqdm(x, desc="biharmonic", disable=None), mask, strict=True):
+    for image, seen in zip(shown(x, "biharmonic", "image"), mask, strict=True):
         pixels = image.reshape(shape).permute(1, 2, 0).numpy()
         hidden = (seen.reshape(shape)[0] <= 0.5).numpy()
         made = inpaint_biharmonic(pixels, hidden, channel_axis=2)
@@ -100,8 +101,7 @@ def main() -> None:
     dataset = read_dataset(load_config(str(arguments.runs[0] / "config.toml")))
     x = dataset.test.images(slice(0, arguments.images))
     n, (c, h, w) = len(x), dataset.test.shape
-    flat = ((x + 1) / 2).flatten(1).double()
-    train = ((dataset.train.images() + 1) / 2).flatten(1).double()
+    flat, train = (to_unit(images).flatten(1).double() for images in (x, dataset.train.images()))
     kinds = {
         "half of the pixels at random": masks.random_pixels(n, h, w, torch.Generator().manual_seed(0), 0.5),
         f"centre box {h // 2}x{w // 2}": masks.centre_box(n, h, w),
@@ -122,7 +122,7 @@ def main() -> None:
             for learner in learners:
                 rng = torch.Generator().manual_seed(arguments.seed)
                 made = inpaint(learner, x, mask, rng, completions=COMPLETIONS, steps=steps, batch_size=800)
-                one, many = (((part + 1) / 2).flatten(1).double() for part in (made.completions[0], made.mean))
+                one, many = (to_unit(part).flatten(1).double() for part in (made.completions[0], made.mean))
                 single.append(hidden_error(one, flat, seen))
                 average.append(hidden_error(many, flat, seen))
                 differences.append(hidden_errors(many, flat, seen) - hidden_errors(gaussian, flat, seen))
@@ -130,11 +130,11 @@ def main() -> None:
             gain = f"{float(paired.mean()):+.4f} ± {float(paired.std()) / n**0.5:.4f}"
             lines.append(f"| {kind} | {steps} | {spread(single)} | {spread(average)} | {rivals} | {gain} |")
             print(lines[-1], flush=True)
-            shown = slice(0, 12)
-            strips = [("test image", x[shown]), ("given", torch.where(mask > 0.5, x, torch.zeros_like(x))[shown])]
-            strips += [("ours, one", made.completions[0][shown]), ("ours, mean of 16", made.mean[shown])]
-            strips += [("Gaussian", (2 * gaussian - 1).reshape(x.shape).float()[shown])]
-            strips += [("biharmonic", (2 * smooth - 1).reshape(x.shape).float()[shown])]
+            first = slice(0, 12)
+            strips = [("test image", x[first]), ("given", torch.where(mask > 0.5, x, torch.zeros_like(x))[first])]
+            strips += [("ours, one", made.completions[0][first]), ("ours, mean of 16", made.mean[first])]
+            strips += [("Gaussian", (2 * gaussian - 1).reshape(x.shape).float()[first])]
+            strips += [("biharmonic", (2 * smooth - 1).reshape(x.shape).float()[first])]
             write_png(captioned_rows(strips), arguments.out / f"{kind.split()[0]}_{steps}_steps.png")
     table = "\n".join(lines) + "\n"
     conditions = {

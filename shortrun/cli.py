@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         if words[0] not in COMMANDS:
-            raise InputError("command", f"{words[0]!r}", str(did_you_mean(words[0], COMMANDS)))
+            raise InputError("command", repr(words[0]), did_you_mean(words[0], COMMANDS))
         return importlib.import_module(f"shortrun.commands.{words[0]}").main(words[1:])
     except InputError as error:
         print(f"shortrun: error: {error.said_of(option(words[0], error.argument))}", file=sys.stderr)

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -10,9 +12,14 @@ class InputError(ValueError):
 
         steps: got 0; write a whole number of at least 1
 
-    argument: the argument's Python name, or its path in a configuration (`model.latents`), or the file it is about;
-    got: what it was given, in words; instead: what to write; problem: what is wrong, where "got ..." would not say
-    it. The fields stay readable on the error. The command line prints the option's name in place of the argument's,
+    argument: what the error is about, which stands before the colon: the argument's Python name, or its path in a
+        configuration (`model.latents`). Where no argument of the caller is to blame, it is the file that cannot be
+        used, the library that is not installed, or the environment variable.
+    got: the value that it was given, or words for it; text that the user wrote stands in quotes, as `repr` gives it.
+    instead: what to write or to do.
+    problem: what is wrong, where "got ..." would not say it: of a file without a verb, "damaged (...)", "not a run".
+
+    The fields stay readable on the error. The command line prints the option's name in place of the argument's,
     without a traceback, and exits with code 2; in Python the error is a `ValueError`.
 
     >>> InputError("steps", 0, "write a whole number of at least 1").argument
@@ -63,8 +70,29 @@ def reason(error: BaseException) -> str:
     return lines[0].strip().rstrip(".:") if lines else type(error).__name__
 
 
-def at_least_one(**numbers: int) -> None:
-    """Raise InputError where a count is below one."""
+def in_one_line(error: object) -> str:
+    """Return all that an exception of a library says in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
+def damaged(path: Path, error: object, instead: str = "restore it from a copy") -> InputError:
+    """Return the error of a file that does not hold what it should; error: what was said of it."""
+    return InputError(str(path), problem=f"damaged ({in_one_line(error)})", instead=instead)
+
+
+def check_at_least(least: int, /, **numbers: int | None) -> None:
+    """Raise InputError for the first of the numbers that is given and smaller than it may be."""
     for name, number in numbers.items():
-        if number < 1:
-            raise InputError(name, number, "write a whole number of at least 1")
+        if number is not None and number < least:
+            raise InputError(name, number, f"write a whole number of at least {least}")
+
+
+def installed(package: str) -> bool:
+    """Return whether a library is there, without importing it."""
+    return find_spec(package) is not None
+
+
+def require_package(package: str, extra: str) -> None:
+    """Raise InputError where a library is not installed; extra: what brings it along, `shortrun[extra]`."""
+    if not installed(package):
+        raise InputError(package, problem="not installed", instead=f"pip install 'shortrun[{extra}]'")

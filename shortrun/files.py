@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shortrun.errors import damaged
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -37,3 +39,11 @@ def write_text(path: Path, words: str) -> None:
 def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
     """Write plain values as JSON, whole or not at all; indent: of nested lines, None for a single one."""
     write_text(path, json.dumps(values, indent=indent) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the values of a JSON file; raise InputError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise damaged(path, error) from None

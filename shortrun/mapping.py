@@ -21,13 +21,13 @@ def from_mapping(kind: type[Record], values: object, where: str) -> Record:
     Raises InputError that names the key and suggests the right one, or the type that was wanted.
     """
     if not isinstance(values, Mapping):
-        raise InputError(where, f"{values!r}", f"write a table of {kind.__name__}")
+        raise InputError(where, repr(values), f"write a table of {kind.__name__}")
     hints = get_type_hints(kind)
     built = {}
     for key, value in values.items():
         name = f"{where}.{key}" if where else key
         if key not in hints:
-            raise InputError(name, problem="unknown key", instead=str(did_you_mean(key, hints)))
+            raise InputError(name, problem="unknown key", instead=did_you_mean(key, hints))
         if dataclasses.is_dataclass(hints[key]):
             built[key] = from_mapping(hints[key], value, name)
         else:
@@ -57,7 +57,7 @@ def as_type(value: object, hint: Any, name: str) -> Any:
                 return check_type(_floated(converted) if floated else converted, hint, collection_check_strategy=EVERY)
             except TypeCheckError:
                 continue
-    raise InputError(name, f"{value!r}", f"write {_words(hint)}")
+    raise InputError(name, repr(value), f"write {_words(hint)}")
 
 
 def _tupled(value: object) -> object:

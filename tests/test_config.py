@@ -19,7 +19,7 @@ from shortrun.config import (
     ModelConfig,
     TrainingConfig,
     absolute,
-    checked,
+    checked_settings,
     load_config,
     recipe_names,
 )
@@ -116,7 +116,7 @@ def written_and_read(config: Config, file: Path) -> Config:
 @settings(max_examples=100, deadline=None)
 @given(config=configs())
 def test_what_is_written_is_read_back(file: Path, config: Config) -> None:
-    checked(config)
+    checked_settings(config)
     assert written_and_read(config, file) == config
     assert from_mapping(Config, json.loads(json.dumps(to_mapping(config))), "") == config
 
@@ -133,7 +133,7 @@ def test_a_saved_models_description_is_read_back(
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipe_is_valid_and_survives_a_round_trip(name: str, file: Path) -> None:
     config = load_config(name)
-    checked(config)
+    checked_settings(config)
     assert written_and_read(config, file) == config
     assert config != Config()
 
@@ -331,15 +331,15 @@ def test_a_recipe_that_is_not_there(name: str, tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_command_line_are_checked_too() -> None:
-    """The command line builds the dataclasses itself: only `checked` stands between it and a run."""
-    assert checked(Config()) == Config()
+    """The command line builds the dataclasses itself: only `checked_settings` stands between it and a run."""
+    assert checked_settings(Config()) == Config()
     for config in (
         Config(model=ModelConfig(latents=())),
         Config(inference=InferenceConfig(step_size=(0.1, 0.2))),
         Config(training=TrainingConfig(clip_norm=math.nan)),
     ):
         with pytest.raises(InputError):
-            checked(config)
+            checked_settings(config)
 
 
 WRONG = [
@@ -367,30 +367,30 @@ def by_hand(kind: Any, **values: Any) -> Any:
 def test_wrong_types_and_words_are_refused_in_python_too(kind: type, name: str, value: Any, message: str) -> None:
     table = message.split(".")[0]
     with pytest.raises(InputError) as caught:
-        checked(by_hand(Config, **{table: by_hand(kind, **{name: value})}))
+        checked_settings(by_hand(Config, **{table: by_hand(kind, **{name: value})}))
     assert str(caught.value).startswith(message)
 
 
 def test_a_table_of_another_kind_and_an_unknown_learner_are_refused() -> None:
     with pytest.raises(InputError, match=r"^model: got \{'width': 3\}; write a table of ModelConfig"):
-        checked(by_hand(Config, model={"width": 3}))
+        checked_settings(by_hand(Config, model={"width": 3}))
     with pytest.raises(InputError, match=r"^learner: got 'vea'; did you mean 'vae'"):
-        checked(Config(learner="vea"))
+        checked_settings(Config(learner="vea"))
 
 
 def test_numbers_of_numpy_and_lists_become_plain_ones() -> None:
     model = by_hand(ModelConfig, latents=[np.int64(3), 4], sigma=np.float32(0.5), width=np.uint8(7))
-    found = checked(by_hand(Config, model=model)).model
+    found = checked_settings(by_hand(Config, model=model)).model
     assert (found.latents, found.sigma, found.width) == ((3, 4), 0.5, 7)
     assert [type(value) for value in (*found.latents, found.sigma, found.width)] == [int, int, float, int]
 
 
 def test_a_name_from_outside_is_taken_without_a_look_inside() -> None:
     config = Config(learner="mine:MyLearner", model=ModelConfig(likelihood="mine:Laplace", blocks="mine:decoder"))
-    assert checked(config) == config
+    assert checked_settings(config) == config
     for word in (":Laplace", "mine:", "laplace"):
         with pytest.raises(InputError, match=r"^model.likelihood: got '.*'; .* \(or module:Name of your own\)$"):
-            checked(Config(model=ModelConfig(likelihood=word)))
+            checked_settings(Config(model=ModelConfig(likelihood=word)))
 
 
 def test_absolute_paths_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import tomli_w
 
-from shortrun.config import Config, InferenceConfig, LearnerConfig, TrainingConfig, TuningConfig, checked, load_config
+from shortrun.config import (
+    Config,
+    InferenceConfig,
+    LearnerConfig,
+    TrainingConfig,
+    TuningConfig,
+    checked_settings,
+    load_config,
+)
 from shortrun.errors import InputError
 from shortrun.mapping import from_mapping, to_mapping
 
@@ -34,8 +42,8 @@ REFUSED = {
     f"{TUNED}{SAYS}.share = 0.0": f"{SAYS}.share: got 0.0; write a number between 0 and 1",
     f"{TUNED}{SAYS}.share = 1.0": f"{SAYS}.share: got 1.0; write a number between 0 and 1",
     f"{TUNED}{SAYS}.share = nan": f"{SAYS}.share: got nan; write a number between 0 and 1",
-    f"{TUNED}{SAYS} = {{tuner = 'acceptance', over = 'layers'}}": f"{SAYS}.over: got layers; acceptance tunes one step",
-    f"{TUNED}{SAYS} = {{tuner = 'acceptance', over = 'both'}}": f"{SAYS}.over: got both; acceptance tunes one step",
+    f"{TUNED}{SAYS} = {{tuner = 'acceptance', over = 'layers'}}": f"{SAYS}.over: got 'layers'; acceptance tunes",
+    f"{TUNED}{SAYS} = {{tuner = 'acceptance', over = 'both'}}": f"{SAYS}.over: got 'both'; acceptance tunes one step",
     f"{TUNED}training.step_size_schedule = [[0.0, 1.0]]": "training.step_size_schedule: the step size is tuned",
     f"{TUNED}inference.noise = false": "inference.noise: without noise the chain's density is the conditional one",
     f"{TUNED}inference.noise = false\n{SAYS}.estimator = 'path'": "inference.noise: without noise",
@@ -72,7 +80,7 @@ def test_a_recipe_says_how_and_survives_a_round_trip(text: str, inference: Infer
     path = tmp_path / "own.toml"
     path.write_text(text, encoding="utf-8")
     config = load_config(str(path))
-    checked(config)
+    checked_settings(config)
     assert config.inference == inference
     path.write_text(tomli_w.dumps(to_mapping(config)), encoding="utf-8")
     assert load_config(str(path)) == config
@@ -94,14 +102,14 @@ def test_a_recipe_says_how_and_survives_a_round_trip(text: str, inference: Infer
 def test_what_training_begins_with(inference: InferenceConfig, tuned: bool, first: tuple[float, ...]) -> None:
     assert inference.tuned is tuned
     assert inference.first_step_size(3) == first
-    checked(Config(inference=inference))
+    checked_settings(Config(inference=inference))
 
 
 def test_a_schedule_and_a_fixed_step_size_go_together() -> None:
     training = TrainingConfig(step_size_schedule=((0.0, 1.0), (1.0, 0.5)))
-    checked(Config(inference=InferenceConfig(step_size=0.2), training=training))
+    checked_settings(Config(inference=InferenceConfig(step_size=0.2), training=training))
     with pytest.raises(InputError, match="the step size is tuned; write one or the other"):
-        checked(Config(inference=InferenceConfig(step_size="tuned"), training=training))
+        checked_settings(Config(inference=InferenceConfig(step_size="tuned"), training=training))
 
 
 def test_a_run_of_before_tuning_is_read() -> None:

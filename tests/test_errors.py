@@ -10,7 +10,7 @@ import pytest
 import shortrun
 from shortrun import InputError, errors
 from shortrun.compare.budget import Budget
-from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig, checked
+from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig, checked_settings
 from shortrun.errors import reason, renaming
 from shortrun.experiments.figure5 import figure5
 from shortrun.training.loop import read_dataset
@@ -50,9 +50,9 @@ def settings_of(**changes: object) -> Config:
 @pytest.mark.parametrize(
     ("call", "argument", "got"),
     [
-        (lambda: checked(settings_of(model=ModelConfig(latents=(8, 0)))), "model.latents", 0),
-        (lambda: checked(settings_of(inference=InferenceConfig(step_size=-1.0))), "inference.step_size", -1.0),
-        (lambda: checked(settings_of(training=TrainingConfig(seed=-1))), "training.seed", -1),
+        (lambda: checked_settings(settings_of(model=ModelConfig(latents=(8, 0)))), "model.latents", 0),
+        (lambda: checked_settings(settings_of(inference=InferenceConfig(step_size=-1.0))), "inference.step_size", -1.0),
+        (lambda: checked_settings(settings_of(training=TrainingConfig(seed=-1))), "training.seed", -1),
         (lambda: shortrun.load_dataset("digitz"), "source", "'digitz'"),
         (lambda: shortrun.load_dataset("digits", image_size=0), "image_size", 0),
         (lambda: shortrun.load_dataset("digits", train_limit=0), "train_limit", 0),

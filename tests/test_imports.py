@@ -105,6 +105,15 @@ def test_the_rule_lets_pass(room: str, source: str) -> None:
     assert violations(room, rooms_imported(source, ["shortrun", room])) == []
 
 
+def test_metrics_know_no_learner_and_no_data_set() -> None:
+    """Tensors in, numbers out: of the package they import what all rooms share, and nothing else."""
+    imported = set()
+    for path in sorted((PACKAGE / "metrics").glob("*.py")):
+        imported |= rooms_imported(path.read_text(encoding="utf-8"), ["shortrun", "metrics"])
+    assert not imported & {"learners", "data"}
+    assert imported <= SHARED | {"metrics"}
+
+
 @pytest.mark.parametrize("module", ["shortrun", "shortrun.cli", "shortrun.config"])
 def test_help_does_not_wait_for_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -62,9 +62,8 @@ def main(words: list[str]) -> int:
         )
     arguments = parse(recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
-        raise InputError(
-            "learners", f"{' '.join(arguments.learners)!r}" if arguments.learners else "none", "write each one once"
-        )
+        got = repr(" ".join(arguments.learners)) if arguments.learners else "none"
+        raise InputError("learners", got, "write each one once")
     configs: dict[str, Config] = {}
     for entry in arguments.learners:
         learner, *settings = entry.split(",")
@@ -107,9 +106,9 @@ def options(entry: str, settings: list[str]) -> list[str]:
     for setting in settings:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
-            raise InputError("learners", f"{entry!r}", "write settings as vae,training.learning-rate=2e-3")
+            raise InputError("learners", repr(entry), "write settings as vae,training.learning-rate=2e-3")
         if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
-            raise InputError("learners", f"{setting!r}", "a setting of one learner is one of its recipe's")
+            raise InputError("learners", repr(setting), "a setting of one learner is one of its recipe's")
         found += [f"--{key.replace('_', '-')}", *value.split()]
     return found
 

@@ -8,7 +8,6 @@ import tyro
 
 from shortrun.commands.inputs import (
     ImageArguments,
-    check_at_least,
     how_many,
     random_numbers,
     read_own,
@@ -16,7 +15,7 @@ from shortrun.commands.inputs import (
     read_split,
 )
 from shortrun.commands.outputs import choose_folder, write_numbers
-from shortrun.errors import InputError
+from shortrun.errors import InputError, check_at_least
 from shortrun.progress import announced
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ ARGUMENTS = (Diagnose,)
 def main(words: list[str]) -> int:
     """Parse, measure, write, say what was found."""
     arguments = tyro.cli(Diagnose, args=words, prog=COMMAND)
-    check_at_least("n", arguments.n, LEAST)
+    check_at_least(LEAST, n=arguments.n)
     learner = read_short_run(arguments)
     set_step_size(learner, arguments)
     folder = choose_folder(arguments, COMMAND, "diagnose", [PICTURE, NUMBERS])

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from shortrun.commands.inputs import ModelArguments, check_at_least, how_many, read_model
+from shortrun.commands.inputs import ModelArguments, how_many, read_model, read_run_dataset
 from shortrun.commands.outputs import choose_folder, write_numbers
-from shortrun.errors import InputError, renaming
+from shortrun.errors import InputError, check_at_least, in_one_line, renaming, require_package
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from shortrun.data import Dataset
-    from shortrun.learners import Learner
 
 COMMAND = "shortrun evaluate"
 NUMBERS = "evaluation.json"
@@ -72,27 +71,23 @@ ARGUMENTS = (Evaluate,)
 def main(words: list[str]) -> int:
     """Parse, measure, print, write."""
     arguments = tyro.cli(Evaluate, args=words, prog=COMMAND)
-    for name, value, least in (
-        ("n", arguments.n, 1),
-        ("samples", arguments.samples, 2),
-        ("likelihood_images", arguments.likelihood_images, 0),
-        ("temperatures", arguments.temperatures, 1),
-        ("importance_samples", arguments.importance_samples, 1),
-        ("gap", arguments.gap, 0),
-    ):
-        check_at_least(name, value, least)
+    check_at_least(0, likelihood_images=arguments.likelihood_images, gap=arguments.gap)
+    check_at_least(
+        1, n=arguments.n, temperatures=arguments.temperatures, importance_samples=arguments.importance_samples
+    )
+    check_at_least(2, samples=arguments.samples)
     learner = read_model(arguments)
     folder = choose_folder(arguments, COMMAND, "evaluate", [NUMBERS])
-    dataset = read_images(learner, arguments.run)
+    dataset = read_run_dataset(learner, arguments.run, "run", "call shortrun.assess with its data")
     n = how_many(arguments.n, len(dataset.test), None, f"{dataset.split} image")
     factors = read_factors(arguments.factors, len(dataset.test), n)
     features = read_features(arguments, dataset)
 
-    from shortrun.evaluation.assess import assess, require_metrics
+    from shortrun.evaluation.assess import assess
     from shortrun.evaluation.tables import sections
     from shortrun.metrics.figure import to_json
 
-    require_metrics()
+    require_package("torchmetrics", "metrics")
     there = f"{n} {dataset.split} images"
     print(f"{there}, {arguments.samples} samples, log p(x) of {arguments.likelihood_images} images", flush=True)
     with renaming({"test_images": "n", "gap_images": "gap"}):
@@ -115,28 +110,6 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def read_images(learner: "Learner", run: Path) -> "Dataset":
-    """Read the data set that a run was trained on; raise InputError where it is not known or is another."""
-    from shortrun.training.run_folder import open_run
-    from shortrun.training.setup import read_dataset
-
-    if not (run / "config.toml").is_file():
-        raise InputError(
-            "run",
-            problem=f"{run} does not say which data it was trained on",
-            instead="write the folder of a run of train",
-        )
-    dataset = read_dataset(open_run(run)[1])
-    if learner.description is None or dataset.test.shape != tuple(learner.description.image_shape):
-        # the images were given in Python, and the configuration names others
-        raise InputError(
-            "run",
-            problem=f"{run} was not trained on {dataset.name}, which its config.toml names",
-            instead="call shortrun.assess with its data",
-        )
-    return dataset
-
-
 def read_factors(path: Path | None, there: int, n: int) -> "torch.Tensor | None":
     """Read the factors of the first n of the test images."""
     if path is None:
@@ -151,10 +124,8 @@ def read_factors(path: Path | None, there: int, n: int) -> "torch.Tensor | None"
         with np.load(path) as file:  # without allow_pickle: nothing in it is run
             factors = file["factors"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise InputError(
-            "factors", problem=f"cannot read {path} ({cause})", instead="write an .npz with an array factors"
-        ) from None
+        problem = f"cannot read {path} ({in_one_line(error)})"
+        raise InputError("factors", problem=problem, instead="write an .npz with an array factors") from None
     if factors.ndim != 2 or len(factors) != there or not np.issubdtype(factors.dtype, np.integer):
         got = f"{factors.dtype} of {list(factors.shape)}"
         raise InputError("factors", got, f"write whole numbers, one row for each of the {there} test images")
@@ -171,8 +142,7 @@ def read_features(arguments: Evaluate, dataset: "Dataset") -> "nn.Module | None"
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if arguments.features == "own":
         for name, value in options.items():
-            got = value if isinstance(value, int) else f"{value!r}"
-            raise InputError(TORCHSCRIPT[name], got, "it is for a network of yours: add --features PATH")
+            raise InputError(TORCHSCRIPT[name], repr(value), "it is for a network of yours: add --features PATH")
         return None
 
     from shortrun.metrics.feature_matrix import feature_matrix

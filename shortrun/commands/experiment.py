@@ -42,14 +42,18 @@ def main(words: list[str]) -> int:
         return 0 if words and words[0] in ("-h", "--help") else 2
     name, recipe_name, *rest = words
     if name not in EXPERIMENTS:
-        raise InputError("experiment", f"{name!r}", str(did_you_mean(name, EXPERIMENTS)))
+        raise InputError("experiment", repr(name), did_you_mean(name, EXPERIMENTS))
     recipe = read_recipe(recipe_name)
     kind = arguments_of(name)
     default = kind(**vars(recipe))
     arguments = tyro.cli(kind, args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
+
+    from shortrun.learners import checked_for_learner
+
+    config = checked_for_learner(arguments.alone())
     try:
-        made = arguments.run(arguments.alone(), out)
+        made = arguments.run(config, out)
     except Interrupted:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{made}wrote {out}")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from shortrun.commands.inputs import TASKS, ImageArguments, check_at_least, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
-from shortrun.errors import InputError, did_you_mean, renaming
+from shortrun.errors import InputError, check_at_least, did_you_mean, renaming
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ ARGUMENTS = (Inpaint,)
 def main(words: list[str]) -> int:
     """Parse, fill in, write, print the errors."""
     arguments = tyro.cli(Inpaint, args=words, prog=COMMAND)
-    check_at_least("completions", arguments.completions, 1)
+    check_at_least(1, completions=arguments.completions)
     check_options(arguments)
     learner = read_model(arguments)
     names = ["inpainting.png", "inpainting.npz"]
@@ -98,10 +98,8 @@ def check_options(arguments: Inpaint) -> None:
     """Raise InputError for a mask that is not there, and for an argument that the mask chosen does not take."""
     own = arguments.mask not in MASKS
     if own and not Path(arguments.mask).exists() and Path(arguments.mask).suffix == "":
-        hint = did_you_mean(arguments.mask, MASKS)
-        raise InputError(
-            "mask", f"{arguments.mask!r}", f"{hint} (or the path of an image: white observed, black missing)"
-        )
+        hint = f"{did_you_mean(arguments.mask, MASKS)} (or the path of an image: white observed, black missing)"
+        raise InputError("mask", repr(arguments.mask), hint)
     taken = () if own else MASKS[arguments.mask]
     given = {"missing": arguments.missing, "size": arguments.size, "keep": arguments.keep}
     for name, value in given.items():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import tyro
 
-from shortrun.errors import InputError, renaming
+from shortrun.errors import InputError, check_at_least, renaming
 
 if TYPE_CHECKING:
     import torch
 
-    from shortrun.data import ImageSet
+    from shortrun.data import Dataset, ImageSet
     from shortrun.learners import ChainLearner, Learner
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -74,13 +74,12 @@ class Given(NamedTuple):
 
 def read_model(arguments: ModelArguments) -> "Learner":
     """Load the model onto its device; raise InputError where there is none, or for counts out of range."""
-    check_at_least("batch_size", arguments.batch_size, 1)
-    check_at_least("seed", arguments.seed, 0)
+    check_at_least(1, batch_size=arguments.batch_size)
+    check_at_least(0, seed=arguments.seed)
     if isinstance(arguments, ImageArguments):
-        for name, value in {"n": arguments.n, "steps": arguments.steps}.items():
-            check_at_least(name, value, 1)
+        check_at_least(1, n=arguments.n, steps=arguments.steps)
         if arguments.fit and arguments.images is None:
-            raise InputError("fit", problem="is for images of your own", instead="add --images PATH")
+            raise InputError("fit", problem="only for images of your own", instead="add --images PATH")
 
     from shortrun.training.processes import choose_device
     from shortrun.training.run_folder import load
@@ -147,28 +146,24 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
 
     Those that were held out stand in for the test images. Raises InputError where the data set is not known.
     """
-    from shortrun.training.run_folder import open_run
+    dataset = read_run_dataset(learner, run, "images", "add --images PATH")
+    return (dataset.train, "train") if split == "train" else (dataset.test, dataset.split)
+
+
+def read_run_dataset(learner: "Learner", run: Path, argument: str, instead: str) -> "Dataset":
+    """Read the data set that a run was trained on.
+
+    argument, instead: of the InputError that it raises where the data set is not known, or is another.
+    """
+    from shortrun.training.run_folder import RunFolder, open_run
     from shortrun.training.setup import read_dataset
 
-    if not (run / "config.toml").is_file():
-        raise InputError(
-            "images", problem=f"{run} does not say which data it was trained on", instead="add --images PATH"
-        )
-    _, config = open_run(run)
-    dataset = read_dataset(config)
-    chosen = dataset.train if split == "train" else dataset.test
-    assert learner.description is not None
-    if chosen.shape != tuple(learner.description.image_shape):
+    if not RunFolder(run).config.is_file():
+        raise InputError(argument, problem=f"{run} does not say which data it was trained on", instead=instead)
+    dataset = read_dataset(open_run(run)[1])
+    assert learner.description is not None  # what is loaded from a folder has one
+    if dataset.test.shape != tuple(learner.description.image_shape):
         # the images were given in Python, and the configuration names others
-        raise InputError(
-            "images",
-            problem=f"{run} was not trained on {dataset.name}, which its config.toml names",
-            instead="add --images PATH",
-        )
-    return chosen, "train" if split == "train" else dataset.split
-
-
-def check_at_least(name: str, value: int | None, least: int) -> None:
-    """Raise InputError where a number is given and too small."""
-    if value is not None and value < least:
-        raise InputError(name, value, f"write a whole number of at least {least}")
+        problem = f"{run} was not trained on {dataset.name}, which its config.toml names"
+        raise InputError(argument, problem=problem, instead=instead)
+    return dataset

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from shortrun.commands.inputs import ModelArguments, check_at_least, random_numbers, read_model
+from shortrun.commands.inputs import ModelArguments, random_numbers, read_model
 from shortrun.commands.outputs import choose_folder, write_outputs
 from shortrun.config import ModelConfig
-from shortrun.errors import InputError
+from shortrun.errors import InputError, check_at_least
 
 if TYPE_CHECKING:
     from shortrun.learners import Learner
@@ -36,7 +36,7 @@ ARGUMENTS = (Sample,)
 def main(words: list[str]) -> int:
     """Parse, draw, say from what, write."""
     arguments = tyro.cli(Sample, args=words, prog=COMMAND)
-    check_at_least("n", arguments.n, 1)
+    check_at_least(1, n=arguments.n)
     learner = read_model(arguments)
     if arguments.source == "fitted" and learner.latent_density is None:
         raise InputError("source", "'fitted'", f"{arguments.run} has no fitted density: write prior")

@@ -61,9 +61,8 @@ def main(words: list[str]) -> int:
         arguments = tyro.cli(Resume, args=words, prog="shortrun train")
     else:
         if words[0].startswith("-"):
-            raise InputError(
-                "recipe", f"{words[0]!r}", f"write a recipe's name first: shortrun train digits {words[0]} ..."
-            )
+            instead = f"write a recipe's name first: shortrun train digits {words[0]} ..."
+            raise InputError("recipe", repr(words[0]), instead)
         recipe = read_recipe(words[0], chosen_learner(words))
         default = with_own(Train, recipe, words)
         arguments = tyro.cli(type(default), args=words[1:], default=default, prog=f"shortrun train {words[0]}")

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from shortrun.commands.inputs import TASKS, Flag, ImageArguments, check_at_least, random_numbers, read_given, read_model
+from shortrun.commands.inputs import TASKS, Flag, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
-from shortrun.errors import InputError, renaming
+from shortrun.errors import InputError, check_at_least, renaming
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ ARGUMENTS = (Traverse,)
 def main(words: list[str]) -> int:
     """Parse, vary, write."""
     arguments = tyro.cli(Traverse, args=words, prog=COMMAND)
-    check_at_least("columns", arguments.columns, 1)
+    check_at_least(1, columns=arguments.columns)
     if arguments.coordinate is not None and arguments.layer is None:
         raise InputError("coordinate", f"{arguments.coordinate} without a layer", "add --layer")
     if arguments.prior and (arguments.images is not None or arguments.steps is not None or arguments.no_noise):

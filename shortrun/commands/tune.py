@@ -98,11 +98,8 @@ def main(words: list[str]) -> int:
 def check_options(arguments: Tune) -> None:
     """Raise InputError for estimators and step sizes that cannot be."""
     if not arguments.estimators or len(set(arguments.estimators)) < len(arguments.estimators):
-        raise InputError(
-            "estimators",
-            f"{' '.join(arguments.estimators)!r}" if arguments.estimators else "none",
-            "write each one once",
-        )
+        got = repr(" ".join(arguments.estimators)) if arguments.estimators else "none"
+        raise InputError("estimators", got, "write each one once")
     for s in arguments.step_sizes:
         if not 0 < s < math.inf:
             raise InputError("step_sizes", s, "write positive numbers, 0.05 0.1 0.2 for example")

@@ -32,7 +32,7 @@ class Budget(NamedTuple):
         amount = float(found[1]) if found else 0.0
         unit = "s" if found and found[2] == "s" else "epochs"
         if not 0 < amount < math.inf or (unit == "epochs" and amount != int(amount)):
-            raise InputError("budget", f"{words!r}", "write seconds or whole epochs, 60s or 20epochs for example")
+            raise InputError("budget", repr(words), "write seconds or whole epochs, 60s or 20epochs for example")
         return cls(amount, unit)
 
     def __str__(self) -> str:

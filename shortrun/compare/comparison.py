@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,17 @@ from torch import nn
 
 from shortrun.compare import curve
 from shortrun.compare.budget import Budget, updates_a_second
-from shortrun.compare.contest import RECORD, Turn, hold, recorded, turns, write_json
+from shortrun.compare.contest import RECORD, Turn, hold, recorded, turns
 from shortrun.compare.pictures import draw_curves, draw_images
 from shortrun.compare.table import write_table
 from shortrun.config import Config
 from shortrun.data import Dataset
-from shortrun.errors import InputError
+from shortrun.errors import InputError, check_at_least, require_package
 from shortrun.evaluation import own_features
-from shortrun.evaluation.assess import assess, require_metrics
+from shortrun.evaluation.assess import assess
 from shortrun.figures.images import write_png
-from shortrun.learners import checked, learner_class
+from shortrun.files import read_json, write_json
+from shortrun.learners import checked_for_learner, learner_class
 from shortrun.mapping import to_mapping
 from shortrun.metrics.figure import to_json
 from shortrun.training import load
@@ -57,8 +57,12 @@ def compare(
     others it adds them, and tables and pictures have all that the folder holds. Raises InputError for what cannot be
     compared, and where `out` holds another comparison.
     """
-    check(configs, seeds, samples, likelihood_images, points)
-    configs = {name: checked(config) for name, config in configs.items()}
+    check_at_least(0, likelihood_images=likelihood_images, points=points)
+    check_at_least(1, seeds=seeds)
+    check_at_least(2, samples=samples)
+    require_package("torchmetrics", "metrics")
+    check_same_data(configs)
+    configs = {name: checked_for_learner(config) for name, config in configs.items()}
     place = choose_device(device)
     dataset = read_dataset(next(iter(configs.values())))
     check_built(configs, dataset, place)
@@ -73,7 +77,7 @@ def compare(
     def measure(turn: Turn) -> dict[str, Any]:
         model = load(turn.run.path).to(place)
         found = assess(model, dataset, features, turn.seed, samples=samples, likelihood_images=likelihood_images)
-        trained = json.loads(turn.run.result.read_text(encoding="utf-8"))["training"]
+        trained = read_json(turn.run.result)["training"]
         return {**to_json(found.values()), "training": trained}
 
     def write(_: object = None) -> str:
@@ -120,21 +124,12 @@ def kept_of(out: Path, names: Iterable[str], file: str) -> dict[str, list[Any]]:
             run = RunFolder(out / name / f"seed_{seed}")
             if not (run.path / RECORD).is_file():
                 break
-            found.setdefault(name, []).append(json.loads((run.path / file).read_text(encoding="utf-8")))
+            found.setdefault(name, []).append(read_json(run.path / file))
     return found
 
 
-def check(configs: Mapping[str, Config], seeds: int, samples: int, likelihood_images: int, points: int) -> None:
-    """Raise InputError for counts out of range and for configurations of unlike data."""
-    for name, count, least in (
-        ("seeds", seeds, 1),
-        ("samples", samples, 2),
-        ("likelihood_images", likelihood_images, 0),
-        ("points", points, 0),
-    ):
-        if count < least:
-            raise InputError(name, count, f"write a whole number of at least {least}")
-    require_metrics()
+def check_same_data(configs: Mapping[str, Config]) -> None:
+    """Raise InputError for configurations of unlike data."""
     first, *others = configs.items()
     for name, config in others:
         if config.data != first[1].data:
@@ -163,7 +158,7 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
     }
     path = out / "comparison.json"
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
         if there["budget"] != wanted["budget"]:
             raise InputError(
                 "out", problem=f"{out} holds a comparison at {there['budget']}", instead="write another folder"
@@ -195,7 +190,7 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
 def measured_rates(configs: Mapping[str, Config], out: Path, dataset: Dataset, device: str | None) -> dict[str, float]:
     """Return updates a second of each, measured one after the other, or those that were measured before."""
     path = out / "rates.json"
-    known = json.loads(path.read_text(encoding="utf-8"))["updates_a_second"] if path.is_file() else {}
+    known = read_json(path)["updates_a_second"] if path.is_file() else {}
     for name, config in configs.items():
         if name not in known:
             known[name] = updates_a_second(config, dataset, device)

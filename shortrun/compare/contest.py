@@ -1,14 +1,13 @@
 """Train a model for each configuration and seed and measure what is finished; what is finished is kept."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shortrun.config import Config
 from shortrun.data import Dataset
-from shortrun.files import replacing
+from shortrun.files import read_json, write_json
 from shortrun.training import resume, train
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.watching import Watch
@@ -82,12 +81,6 @@ def recorded(measure: Callable[[Turn], Any]) -> Callable[[Turn], Any]:
     def kept(turn: Turn) -> Any:
         if not turn.record.is_file():
             write_json(turn.record, measure(turn))
-        return json.loads(turn.record.read_text(encoding="utf-8"))
+        return read_json(turn.record)
 
     return kept
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write numbers, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,13 +1,13 @@
 """How good a model is on its way, against the time that it has learned."""
 
-import json
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from shortrun.compare.contest import Turn, write_json
+from shortrun.compare.contest import Turn
 from shortrun.data import Dataset
+from shortrun.files import read_json, write_json
 from shortrun.learners import with_generator
 from shortrun.metrics import frechet_distance, mse
 from shortrun.streams import Use, stream
@@ -26,7 +26,7 @@ def points_of(total: int, points: int) -> set[int]:
 def noting(turn: Turn, dataset: Dataset, features: nn.Module | None, chosen: Iterable[int]) -> Watch:
     """Return a watch that notes the quality of the average weights after chosen updates in curve.json."""
     path = turn.run.path / FILE
-    curve = {one["step"]: one for one in json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+    curve = {one["step"]: one for one in read_json(path)} if path.is_file() else {}
 
     def watch(moment: Moment) -> None:
         if moment.step not in chosen:

@@ -10,7 +10,8 @@ from shortrun.evaluation.measures import QUANTITIES
 from shortrun.evaluation.quantity import FROM_FITTED, FROM_PRIOR, LATENTS, LOG_P, RECONSTRUCTIONS, Quantity
 from shortrun.evaluation.reconstructions import MSE
 from shortrun.evaluation.tables import conditions as conditions_of
-from shortrun.evaluation.tables import listed, markdown, shared, spaced, spread, without, write_csv, write_words
+from shortrun.evaluation.tables import listed, markdown, shared, spaced, spread, without, write_csv
+from shortrun.files import write_text
 from shortrun.metrics.figure import Figure, from_json
 
 COST = "cost"
@@ -52,7 +53,7 @@ def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
         lines += [*markdown(head, cells), ""]
         shown += there
     words = "\n".join([*lines, *conditions(measured, shown)]) + "\n"
-    write_words(words, out / "table.md")
+    write_text(out / "table.md", words)
     names = list(dict.fromkeys(name for runs in measured.values() for run in runs for name in run))
     rows = [
         [name, seed, *(run[key].value if key in run else "" for key in names)]

@@ -1,6 +1,6 @@
 """What a run is made of, read from recipes and checked. Imports no torch."""
 
-from shortrun.config.checks import checked, checked_table
+from shortrun.config.checks import checked_settings, checked_table
 from shortrun.config.recipes import RECIPES, absolute, load_config, read_recipe, recipe_names
 from shortrun.config.settings import (
     DENSE,
@@ -31,7 +31,7 @@ __all__ = [
     "TrainingConfig",
     "TuningConfig",
     "absolute",
-    "checked",
+    "checked_settings",
     "checked_table",
     "load_config",
     "read_recipe",

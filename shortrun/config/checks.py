@@ -1,7 +1,8 @@
 """One check of settings for a recipe, the command line, a `Config` built in Python and the config.json of a model.
 
 What a setting may be stands where it is declared: its type, a range in its annotation, and a method `check` of its
-table for what settings say of one another. What only a learner knows, its class says: `shortrun.learners.checked`.
+table for what settings say of one another. What only a learner knows, its class says:
+`shortrun.learners.checked_for_learner`.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ Table = TypeVar("Table")
 Settings = TypeVar("Settings", Config, LearnerConfig)
 
 
-def checked(settings: Settings) -> Settings:
+def checked_settings(settings: Settings) -> Settings:
     """Return the settings with each value as the type of its field, after all checks that need no learner.
 
     Whole numbers stand for floats, lists for tuples, numbers of NumPy for Python's. Raises InputError for the first
@@ -26,7 +27,7 @@ def checked(settings: Settings) -> Settings:
 
 
 def checked_table(table: Table, where: str) -> Table:
-    """Return a table of settings, a dataclass, as `checked` returns the whole; where: its path, for errors."""
+    """Return a table of settings, a dataclass, as `checked_settings` returns the whole; where: its path, for errors."""
     kind = type(table)
     values: dict[str, Any] = {}
     annotations = get_type_hints(kind, include_extras=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from shortrun.config.checks import checked
+from shortrun.config.checks import checked_settings
 from shortrun.config.whole import Config
 from shortrun.errors import InputError, did_you_mean
 from shortrun.mapping import from_mapping
@@ -27,7 +27,7 @@ def load_config(recipe: str, learner: str | None = None) -> Config:
     learner: a name, or module:Name, in place of the recipe's own.
     Raises InputError as `read_recipe` does, and for values out of range.
     """
-    return checked(read_recipe(recipe, learner))
+    return checked_settings(read_recipe(recipe, learner))
 
 
 def read_recipe(recipe: str, learner: str | None = None) -> Config:
@@ -41,9 +41,8 @@ def read_recipe(recipe: str, learner: str | None = None) -> Config:
     if not path.is_file():
         path = Path(recipe)
         if path.suffix != ".toml":
-            raise InputError(
-                "recipe", f"{recipe!r}", f"{did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
-            )
+            hint = f"{did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
+            raise InputError("recipe", repr(recipe), hint)
         if not path.is_file():
             raise InputError(
                 "recipe",

@@ -133,7 +133,7 @@ class TuningConfig:
     def check(self) -> None:
         """Raise InputError where acceptance is to tune more than one step size."""
         if self.tuner == "acceptance" and self.over != "one":
-            raise InputError("inference.tuning.over", self.over, "acceptance tunes one step size: write one")
+            raise InputError("inference.tuning.over", repr(self.over), "acceptance tunes one step size: write one")
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class InferenceConfig:
         if sum(latents) > DENSE and (self.tuning.tuner, self.tuning.estimator) == ("gradient", "conditional"):
             raise InputError(
                 "inference.tuning.tuner",
-                f"gradient for the conditional estimator of {sum(latents)} latents, which has no reliable derivative "
+                f"'gradient' for the conditional estimator of {sum(latents)} latents, which has no reliable derivative "
                 f"beyond {DENSE}",
                 "write grid, or take marginal",
             )

@@ -48,11 +48,6 @@ def read_arrays(path: Path, roles: tuple[str, ...] = ROLES) -> dict[str, np.ndar
         ) from error
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Return the array of an idx or idx.gz file, of any dimension; raises InputError for wrong magic or length."""
-    return read_arrays(path)["x"]
-
-
 def _read_npz(path: Path, roles: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise InputError("path", problem=f"{path} is not an .npz archive, or was cut short", instead="copy it again")

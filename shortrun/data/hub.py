@@ -62,7 +62,7 @@ def _load(source: str) -> "dict[str, datasets.Dataset]":
     if name and folder.exists():  # a folder's name may have a colon in it
         name, config = str(folder), ""
     if not name:
-        raise InputError("source", f"{source!r}", "give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
+        raise InputError("source", repr(source), "give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
     try:
         return {str(split): part for split, part in datasets.load_dataset(name, config or None).items()}
     except Exception as error:  # the library raises its own and many others' errors, all about what was asked for

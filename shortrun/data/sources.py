@@ -64,7 +64,7 @@ def load_dataset(
 
 def _read_source(source: str, data_dir: Path | None, selection: Selection, framing: Framing) -> Dataset:
     if not source.strip():
-        raise InputError("source", f"{source!r}", f"choose one of {', '.join(NAMES)} ({ALSO})")
+        raise InputError("source", repr(source), f"choose one of {', '.join(NAMES)} ({ALSO})")
     path = Path(source).expanduser()
     if source == "digits":
         return Dataset(source, *_parted(_read_digits(), selection, framing, source))
@@ -84,7 +84,7 @@ def _read_source(source: str, data_dir: Path | None, selection: Selection, frami
         return Dataset(path.name.split(".")[0], *_parted(_read_array_file(path), selection, framing, str(path)))
     if path.suffix or path.parent != Path():
         raise InputError("source", problem=f"{source} does not exist", instead=f"the names are {', '.join(NAMES)}")
-    raise InputError("source", f"{source!r}", f"{did_you_mean(source, NAMES)} ({ALSO})")
+    raise InputError("source", repr(source), f"{did_you_mean(source, NAMES)} ({ALSO})")
 
 
 def _parted(sets: tuple[ImageSet, ...], selection: Selection, framing: Framing, name: str) -> tuple[ImageSet, ImageSet]:

@@ -12,10 +12,9 @@ from shortrun.inference import DrawnNoise
 from shortrun.inference.diagnostics import evaluate, log_ratio
 from shortrun.inference.langevin import LogDensity, langevin_update
 from shortrun.learners import ChainLearner, frozen
+from shortrun.model.likelihood import Images
 from shortrun.pixels import mse
 from shortrun.progress import Shown, silent
-
-Images = Float[Tensor, "n c h w"]
 
 LONG = 10
 """A long chain is so many times K steps long."""

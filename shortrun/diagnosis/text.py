@@ -6,9 +6,9 @@ from shortrun.diagnosis.measure import Diagnosis
 from shortrun.diagnosis.verdict import at_step, last_error, late_acceptance
 
 
-def numbers(values: list[float], digits: int = 3) -> str:
+def numbers(values: list[float]) -> str:
     """Return numbers with commas between, or the one number that they all are."""
-    words = [f"{value:.{digits}g}" for value in values]
+    words = [f"{value:.3g}" for value in values]
     return ", ".join(words if len(set(words)) > 1 else words[:1])
 
 

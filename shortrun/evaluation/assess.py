@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Collection
-from importlib.util import find_spec
 
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from shortrun.data import Dataset
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, check_at_least, did_you_mean, require_package
 from shortrun.evaluation.assessment import Assessment
 from shortrun.evaluation.classifier import own_features
 from shortrun.evaluation.importance import SAMPLES as IMPORTANCE_SAMPLES
@@ -82,25 +81,31 @@ def assess(
         gap_images=gap_images,
         batch_size=batch_size,
     )
-    check(assessment, parts)
+    check_asked(assessment, parts)
     measures = [measure for measure in MEASURES if measure.part in parts]
     if any(measure.needs_torchmetrics for measure in measures):
-        require_metrics()
+        require_package("torchmetrics", "metrics")
     if "samples" in parts:
         assessment = with_features(assessment)
     shared = assessment.conditions()
     return {figure.name: figure.under(shared) for measure in measures for figure in measure.find(assessment)}
 
 
-def check(assessment: Assessment, parts: Collection[str]) -> None:
+def check_asked(assessment: Assessment, parts: Collection[str]) -> None:
     """Raise InputError for counts out of range, unknown parts, and factors of another number than the images."""
-    least = {"seed": 0, "samples": 2, "likelihood_images": 0, "temperatures": 1, "importance_samples": 1}
-    for name, count in {**least, "gap_images": 0, "batch_size": 1}.items():
-        if getattr(assessment, name) < count:
-            raise InputError(name, getattr(assessment, name), f"write a whole number of at least {count}")
+    check_at_least(
+        0, seed=assessment.seed, likelihood_images=assessment.likelihood_images, gap_images=assessment.gap_images
+    )
+    check_at_least(
+        1,
+        temperatures=assessment.temperatures,
+        importance_samples=assessment.importance_samples,
+        batch_size=assessment.batch_size,
+    )
+    check_at_least(2, samples=assessment.samples)
     for part in parts:
         if part not in PARTS:
-            raise InputError("parts", f"{part!r}", str(did_you_mean(part, PARTS)))
+            raise InputError("parts", repr(part), did_you_mean(part, PARTS))
     n, factors = assessment.test_images, assessment.factors
     if not 1 <= n <= len(assessment.dataset.test):
         raise InputError("test_images", n, f"write 1 to {len(assessment.dataset.test)}")
@@ -116,13 +121,3 @@ def with_features(assessment: Assessment) -> Assessment:
     if features is not None:
         feature_matrix(features, dataset.test.images(slice(0, 2)))  # what does not fit fails before any work
     return dataclasses.replace(assessment, features=features)
-
-
-def require_metrics() -> None:
-    """Raise InputError where the library of the metrics is not installed."""
-    if find_spec("torchmetrics") is None:
-        raise InputError(
-            "torchmetrics",
-            problem="is not installed, and some figures need it",
-            instead="pip install 'shortrun[metrics]'",
-        )

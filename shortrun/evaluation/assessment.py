@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from shortrun.data import Dataset
 from shortrun.learners import Learner
+from shortrun.progress import shown
 from shortrun.streams import Use, stream
 
 Found = TypeVar("Found")
@@ -48,8 +48,7 @@ class Assessment:
 
     def batches(self, count: int, words: str) -> Iterable[Tensor]:
         """Return the row numbers of batches, with progress on a terminal."""
-        rows = torch.arange(count).split(self.batch_size)
-        return tqdm(rows, desc=words, unit="batch", leave=False, disable=None if len(rows) > 1 else True)
+        return shown(torch.arange(count).split(self.batch_size), words)
 
     def conditions(self) -> dict[str, Any]:
         """Return what holds for every figure."""

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from shortrun.data import Dataset, ImageSet, require_labels
-from shortrun.errors import InputError
-from shortrun.files import replacing
+from shortrun.errors import InputError, in_one_line
+from shortrun.learners.weights import write_weights
 from shortrun.metrics import Features
 from shortrun.progress import shown
 from shortrun.streams import initial_weights
@@ -113,8 +112,8 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise InputError(
-            str(CACHE),
-            problem=f"cannot write {path} ({' '.join(str(error).split())[:200]})",
+            CACHE,
+            problem=f"cannot write {path} ({in_one_line(error)})",
             instead=f"name another folder in {CACHE}",
         ) from None
 
@@ -123,8 +122,7 @@ def _write(path: Path, features: Features, key: dict[str, str]) -> None:
     about = {**key, "accuracy": repr(features.accuracy)}
     with _writing(path):
         try:
-            with replacing(path) as temporary:
-                save_file(features.state_dict(), temporary, metadata=about)
+            write_weights(features.state_dict(), path, about)
         except FileNotFoundError:
             # two processes that train the same features share the temporary name: the slower one finds it gone
             if not path.exists():

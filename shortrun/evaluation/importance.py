@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 from shortrun.evaluation.likelihood import standard_error
 from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.inference.jacobian import Linearized
@@ -62,7 +62,7 @@ def importance_bound(
     """
     if not len(x):
         raise InputError("x", "no images", "give at least one, (n, c, h, w)")
-    at_least_one(samples=samples, batch_size=batch_size)
+    check_at_least(1, samples=samples, batch_size=batch_size)
     if not with_encoder(learner) and learner.dim > MOST_LATENTS:
         raise InputError("learner", f"{learner.dim} latents", f"the proposal is for at most {MOST_LATENTS}")
     parts = []

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from shortrun.errors import InputError
 from shortrun.evaluation.assessment import Assessment
@@ -19,6 +18,7 @@ from shortrun.metrics.disentanglement import (
 )
 from shortrun.metrics.figure import Figure
 from shortrun.metrics.probes import linear_probe, linear_probes
+from shortrun.progress import shown
 from shortrun.streams import Use
 
 PROBE_IMAGES = 5000
@@ -64,7 +64,7 @@ def factor_figures(assessment: Assessment) -> Iterable[Figure]:
     there = {"images": len(codes), "factors": factors.shape[1]}
     layers = codes.split(assessment.learner.latents, dim=1)
     found: list[Figure] = []
-    for quantities, score in tqdm(scores.items(), desc="factors", leave=False, disable=None):
+    for quantities, score in shown(scores.items(), "factors", "score"):
 
         def measured(score: Callable = score, quantities: tuple[Quantity, ...] = quantities) -> list[Figure]:
             whole, parts = score(codes), [_of_layer(score, layer, len(quantities)) for layer in layers]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.learners import LatentLearner, frozen
 from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
@@ -124,7 +124,7 @@ def simulate(
 
     x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n below 1.
     """
-    at_least_one(n=n)
+    check_at_least(1, n=n)
     dtype = next((weight.dtype for weight in generator.parameters()), torch.float32)
     z = generator.prior.sample(n, rng, dtype, device)
     return generator.likelihood.sample(generator.decoder(*generator.split(z)), rng), z

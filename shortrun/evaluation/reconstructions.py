@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from shortrun.errors import installed
 from shortrun.evaluation.assessment import Assessment
 from shortrun.evaluation.quantity import RECONSTRUCTIONS, Measure, Quantity
 from shortrun.learners import Learner, with_generator
 from shortrun.learners.learner import Inferred
 from shortrun.metrics import pixels
 from shortrun.metrics.figure import Figure
+from shortrun.pixels import difference
 from shortrun.streams import Use
 
 Codes = Float[Tensor, "n d"]
@@ -41,8 +43,8 @@ def reconstruction_figures(
     """
     error, square, failed = 0.0, torch.zeros(learner.dim, dtype=torch.float64), 0
     for part, inferred, rebuilt in _rebuilt(learner, x.split(batch_size), rng):
-        # of a model that has learned nothing but NaN too, for which `pixels.mse` would raise
-        error += float(((rebuilt - part).double() ** 2).sum()) / 4
+        # of a model that has learned nothing but NaN too, which the metric `pixels.mse` refuses
+        error += float((difference(rebuilt, part).double() ** 2).sum())
         square += (inferred.z.double() ** 2).sum(0).cpu()
         failed += int(inferred.failed.sum())
     found = [MSE.figure(error / x.numel(), UNIT_RANGE), _second_moment(square / len(x), learner, {})]
@@ -66,7 +68,7 @@ def reconstructed(assessment: Assessment) -> Reconstructed:
     """Infer the test images once and say how near their reconstructions come."""
     learner, test, n = assessment.learner, assessment.dataset.test, assessment.test_images
     measures = {"mse": pixels.mse, "psnr": pixels.psnr}
-    if min(test.shape[1:]) >= 3:
+    if min(test.shape[1:]) >= 3 and installed("torchmetrics"):  # parts that stand on the codes alone do without
         measures["ssim"] = pixels.ssim
     errors: dict[str, list[Tensor]] = {name: [] for name in measures}
     codes, failed, square = [], 0, torch.zeros(learner.dim, dtype=torch.float64)

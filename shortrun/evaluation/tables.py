@@ -104,12 +104,6 @@ def markdown(head: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *body]
 
 
-def write_words(words: str, path: Path) -> None:
-    """Write text, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(words, encoding="utf-8")
-
-
 def write_csv(head: Sequence[str], cells: Iterable[Sequence[Any]], path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -7,7 +7,6 @@ Approximate Inference", ECCV 2020, arXiv 1912.01909.
 import dataclasses
 import datetime
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from PIL import Image
 
 from shortrun.compare.contest import Turn, hold, turns
 from shortrun.config import Config
-from shortrun.errors import InputError, at_least_one
-from shortrun.evaluation.tables import markdown, write_words
+from shortrun.errors import check_at_least
+from shortrun.evaluation.tables import markdown
 from shortrun.experiments.arguments import Experiment, check_short_run
 from shortrun.figures.charts import COLOURS, log_sizes, page
 from shortrun.figures.images import write_png
+from shortrun.files import read_json, write_json, write_text
 from shortrun.learners import ChainLearner
 from shortrun.model.likelihood import Images
 from shortrun.streams import Use, stream
@@ -59,9 +59,8 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
     grid and by gradient. Writes out/seed_N (runs, each with curves/epoch_NNNN.json), out/figure5.json, figure5.png and
     figure5.md. A second call goes on where a kill has left the first.
     """
-    at_least_one(seeds=seeds)
-    if images < 2:
-        raise InputError("images", images, "write a whole number of at least 2")
+    check_at_least(1, seeds=seeds)
+    check_at_least(2, images=images)
     config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
     check_short_run(config)
     dataset = read_dataset(config)
@@ -72,7 +71,7 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
         return _measuring(turn, x, curve_files(turn, epochs))
 
     def measured(turn: Turn) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text(encoding="utf-8")) for path in curve_files(turn, epochs).values()]
+        return [read_json(path) for path in curve_files(turn, epochs).values()]
 
     conditions = {
         "data": dataset.name,
@@ -124,7 +123,7 @@ def _measuring(turn: Turn, x: Images, kept: Mapping[int, Path]) -> Watch:
                 name: [point for point in curves.points(name) if math.isfinite(point[1])] for name in ESTIMATORS
             },
         }
-        write_words(json.dumps(found) + "\n", kept[epoch])
+        write_json(kept[epoch], found, indent=None)
 
     return measure
 
@@ -132,10 +131,10 @@ def _measuring(turn: Turn, x: Images, kept: Mapping[int, Path]) -> Watch:
 def _write(found: Iterable[dict[str, Any]], epochs: Sequence[int], conditions: dict[str, Any], out: Path) -> str:
     """Write the records of all seeds so far, their picture and their table, and return the table."""
     records = list(found)
-    write_words(json.dumps({"records": records, **conditions}, indent=1) + "\n", out / "figure5.json")
+    write_json(out / "figure5.json", {"records": records, **conditions}, indent=1)
     write_png(draw(records, epochs, conditions), out / "figure5.png")
     words = table(records, epochs)
-    write_words(words, out / "figure5.md")
+    write_text(out / "figure5.md", words)
     return words
 
 

@@ -6,7 +6,6 @@ sampling, time. What is finished is kept: a second call goes on where a kill has
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch
 from shortrun.compare.contest import Turn, hold, recorded, turns
 from shortrun.config import Config
 from shortrun.data import Dataset
-from shortrun.errors import InputError, at_least_one, did_you_mean
+from shortrun.errors import InputError, check_at_least, did_you_mean
 from shortrun.evaluation import log_likelihood_figures, own_features
-from shortrun.evaluation.tables import markdown, with_error, write_csv, write_words
+from shortrun.evaluation.tables import markdown, with_error, write_csv
 from shortrun.experiments.arguments import Experiment, check_short_run
+from shortrun.files import read_json, write_text
 from shortrun.learners import ChainLearner
 from shortrun.metrics import Features, frechet_distance
 from shortrun.metrics.figure import Figure, from_json
@@ -121,7 +121,7 @@ def step_sizes(
     for variant in variants:
         if variant not in VARIANTS:
             raise InputError("variants", repr(variant), did_you_mean(variant, VARIANTS))
-    at_least_one(seeds=seeds, likelihood_images=likelihood_images)
+    check_at_least(1, seeds=seeds, likelihood_images=likelihood_images)
     check_short_run(config)
     dataset = read_dataset(config)
     features = own_features(dataset)
@@ -140,7 +140,7 @@ def step_sizes(
 def _measured(turn: Turn, dataset: Dataset, features: Features, likelihood_images: int) -> dict[str, float]:
     """Return the figures of a finished run, by name."""
     learner = cast(ChainLearner, load(turn.run.path))  # the configuration was checked
-    result = json.loads(turn.run.result.read_text(encoding="utf-8"))
+    result = read_json(turn.run.result)
     trained, reached = result["training"], from_json(result)
     rng = stream(turn.seed, Use.STEP_SIZES)
     x = dataset.test.images(slice(0, min(likelihood_images, len(dataset.test))))
@@ -165,7 +165,7 @@ def _write_table(records: Mapping[str, Sequence[Mapping[str, float]]], out: Path
         for variant, runs in records.items()
     ]
     words = "\n".join(markdown(head, cells)) + "\n"
-    write_words(words, out / "table.md")
+    write_text(out / "table.md", words)
     rows = [
         [variant, seed, *(run[name] for name in FIGURES)]
         for variant, runs in records.items()

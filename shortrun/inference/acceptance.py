@@ -10,6 +10,9 @@ from shortrun.inference.diagnostics import BEST_ACCEPTANCE, adjusted_step, evalu
 from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes, short_run
 from shortrun.inference.tuning import LONGEST, SHORTEST, Settings, Tuned
 
+HALVINGS = 14
+"""Of the interval from 0.001 to 10 in which a step size is searched for."""
+
 Rates = Callable[[Settings], Float[Tensor, "n"]]
 
 
@@ -35,7 +38,7 @@ def acceptance_rates(
     return torch.where(torch.isfinite(end).all(1), total / len(adjusted), 0.0)
 
 
-def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE, halvings: int = 14) -> Tuned:
+def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE) -> Tuned:
     """Search for the step sizes whose mean acceptance over the images is the target, by bisection of their logarithm.
 
     All settings move together by the same factor, so that the first lies between 0.001 and 10. `value` and `start` of
@@ -47,7 +50,7 @@ def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE, h
     low, high = (torch.tensor(edge).double().log() - start[0] for edge in (SHORTEST, LONGEST))
     best, at_start = start, rates(start)
     best_rates = at_start
-    for _ in range(halvings):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         now = rates(start + middle)
         if abs(now.mean() - target) < abs(best_rates.mean() - target):
@@ -55,7 +58,7 @@ def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE, h
         low, high = (middle, high) if now.mean() > target else (low, middle)
     error = float(best_rates.std() / len(best_rates) ** 0.5)
     far, near = (abs(float(r.mean()) - target) for r in (at_start, best_rates))
-    return Tuned(best, near, error, far, halvings + 1)
+    return Tuned(best, near, error, far, HALVINGS + 1)
 
 
 def acceptance_move(rates: Rates, start: Settings, width: float = 0.3, target: float = BEST_ACCEPTANCE) -> Settings:

@@ -243,5 +243,5 @@ def path(
 def named(estimator: str) -> type[ChainDensity]:
     """Return the estimator of a name; raise InputError where there is none."""
     if estimator not in ESTIMATORS:
-        raise InputError("estimator", f"{estimator!r}", str(did_you_mean(estimator, ESTIMATORS)))
+        raise InputError("estimator", repr(estimator), did_you_mean(estimator, ESTIMATORS))
     return ESTIMATORS[estimator]

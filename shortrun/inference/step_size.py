@@ -31,7 +31,7 @@ class StepSize(nn.Module):
                 "write one, or one for each layer, top down",
             )
         if not all(0 < value < math.inf for value in each):
-            raise InputError("step_size", str(each), "write positive numbers, 0.1 for example")
+            raise InputError("step_size", each, "write positive numbers, 0.1 for example")
         if not 0 < decay < math.inf:
             raise InputError("step_decay", decay, "write a positive number, 1 for a constant step")
         self.latents = tuple(latents)

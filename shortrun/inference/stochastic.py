@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import at_least_one
+from shortrun.errors import check_at_least
 from shortrun.inference.divergence import ChainDensity
 from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Linearized, Step
@@ -40,7 +40,7 @@ class LanczosConditional(ChainDensity):
     """
 
     def __init__(self, rng: torch.Generator, probes: int = 6, depth: int = 7, every: int = 2, first: int = 1) -> None:
-        at_least_one(probes=probes, depth=depth, every=every)
+        check_at_least(1, probes=probes, depth=depth, every=every)
         self.rng, self.probes, self.depth, self.every, self.first = rng, probes, depth, every, first
 
     @classmethod

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from shortrun.errors import at_least_one
+from shortrun.errors import check_at_least
 from shortrun.inference.divergence import ChainDensity, chi_square_bound
 from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Linearized, Scaled, Step
@@ -110,7 +110,7 @@ class SubspaceMarginal(ChainDensity):
     needs_noise = True
 
     def __init__(self, rng: torch.Generator, rank: int = 44, stiff: int = 12, whole: int = 6, outside: int = 2) -> None:
-        at_least_one(rank=rank, whole=whole, outside=outside)
+        check_at_least(1, rank=rank, whole=whole, outside=outside)
         self.rng, self.rank, self.stiff, self.whole, self.outside = rng, rank, min(stiff, rank), whole, outside
 
     @classmethod

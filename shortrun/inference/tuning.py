@@ -20,6 +20,8 @@ OVER = ("one", "layers", "schedule", "both")
 """What is tuned: one step size; one for each layer; one and its decay r; one for each layer and r."""
 SHORTEST, LONGEST = 1e-3, 10.0
 """Where step sizes are looked for."""
+TOLERANCE = 0.03
+"""Logarithms of step sizes that are nearer to one another are not told apart."""
 LOOK = torch.logspace(-3, 1, 13, dtype=torch.float64).log()
 """Logarithms of the step sizes of a first look; overshooting leaves local minima, which a descent alone would keep."""
 DECAYS = torch.tensor([0.1, 0.2, 0.4, 0.7, 1.0, 1.5], dtype=torch.float64).log()
@@ -35,7 +37,7 @@ class Space:
 
     def __init__(self, over: str, latents: Sequence[int], decay: float = 1.0) -> None:
         if over not in OVER:
-            raise InputError("over", f"{over!r}", str(did_you_mean(over, OVER)))
+            raise InputError("over", repr(over), did_you_mean(over, OVER))
         self.over, self.latents = over, tuple(latents)
         self.log_decay = torch.tensor(decay, dtype=torch.float64).log()
 
@@ -210,7 +212,7 @@ def grid(objective: Objective, start: Settings, space: Space, known: Known | Non
                 spacing = _scan(search, index, search.best[index] + spacing * torch.tensor([-0.5, 0.5]))
             _vertex_around(search, index, spacing)
         change = search.best - before
-        if change.abs().max() < 0.03:
+        if change.abs().max() < TOLERANCE:
             break
         search.try_(search.best + change)  # settings that are best moved together go slowly one by one
     return search.found()
@@ -232,6 +234,7 @@ def _scan(search: Search, index: int, points: Tensor) -> float:
 
 
 def moved(settings: Settings, index: int, by: float) -> Settings:
+    """Return the settings with one of them moved."""
     moved = settings.clone()
     moved[index] += by
     return moved
@@ -249,14 +252,13 @@ def gradient(
     start: Settings,
     space: Space,
     known: Known | None = None,
-    tolerance: float = 0.03,
     evaluations: int = 200,
 ) -> Tuned:
     """Descend along the derivative of the objective in the logarithm of each setting, from the best of a first look.
 
     The derivative, by forward mode and robust to its heavy tails, says which way to go, and the objective itself
     whether that was right: a step that does not lower it is tried the other way, and where both ways lead up the
-    vertex of the parabola through the three is tried and the step becomes shorter, down to `tolerance`. Without the
+    vertex of the parabola through the three is tried and the step becomes shorter, down to TOLERANCE. Without the
     look it would end in a local minimum beyond the overshooting step sizes. The look is the same wherever it starts.
     """
     search = Search(objective, start, known)
@@ -264,7 +266,7 @@ def gradient(
     for index in range(len(start)):
         _scan(search, index, space.look(index))
     width = torch.full((len(start),), 0.3, dtype=torch.float64)
-    while width.max() > tolerance and search.evaluations < evaluations:
+    while width.max() > TOLERANCE and search.evaluations < evaluations:
         index = int(width.argmax())
         at, middle, w = search.best, mean(search.best_values), float(width[index])
         way = -1.0 if search.slope(index) > 0 else 1.0

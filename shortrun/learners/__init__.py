@@ -6,7 +6,7 @@ from shortrun.learners.ladder_vae import LadderVae
 from shortrun.learners.latent_learner import LatentLearner, with_generator
 from shortrun.learners.learner import Inferred, Learner, frozen
 from shortrun.learners.persistent import Persistent
-from shortrun.learners.settings import checked, learner_class
+from shortrun.learners.settings import checked_for_learner, learner_class
 from shortrun.learners.short_run import ShortRun
 from shortrun.learners.vae import Vae
 from shortrun.learners.vlae import Vlae
@@ -22,7 +22,7 @@ __all__ = [
     "ShortRun",
     "Vae",
     "Vlae",
-    "checked",
+    "checked_for_learner",
     "frozen",
     "learner_class",
     "with_encoder",

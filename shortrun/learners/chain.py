@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from shortrun.config import Config, LearnerConfig
-from shortrun.errors import at_least_one
+from shortrun.errors import check_at_least
 from shortrun.inference import DrawnNoise, Initial, StepSize, no_noise, short_run
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
@@ -21,7 +21,7 @@ from shortrun.pixels import squared_error
 
 def check_steps(steps: int) -> int:
     """Return K, or raise InputError where it is no number of steps."""
-    at_least_one(steps=steps)
+    check_at_least(1, steps=steps)
     return steps
 
 
@@ -71,7 +71,7 @@ class ChainLearner(LatentLearner):
     ) -> None:
         super().__init__()
         check_steps(steps)
-        at_least_one(candidates=candidates)
+        check_at_least(1, candidates=candidates)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description

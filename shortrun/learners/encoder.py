@@ -14,7 +14,7 @@ from shortrun.learners.chain import check_steps
 from shortrun.learners.generator import build_generator
 from shortrun.learners.latent_learner import LatentLearner
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
-from shortrun.learners.settings import checked
+from shortrun.learners.settings import checked_for_learner
 from shortrun.model import TopDown
 from shortrun.model.encoders import Encoder, Moments
 from shortrun.model.likelihood import Images, Mask, PerImage
@@ -96,7 +96,7 @@ class EncoderLearner(LatentLearner):
             learner=name_of(LEARNERS, cls),
             encoder=encoder or EncoderConfig(),
         )
-        return cls.from_description(checked(description, cls), decoder, seed)
+        return cls.from_description(checked_for_learner(description, cls), decoder, seed)
 
     @classmethod
     def from_description(

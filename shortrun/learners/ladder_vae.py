@@ -63,7 +63,9 @@ class LadderVae(
                 instead="leave it out, or choose vae",
             )
         if generator.parameterization != self.parameterization:
-            raise InputError("model.parameterization", "ladder", "the learner ladder_vae is for conditional")
+            raise InputError(
+                "model.parameterization", repr(generator.parameterization), "the learner ladder_vae is for conditional"
+            )
         super().__init__(generator, encoder, description)
 
     def draw(self, x: Images, noise: Flat) -> Draw:

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from shortrun.errors import InputError
-from shortrun.files import replacing
+from shortrun.errors import InputError, damaged
+from shortrun.learners.weights import write_weights
 from shortrun.mapping import from_mapping
 from shortrun.model.latent_density import GaussianMixture
 from shortrun.normals import Flat, PerImage, standard_normal
@@ -135,7 +134,7 @@ def _check(z: Flat, sizes: Sequence[int], held_out: float) -> None:
     if not torch.isfinite(z).all():
         raise InputError("z", problem="some latents are not finite", instead="leave out the images whose chain failed")
     if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-        raise InputError("sizes", str(list(sizes)), "write whole numbers of at least 1 in rising order")
+        raise InputError("sizes", list(sizes), "write whole numbers of at least 1 in rising order")
     if not 0 < held_out < 1:
         raise InputError("held_out", held_out, "write a number between 0 and 1")
 
@@ -192,9 +191,7 @@ def write_density(density: LatentDensity | None, folder: Path) -> None:
     if density is None:
         (folder / FILE).unlink(missing_ok=True)
         return
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in density.mixture.state_dict().items()}
-    with replacing(folder / FILE) as path:
-        save_file(tensors, path, metadata={"record": json.dumps(asdict(density.record))})
+    write_weights(density.mixture.state_dict(), folder / FILE, {"record": json.dumps(asdict(density.record))})
 
 
 def read_density(folder: Path, dim: int) -> LatentDensity | None:
@@ -214,14 +211,8 @@ def read_density(folder: Path, dim: int) -> LatentDensity | None:
         record["candidates"] = tuple(from_mapping(Candidate, found, "candidates") for found in record["candidates"])
         density = LatentDensity(GaussianMixture(**tensors), from_mapping(FitRecord, record, "record"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(
-            str(path), problem=f"is damaged ({words})", instead="restore it from a copy, or delete it and do without"
-        ) from None
+        raise damaged(path, error, "restore it from a copy, or delete it and do without") from None
     if density.mixture.dim != dim:
-        raise InputError(
-            str(path),
-            problem=f"is of {density.mixture.dim} latents, the model has {dim}",
-            instead="restore it from a copy",
-        )
+        problem = f"a density of {density.mixture.dim} latents, the model has {dim}"
+        raise InputError(str(path), problem=problem, instead="restore it from a copy")
     return density

@@ -19,9 +19,9 @@ from shortrun.learners.pretrained import rebuilt, write_model
 from shortrun.learners.settings import check_declared, own_settings
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.normals import Flat
 from shortrun.registry import LEARNERS, name_of
 
-Flat = Float[Tensor, "n d"]
 Kind = TypeVar("Kind", bound="Learner")
 Rows = Int64[Tensor, "n"]
 Statistics = dict[str, Tensor]
@@ -184,7 +184,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         Raises InputError where the fitted density is asked for and there is none, and for other words than the two.
         """
         if source not in get_args(Source):
-            raise InputError("source", f"{source!r}", "write prior or fitted")
+            raise InputError("source", repr(source), "write prior or fitted")
         return self.decode(self.draw_prior(n, rng) if source == "prior" else self.draw_fitted(n, rng))
 
     def draw_fitted(self, n: int, rng: torch.Generator) -> Flat:
@@ -195,7 +195,7 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
         Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
         """
         if self.latent_density is None:
-            raise InputError("source", "fitted", "no density was fitted to the latents of this model: write prior")
+            raise InputError("source", "'fitted'", "no density was fitted to the latents of this model: write prior")
         return self.latent_density.mixture.sample(n, rng).to(self.device)
 
     def draw_prior(self, n: int, rng: torch.Generator) -> Flat:

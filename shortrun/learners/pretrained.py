@@ -1,20 +1,16 @@
 """A learner on disk: config.json, which a person can read, and model.safetensors. Nothing is unpickled."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from shortrun import config
-from shortrun.config import LearnerConfig
-from shortrun.errors import InputError
-from shortrun.files import replacing, write_json
+from shortrun.config import LearnerConfig, checked_settings
+from shortrun.errors import InputError, in_one_line
+from shortrun.files import read_json, write_json
 from shortrun.learners.latent_density import read_density
-from shortrun.learners.settings import checked, learner_class
+from shortrun.learners.settings import checked_for_learner, learner_class
+from shortrun.learners.weights import read_weights, write_weights
 from shortrun.mapping import from_mapping, to_mapping
 from shortrun.registry import LEARNERS, name_of
 
@@ -24,49 +20,27 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind")  # a class of learners: a bound would be a circle
 
 
-def write_model(weights: dict[str, torch.Tensor], description: LearnerConfig | None, folder: Path) -> None:
+def write_model(weights: dict[str, Tensor], description: LearnerConfig | None, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder, each of them whole or not at all."""
     if description is None:
         raise InputError(
-            "save_pretrained",
-            problem="this learner was put together by hand",
-            instead="make it by ShortRun.build(...), or its class",
+            "learner",
+            problem="put together by hand, so that nothing says how to rebuild it",
+            instead="make it by ShortRun.build(...), or that of its class",
         )
-    description = config.checked(description)  # values may have been set by hand since it was built
+    description = checked_settings(description)  # values may have been set by hand since it was built
     write_weights(weights, folder / "model.safetensors")
     write_json(folder / "config.json", to_mapping(description))
 
 
-def write_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors, whole or not at all."""
-    with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read tensors from safetensors; raise InputError where the file is absent or damaged."""
-    if not path.is_file():
-        raise InputError(str(path), problem="does not exist", instead="give the folder of a run or of a saved model")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
-        ) from None
-
-
-def read_model(folder: Path) -> tuple[LearnerConfig, dict[str, torch.Tensor]]:
+def read_model(folder: Path) -> tuple[LearnerConfig, dict[str, Tensor]]:
     """Read what `write_model` wrote; raise InputError where it is absent, damaged or not of this package."""
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(
-            str(folder), problem="holds no config.json", instead="give the folder of a run or of a saved model"
+            str(folder), problem="no config.json in it", instead="give the folder of a run or of a saved model"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(str(path), problem=f"is damaged ({error})", instead="restore it from a copy") from None
-    return from_mapping(LearnerConfig, values, "config.json"), read_weights(folder / "model.safetensors")
+    return from_mapping(LearnerConfig, read_json(path), "config.json"), read_weights(folder / "model.safetensors")
 
 
 def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
@@ -86,15 +60,14 @@ def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
         raise InputError("decoder", problem=f"{folder} has a decoder of this package", instead="leave the argument out")
     found = _class_of(description, kind)
     if not issubclass(found, kind):
-        raise InputError(
-            str(folder), problem=f"holds a {found.__name__}, no {kind.__name__}", instead="load it with shortrun.load"
-        )
-    learner = found.from_description(checked(description, found), decoder)
+        problem = f"a {found.__name__} in it, no {kind.__name__}"
+        raise InputError(str(folder), problem=problem, instead="load it with shortrun.load")
+    learner = found.from_description(checked_for_learner(description, found), decoder)
     try:
         learner.load_state_dict(weights)
     except RuntimeError as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(str(folder), problem=f"the weights do not fit the configuration ({words})") from None
+        problem = f"weights that do not fit the configuration in it ({in_one_line(error)})"
+        raise InputError(str(folder), problem=problem) from None
     learner.latent_density = read_density(folder, learner.dim)
     return cast(Kind, learner.eval())
 

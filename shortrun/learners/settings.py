@@ -3,8 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shortrun import config
-from shortrun.config import Config, LearnerConfig, ModelConfig, TrainingConfig
+from shortrun.config import Config, LearnerConfig, ModelConfig, TrainingConfig, checked_settings, checked_table
 from shortrun.errors import InputError
 from shortrun.mapping import from_mapping, to_mapping
 from shortrun.model import Likelihood, Prior
@@ -42,13 +41,13 @@ def _below(kind: type[Kind], found: object, argument: str, word: str) -> type[Ki
     return found
 
 
-def checked(settings: Settings, kind: "type[Learner] | None" = None) -> Settings:
-    """Return settings as `shortrun.config.checked` does, after the checks of their learner too.
+def checked_for_learner(settings: Settings, kind: "type[Learner] | None" = None) -> Settings:
+    """Return settings as `shortrun.config.checked_settings` does, after the checks of their learner too.
 
     kind: the learner's class, where it cannot be imported by its name. Raises InputError for the first value that
     cannot be used.
     """
-    settings = config.checked(settings)
+    settings = checked_settings(settings)
     kind = kind or learner_class(settings.learner)
     if settings.own and kind.Settings is None:
         raise InputError("own", ", ".join(settings.own), f"{settings.learner} has no settings of its own: leave it out")
@@ -59,7 +58,7 @@ def checked(settings: Settings, kind: "type[Learner] | None" = None) -> Settings
 def own_settings(kind: "type[Learner]", settings: Config | LearnerConfig) -> Any:
     """Return the settings that only a learner has, as the dataclass that its class declares for them."""
     assert kind.Settings is not None
-    return config.checked_table(from_mapping(kind.Settings, settings.own, "own"), "own")
+    return checked_table(from_mapping(kind.Settings, settings.own, "own"), "own")
 
 
 def check_declared(kind: "type[Learner]", settings: Config | LearnerConfig) -> None:
@@ -78,13 +77,13 @@ def check_declared(kind: "type[Learner]", settings: Config | LearnerConfig) -> N
     if with_sigma and not likelihood.has_sigma:
         raise InputError(
             "model.likelihood",
-            f"{model.likelihood}, which has no sigma",
+            f"{model.likelihood!r}, which has no sigma",
             "drop model.learn_sigma and training.sigma_schedule, or choose gaussian",
         )
     if kind.parameterization not in (None, model.parameterization):
         raise InputError(
             "model.parameterization",
-            f"{model.parameterization}, but {name} is for {kind.parameterization}",
+            f"{model.parameterization!r}, but {name} is for {kind.parameterization}",
             f"set model.parameterization to {kind.parameterization}",
         )
     if not kind.short_runs and inference.tuned:

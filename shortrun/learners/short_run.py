@@ -12,7 +12,7 @@ from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Rows
-from shortrun.learners.settings import checked
+from shortrun.learners.settings import checked_for_learner
 from shortrun.model.likelihood import Images
 from shortrun.registry import LEARNERS, name_of
 
@@ -47,7 +47,7 @@ class ShortRun(
         model, inference = model or ModelConfig(), inference or InferenceConfig()
         name = name_of(LEARNERS, cls)
         description = LearnerConfig(image_shape, levels, decoder is not None, model, inference, name)
-        return cls.from_description(checked(description, cls), decoder, seed)
+        return cls.from_description(checked_for_learner(description, cls), decoder, seed)
 
     @classmethod
     def from_description(

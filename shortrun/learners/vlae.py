@@ -31,5 +31,7 @@ class Vlae(
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         if generator.parameterization not in (None, self.parameterization):
-            raise InputError("model.parameterization", "conditional", "the learner vlae is for ladder")
+            raise InputError(
+                "model.parameterization", repr(generator.parameterization), "the learner vlae is for ladder"
+            )
         super().__init__(generator, encoder, description)

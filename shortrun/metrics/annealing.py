@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 from shortrun.progress import shown
 
 LogLikelihood = Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows"]]
@@ -91,9 +91,9 @@ def annealed_importance(
     Raises InputError where a count is below 1, `posterior` has another shape, or a log-likelihood at a chain's start is
     not finite.
     """
-    at_least_one(temperatures=temperatures, chains=chains, leapfrog=leapfrog, dim=dim)
+    check_at_least(1, temperatures=temperatures, chains=chains, leapfrog=leapfrog, dim=dim)
     if posterior is not None and posterior.shape != (n_images, dim):
-        raise InputError("posterior", str(list(posterior.shape)), f"give one row for each image, {[n_images, dim]}")
+        raise InputError("posterior", list(posterior.shape), f"give one row for each image, {[n_images, dim]}")
     size = (chains * n_images, dim)
 
     def draw() -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 
 BINS = 20
 TREES, TEST_SHARE, LEAF_SHARE = 100, 1 / 3, 0.01
@@ -42,8 +42,7 @@ def mutual_information_gap(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m 
     from sklearn.metrics import mutual_info_score
 
     z, v = _checked(codes, factors)
-    if bins < 2:
-        raise InputError("bins", bins, "write a whole number of at least 2")
+    check_at_least(2, bins=bins)
     cut = [np.digitize(column, np.histogram_bin_edges(column, bins)[1:-1]) for column in z.T]
     gaps = []
     for factor in v.T:
@@ -96,7 +95,7 @@ def dci(
     from scipy.stats import entropy
 
     z, v = _checked(codes, factors, least_factors=2)
-    at_least_one(trees=trees)
+    check_at_least(1, trees=trees)
     tests = round(test_share * len(z))
     if not 1 <= tests < len(z):
         raise InputError("test_share", f"{test_share} of {len(z)} images", "leave at least one on each side")
@@ -165,9 +164,8 @@ def factor_vae_score(
     scored themselves, and images are made anew for each.
     """
     z, v = _checked(codes, factors, least_factors=2)
-    for name, count, least in (("batch_size", batch_size, 2), ("votes", votes, 1)):
-        if count < least:
-            raise InputError(name, count, f"write a whole number of at least {least}")
+    check_at_least(1, votes=votes)
+    check_at_least(2, batch_size=batch_size)
     live = _standardized(z)[:, np.ptp(z, axis=0) > 0]
     if not live.shape[1]:
         raise InputError("codes", problem="no dimension varies", instead="give codes that depend on the image")

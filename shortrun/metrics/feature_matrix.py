@@ -4,7 +4,23 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
+
+
+def device_of(features: nn.Module) -> torch.device:
+    """Return where a module's images have to be: on the device of its parameters, the CPU where it has none."""
+    return next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
+
+
+def check_sets(real: Float[Tensor, "n c h w"], made: Float[Tensor, "m _ _ _"]) -> None:
+    """Raise InputError for sets of images of unlike shapes, and of fewer than two images."""
+    for name, images in (("real", real), ("made", made)):
+        if len(images) < 2:
+            raise InputError(name, f"{len(images)} images", "write at least two")
+    if real.shape[1:] != made.shape[1:]:
+        raise InputError(
+            "made", problem=f"images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}"
+        )
 
 
 @torch.no_grad()
@@ -20,8 +36,8 @@ def feature_matrix(
     """
     if not len(images):
         raise InputError(name, "0 images", "write at least one")
-    at_least_one(batch_size=batch_size)
-    device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
+    check_at_least(1, batch_size=batch_size)
+    device = device_of(features)
     rows = []
     for part in images.split(batch_size):
         found = features(part.to(device))

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least, require_package
+from shortrun.metrics.feature_matrix import check_sets, device_of
 
 
 class _AsMeasured(nn.Module):
@@ -39,21 +40,12 @@ def frechet_distance(
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
     arXiv 1706.08500.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-    except ImportError:
-        raise InputError(
-            "frechet_distance", problem="torchmetrics is not installed", instead="pip install 'shortrun[metrics]'"
-        ) from None
-    for name, images in (("real", real), ("made", made)):
-        if len(images) < 2:
-            raise InputError(name, f"{len(images)} images", "a covariance needs at least two")
-    if real.shape[1:] != made.shape[1:]:
-        raise InputError(
-            "made", problem=f"images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}"
-        )
-    at_least_one(batch_size=batch_size)
-    device = next((tensor.device for tensor in (*features.parameters(), *features.buffers())), torch.device("cpu"))
+    require_package("torchmetrics", "metrics")
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    check_sets(real, made)
+    check_at_least(1, batch_size=batch_size)
+    device = device_of(features)
     size = features(real[:1].to(device)).shape[-1]
     # Each process of several measures its own images: without the argument the sums of all would be added up.
     measure = FrechetInceptionDistance(_AsMeasured(features, size, device), sync_on_compute=False)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from shortrun.errors import InputError, at_least_one
-from shortrun.metrics.feature_matrix import feature_matrix
+from shortrun.errors import InputError, check_at_least
+from shortrun.metrics.feature_matrix import check_sets, feature_matrix
 
 MOST_IN_A_SUBSET = 1000
 
@@ -42,14 +42,8 @@ def kernel_distance(
 
     Source: Binkowski et al., "Demystifying MMD GANs", 2018, arXiv 1801.01401.
     """
-    for name, images in (("real", real), ("made", made)):
-        if len(images) < 2:
-            raise InputError(name, f"{len(images)} images", "write at least two")
-    if real.shape[1:] != made.shape[1:]:
-        raise InputError(
-            "made", problem=f"images of {list(made.shape[1:])}, but the real ones are {list(real.shape[1:])}"
-        )
-    at_least_one(subsets=subsets)
+    check_sets(real, made)
+    check_at_least(1, subsets=subsets)
     smaller = min(len(real), len(made))
     size = max(2, min(MOST_IN_A_SUBSET, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:

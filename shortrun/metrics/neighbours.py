@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 
 ENTRIES = 2**24
 """Distances held at once, 128 MiB in float64."""
@@ -50,7 +50,7 @@ def neighbour_figures(
     most = min(len(real), len(made)) - 1
     if not 1 <= k <= most:
         raise InputError("k", k, f"write a whole number from 1 to {most}, one less than the smaller set")
-    at_least_one(entries=entries)
+    check_at_least(1, entries=entries)
     for name, rows in (("real", real), ("made", made)):
         if not torch.isfinite(rows).all():
             raise InputError(name, problem="some features are not finite", instead="leave out images that are not")

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
-from shortrun.pixels import squared_error
+from shortrun import pixels
+from shortrun.errors import InputError, check_at_least, require_package
 
 WINDOW, SIGMA = 11, 1.5
 """The window of Wang et al. and the standard deviation of its weights, both in pixels."""
@@ -23,7 +23,7 @@ def mse(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"]) -> Float64[Ten
     InputError for unlike shapes, for no image, and for pixels that are not in [-1, 1].
     """
     _check(x, y)
-    return squared_error(x.double(), y.double()).flatten(1).mean(1)
+    return pixels.mse(x.double(), y.double())
 
 
 def psnr(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"]) -> Float64[Tensor, "n"]:
@@ -53,14 +53,11 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, IEEE
     Transactions on Image Processing 13(4).
     """
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-    except ImportError:
-        raise InputError(
-            "ssim", problem="torchmetrics is not installed", instead="pip install 'shortrun[metrics]'"
-        ) from None
+    require_package("torchmetrics", "metrics")
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _check(x, y)
-    at_least_one(batch_size=batch_size)
+    check_at_least(1, batch_size=batch_size)
     least = min(WINDOW, *x.shape[2:])
     border = (least - 1) // 2
     if border < 1:

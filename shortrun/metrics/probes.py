@@ -38,12 +38,7 @@ def linear_probe(
             raise InputError(f"labels_{name}", f"{len(labels)} for {len(codes)} codes", "write one for each code")
         if not torch.isfinite(codes).all():
             raise InputError(f"codes_{name}", problem="some are not finite", instead="leave out images that failed")
-    if codes_train.shape[1] != codes_test.shape[1] or not codes_train.shape[1]:
-        raise InputError(
-            "codes_test",
-            f"{codes_test.shape[1]} dimensions, but the train codes have {codes_train.shape[1]}",
-            "write codes of one model",
-        )
+    _check_dims(codes_train, codes_test)
     if len(labels_train.unique()) < 2:
         raise InputError("labels_train", "one value only", "write two or more classes")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
@@ -66,17 +61,16 @@ def linear_probes(
     """
     dims = codes_train.shape[1]
     if min(layer_sizes, default=0) < 1 or sum(layer_sizes) != dims:
-        raise InputError(
-            "layer_sizes", str(list(layer_sizes)), f"write whole numbers of at least 1 that add up to {dims}"
-        )
-    if codes_test.shape[1] != dims:
-        raise InputError(
-            "codes_test",
-            f"{codes_test.shape[1]} dimensions, but the train codes have {dims}",
-            "write codes of one model",
-        )
+        raise InputError("layer_sizes", list(layer_sizes), f"write whole numbers of at least 1 that add up to {dims}")
+    _check_dims(codes_train, codes_test)
     parts = zip(codes_train.split(list(layer_sizes), 1), codes_test.split(list(layer_sizes), 1), strict=True)
     return [linear_probe(train, labels_train, test, labels_test) for train, test in parts]
+
+
+def _check_dims(train: Tensor, test: Tensor) -> None:
+    if train.shape[1] != test.shape[1] or not train.shape[1]:
+        got = f"{test.shape[1]} dimensions, but the train codes have {train.shape[1]}"
+        raise InputError("codes_test", got, "write codes of one model")
 
 
 def _array(codes: Tensor) -> np.ndarray:

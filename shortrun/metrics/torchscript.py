@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, check_at_least, did_you_mean, in_one_line
 
 INPUT_RANGES = {"[-1,1]": (1.0, 0.0), "[0,1]": (0.5, 0.5), "[0,255]": (127.5, 127.5)}
 """Factor and offset that bring pixels of [-1, 1] into each range."""
@@ -86,10 +86,8 @@ def torchscript_features(
     output that is not (n, d).
     """
     if input_range not in INPUT_RANGES:
-        raise InputError("input_range", f"{input_range!r}", str(did_you_mean(input_range, INPUT_RANGES)))
-    for option, count in (("size", size), ("channels", channels)):
-        if count is not None and count < 1:
-            raise InputError(option, count, "write a whole number of at least 1")
+        raise InputError("input_range", repr(input_range), did_you_mean(input_range, INPUT_RANGES))
+    check_at_least(1, size=size, channels=channels)
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -101,10 +99,8 @@ def torchscript_features(
         # from memory, so that the bytes that are run are the ones that the name tells of
         module = torch.jit.load(io.BytesIO(content), map_location="cpu")
     except (RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise InputError(
-            "path", problem=f"{path} is damaged or no TorchScript file ({cause})", instead="write it by torch.jit.save"
-        ) from None
+        problem = f"{path} is damaged or no TorchScript file ({in_one_line(error)})"
+        raise InputError("path", problem=problem, instead="write it by torch.jit.save") from None
     parts = [path.name, f"range {input_range}", f"size {size or 'as given'}"]
     parts += [f"channels {channels}"] if channels is not None else []
     name = ", ".join([*parts, f"sha256 {hashlib.sha256(content).hexdigest()[:12]}"])

@@ -6,23 +6,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 State = Float[Tensor, "n ..."]
+THIN = 8
+"""Channels between latents and a state of many positions."""
+
+
+def thin_channels(channels: int, positions: int) -> int:
+    """Return how many channels of a state its latents are mapped to linearly; a convolution makes all of them of these.
+
+    A full linear map to 64 channels of 32x32 would have most of the model's weights; few channels keep every position
+    within reach of every latent at a fraction of them.
+    """
+    return min(THIN, channels) if positions > 64 else channels
 
 
 class Inject(nn.Module):
-    """A latent vector (n, d) as a state: a linear map, for a map of channels to a few of them and on by a convolution.
+    """A latent vector (n, d) as a state: a linear map, or one to a few channels and a convolution to all of them."""
 
-    A full linear map to 64 channels of 32x32 would have most of the model's weights; `thin` channels keep every
-    position within reach of every latent at a fraction of them.
-    """
-
-    def __init__(self, latent: int, state: tuple[int, ...], thin: int = 8) -> None:
+    def __init__(self, latent: int, state: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = state
         if len(state) == 1:
             self.linear, self.spread = nn.Linear(latent, state[0]), nn.Identity()
         else:
             channels, height, width = state
-            thin = min(thin, channels) if height * width > 64 else channels
+            thin = thin_channels(channels, height * width)
             self.shape = (thin, height, width)
             self.linear = nn.Linear(latent, thin * height * width)
             self.spread = nn.Conv2d(thin, channels, 1) if thin < channels else nn.Identity()

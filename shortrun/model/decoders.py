@@ -85,7 +85,7 @@ class Decoder(nn.Module):
 def check_latents(latents: Sequence[int]) -> None:
     """Raise InputError unless there is a layer, and each has at least one latent."""
     if not latents or min(latents) < 1:
-        raise InputError("latents", str(list(latents)), "write one size of at least 1 for each layer, top down")
+        raise InputError("latents", list(latents), "write one size of at least 1 for each layer, top down")
 
 
 def dense_decoder(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shortrun.model.blocks import Convolutions, Perceptron, State
+from shortrun.model.blocks import Convolutions, Perceptron, State, thin_channels
 from shortrun.model.decoders import check_latents, conv_stages
 from shortrun.model.likelihood import Images
 
@@ -51,10 +51,10 @@ class Head(nn.Module):
     log sigma = 5 tanh(raw / 5 + log 2) - 3 is 0 at raw = 0 and stays in (-8, 2): no single update can make it explode.
     """
 
-    def __init__(self, state: tuple[int, ...], latent: int, thin: int = 8) -> None:
+    def __init__(self, state: tuple[int, ...], latent: int) -> None:
         super().__init__()
         channels, positions = state[0], math.prod(state[1:])
-        thin = min(thin, channels) if positions > 64 else channels
+        thin = thin_channels(channels, positions)
         self.gather = nn.Conv2d(channels, thin, 1) if thin < channels else nn.Identity()
         self.linear = nn.Linear(thin * positions, 2 * latent)
 

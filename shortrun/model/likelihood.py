@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
+from shortrun.normals import PerImage
 
 Images = Float[Tensor, "n c h w"]
 Mask = Float[Tensor, "#n #c h w"]
-PerImage = Float[Tensor, "n"]
 PerPair = Float[Tensor, "n m"]
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from shortrun.errors import at_least_one
+from shortrun.errors import check_at_least
 from shortrun.normals import Flat, PerImage, diagonal_components, mixture, standard_normal
 from shortrun.streams import Use, stream
 
@@ -169,7 +169,7 @@ class Mixture(Prior):
 
     def __init__(self, dim: int, components: int, seed: int = 0, unit: bool = False) -> None:
         super().__init__(dim)
-        at_least_one(components=components)
+        check_at_least(1, components=components)
         self.unit = unit
         rng = stream(seed, Use.MIXTURE)
         self.logits = nn.Parameter(torch.zeros(components))

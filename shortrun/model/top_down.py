@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.errors import InputError
 from shortrun.model.decoders import Decoder, check_latents
 from shortrun.model.likelihood import Images, Likelihood, Mask, PerImage
 from shortrun.model.prior import Normal, Prior
-
-Flat = Float[Tensor, "n d"]
+from shortrun.normals import Flat
 
 
 class TopDown(nn.Module):

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 from shortrun.learners import Learner
+from shortrun.model.likelihood import Images
 from shortrun.progress import shown
 
 BATCH_SIZE = 100
-Images = Float[Tensor, "n c h w"]
 
 
 class Latents(NamedTuple):
@@ -40,9 +40,9 @@ def infer(
     Raises InputError for images of another shape than the model's.
     """
     check_images(learner, x)
-    at_least_one(batch_size=batch_size)
+    check_at_least(1, batch_size=batch_size)
     if steps is not None:
-        at_least_one(steps=steps)
+        check_at_least(1, steps=steps)
     parts = []
     for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
         part = None if mask is None else mask[rows].to(learner.device)
@@ -53,7 +53,7 @@ def infer(
 
 def decode(learner: Learner, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
     """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
-    at_least_one(batch_size=batch_size)
+    check_at_least(1, batch_size=batch_size)
     return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
 
 

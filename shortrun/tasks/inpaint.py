@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, check_images, decode, infer
 
@@ -42,7 +42,7 @@ def inpaint(
     observed (see `shortrun.tasks.masks`). The spread is over z alone: pixel noise of the likelihood is not added, and
     one completion alone has no spread. Raises InputError for a mask or images of another shape and counts below 1.
     """
-    at_least_one(completions=completions)
+    check_at_least(1, completions=completions)
     check_images(learner, x)
     n, c, h, w = x.shape
     if len(mask) not in (1, n) or mask.shape[1] not in (1, c) or mask.shape[2:] != (h, w):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import at_least_one
+from shortrun.errors import check_at_least
 from shortrun.learners import Learner
 from shortrun.learners.learner import Source
 from shortrun.progress import shown
@@ -19,6 +19,6 @@ def sample(
     source: fitted draws z from the density that was fitted to the latents of training images. The numbers are drawn
     batch by batch, so they depend on `batch_size` too. Raises InputError for n < 1, and where there is no such density.
     """
-    at_least_one(n=n, batch_size=batch_size)
+    check_at_least(1, n=n, batch_size=batch_size)
     sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]
     return torch.cat([learner.sample(size, rng, source).cpu() for size in shown(sizes, "sampling")])

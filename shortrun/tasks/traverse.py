@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shortrun.errors import InputError, at_least_one
+from shortrun.errors import InputError, check_at_least
 from shortrun.learners import Learner
 from shortrun.tasks.batches import BATCH_SIZE, decode
 
@@ -38,7 +38,7 @@ def traverse(
     conditional parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
     Raises InputError for a layer or a coordinate out of range and for counts below 1.
     """
-    at_least_one(columns=columns)
+    check_at_least(1, columns=columns)
     first, last = varied_range(learner, layer, coordinate)
     varied = z.cpu()[:, None].repeat(1, columns, 1)
     if coordinate is None:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from shortrun.errors import InputError
-from shortrun.files import replacing
+from shortrun.errors import damaged
 from shortrun.learners.pretrained import write_model
+from shortrun.learners.weights import RETRAIN, write_weights
 from shortrun.training.position import Position
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.step import State
@@ -61,12 +60,7 @@ def save_state(path: Path, state: State) -> None:
     tensors |= {f"kept/{name}": value for name, value in state.learner.training_state().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
-    with replacing(path) as temporary:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            temporary,
-            metadata={"position": json.dumps(asdict(state.position))},
-        )
+    write_weights(tensors, path, {"position": json.dumps(asdict(state.position))})
 
 
 def load_state(path: Path, state: State) -> None:
@@ -79,10 +73,7 @@ def load_state(path: Path, state: State) -> None:
             module.load_state_dict(below(f"{part}/", tensors))
         state.learner.load_training_state(below("kept/", tensors))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise InputError(
-            str(path), problem=f"cannot be used ({words})", instead="train again, or restore it from a copy"
-        ) from None
+        raise damaged(path, error, RETRAIN) from None
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in below("optimizer/", tensors).items():
         index, key = name.split("/")

@@ -1,6 +1,8 @@
 """What a run is and what it reached, in words, from its folder alone."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import exp, prod
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from shortrun.config import Config, LearnerConfig, read_recipe
-from shortrun.errors import InputError
+from shortrun.errors import damaged
 from shortrun.evaluation.tables import rows
+from shortrun.files import read_json
 from shortrun.learners import learner_class
+from shortrun.learners.weights import RETRAIN
 from shortrun.mapping import from_mapping
 from shortrun.metrics.figure import from_json
-from shortrun.training.run_folder import RunFolder
+from shortrun.training.run_folder import RunFolder, no_run
 
 
 def info(run_path: str | Path) -> str:
@@ -24,11 +28,7 @@ def info(run_path: str | Path) -> str:
     """
     run = RunFolder(Path(run_path))
     if not run.config.is_file() and not (run.path / run.description.name).is_file():
-        raise InputError(
-            str(run.path),
-            problem="is not a run (it holds no config.toml)",
-            instead="write the folder of a run that `shortrun train` made",
-        )
+        raise no_run(run.path)
     config = read_recipe(str(run.config)) if run.config.is_file() else None
     learner = _learner(run.description)
     lines: list[tuple[str, str]] = []
@@ -51,14 +51,17 @@ def info(run_path: str | Path) -> str:
 
 
 def _learner(path: Path) -> LearnerConfig | None:
-    return from_mapping(LearnerConfig, _json(path), "config.json") if path.is_file() else None
+    return from_mapping(LearnerConfig, read_json(path), "config.json") if path.is_file() else None
 
 
-def _json(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Give a file of tensors to read from, none of which is loaded unasked."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(str(path), problem=f"is damaged ({error})", instead="restore it from a copy") from None
+        with safe_open(path, framework="np") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error, RETRAIN) from None
 
 
 def _data(config: Config) -> str:
@@ -81,13 +84,8 @@ def _model(described: Config | LearnerConfig, weights: Path) -> str:
 def _weights(path: Path, described: Config | LearnerConfig) -> int:
     """Count what is learned, from the header of the file; step sizes and a fixed sigma are not."""
     fixed = learner_class(described.learner).fixed(described)
-    try:
-        with safe_open(path, framework="np") as file:
-            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.startswith(fixed))  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
-        ) from None
+    with _opened(path) as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.startswith(fixed))  # noqa: SIM118
 
 
 def _inference(described: Config | LearnerConfig, weights: Path) -> str:
@@ -100,13 +98,8 @@ def _step_size(weights: Path) -> tuple[tuple[float, ...], float] | None:
     """Return the step sizes and the decay that lie with the weights, or None where there are no weights yet."""
     if not weights.is_file():
         return None
-    try:
-        with safe_open(weights, framework="np") as file:
-            values, decay = (file.get_tensor(f"step_size.{name}") for name in ("log_values", "log_decay"))
-    except SafetensorError as error:
-        raise InputError(
-            str(weights), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
-        ) from None
+    with _opened(weights) as file:
+        values, decay = (file.get_tensor(f"step_size.{name}") for name in ("log_values", "log_decay"))
     return tuple(float(exp(value)) for value in values), float(exp(decay))
 
 
@@ -119,9 +112,9 @@ def _training(config: Config) -> str:
 def _state(run: RunFolder) -> list[tuple[str, str]]:
     if not run.result.is_file():
         return [("state", f"{_position(run.state)}; go on with: shortrun train --resume {run.path}")]
-    result = _json(run.result)
+    result = read_json(run.result)
     if not isinstance(result, dict):
-        raise InputError(str(run.result), problem="is damaged (it is not a table)", instead="restore it from a copy")
+        raise damaged(run.result, "it is not a table")
     trained, done = result.get("training", {}), "finished"
     if {"seconds", "updates"} <= set(trained):
         done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
@@ -131,12 +124,7 @@ def _state(run: RunFolder) -> list[tuple[str, str]]:
 def _position(path: Path) -> str:
     if not path.is_file():
         return "not finished, no checkpoint yet"
-    try:
-        with safe_open(path, framework="np") as file:
-            position = json.loads(file.metadata()["position"])
+    with _opened(path) as file:
+        position = json.loads(file.metadata()["position"])
         step, total = position["step"], position.get("total")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            str(path), problem=f"is damaged ({error})", instead="train again, or restore it from a copy"
-        ) from None
     return f"not finished, checkpoint at step {step}" + (f" of {total}" if total else "")

@@ -11,7 +11,7 @@ from torch import nn
 from shortrun.config import Config, absolute, read_recipe
 from shortrun.data import NAMES, Dataset
 from shortrun.errors import Interrupted
-from shortrun.learners import ChainLearner, Learner, checked, learner_class
+from shortrun.learners import ChainLearner, Learner, checked_for_learner, learner_class
 from shortrun.registry import LEARNERS, name_of
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Checkpoints, load_state
@@ -58,7 +58,7 @@ def train(
         config = read_recipe(config, name)
     elif name is not None:
         config = replace(config, learner=name)
-    settings = absolute(checked(config, learner), NAMES)
+    settings = absolute(checked_for_learner(config, learner), NAMES)
 
     def new_run(images: str) -> RunFolder:
         return create_run(settings, images, Path(out) if out else None)
@@ -83,7 +83,7 @@ def resume(
     run, config = open_run(Path(path))
     if run.result.is_file():
         return run.path
-    return learn(checked(config, learner), lambda images: run, device, dataset, decoder, learner, watch)
+    return learn(checked_for_learner(config, learner), lambda images: run, device, dataset, decoder, learner, watch)
 
 
 def learn(
@@ -133,7 +133,7 @@ def take_steps(
         while position.step < total:
             follow_schedules(learner, state.optimizer, config, position.step / total)
             if position.step in tunings:
-                # a learner of another kind was refused: the configuration was checked
+                # a learner of another kind was refused: the configuration was checked_for_learner
                 tune_step_size(cast(ChainLearner, learner), dataset.train, config, position, here)
             rows = order.rows(position.step, here)
             rng = stream(settings.seed, Use.CHAIN, position.step, device=here.device)

@@ -63,7 +63,7 @@ def choose_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError("device", f"{name!r}", "write cpu or cuda") from None
+        raise InputError("device", repr(name), "write cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device", f"{name!r}, but PyTorch sees no CUDA device here", "write cpu")
     return device

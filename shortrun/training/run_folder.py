@@ -93,12 +93,14 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     """Open an existing run; raise InputError where there is none."""
     run = RunFolder(Path(path))
     if not run.config.is_file():
-        raise InputError(
-            str(path),
-            problem="is not a run (it holds no config.toml)",
-            instead="write the folder of a run that `shortrun train` made",
-        )
+        raise no_run(path)
     return run, read_recipe(str(run.config))
+
+
+def no_run(path: Path) -> InputError:
+    """Return the error of what is given for a run and is none."""
+    problem = "not a run (no config.toml in it)" if path.is_dir() else "not a folder"
+    return InputError(str(path), problem=problem, instead="write the folder of a run that `shortrun train` made")
 
 
 def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learner] | None = None) -> Learner:
@@ -110,8 +112,6 @@ def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learn
     Raises InputError where nothing is there, or something else.
     """
     run = RunFolder(Path(path))
-    if run.path.is_dir():
-        return (learner or Learner).from_pretrained(run.model, decoder=decoder)
-    raise InputError(
-        str(path), problem="is not a folder", instead="write the folder of a run that `shortrun train` made"
-    )
+    if not run.path.is_dir():
+        raise no_run(run.path)
+    return (learner or Learner).from_pretrained(run.model, decoder=decoder)

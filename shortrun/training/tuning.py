@@ -28,9 +28,9 @@ from shortrun.inference.tuning import (
     standard_error,
 )
 from shortrun.learners import ChainLearner, frozen
+from shortrun.model.likelihood import Images
 from shortrun.progress import Shown, silent
 
-Images = Float[Tensor, "n c h w"]
 STAND_INS: dict[str, Callable[[torch.Generator, int], ChainDensity]] = {
     "conditional": LanczosConditional.at_a_tenth,
     "marginal": SubspaceMarginal.at_a_tenth,
@@ -124,11 +124,11 @@ def tune(
     space = Space(over, learner.generator.latents, learner.step_size.decay)
     start = space.read(learner.step_size)
     if tuner not in (*TUNERS, "acceptance"):
-        raise InputError("tuner", f"{tuner!r}", str(did_you_mean(tuner, [*TUNERS, "acceptance"])))
+        raise InputError("tuner", repr(tuner), did_you_mean(tuner, [*TUNERS, "acceptance"]))
     if tuner == "acceptance" and space.has_decay:
-        raise InputError("over", f"{over!r}", "acceptance moves all step sizes by one factor: write one or layers")
+        raise InputError("over", repr(over), "acceptance moves all step sizes by one factor: write one or layers")
     if tuner == "gradient" and not chains.has_derivative(estimator):
-        raise InputError("tuner", f"gradient for {estimator} of more than {DENSE} latents", "write grid")
+        raise InputError("tuner", f"{tuner!r} for {estimator} of more than {DENSE} latents", "write grid")
     with frozen(learner.generator):
         if tuner == "acceptance":
             return acceptance(chains.acceptance(space), start)
@@ -193,7 +193,7 @@ def divergence_curves(
     """
     for name in tuners:
         if name not in TUNERS:
-            raise InputError("tuners", f"{name!r}", str(did_you_mean(name, TUNERS)))
+            raise InputError("tuners", repr(name), did_you_mean(name, TUNERS))
     chains = Chains(learner, x.to(learner.device), rng)
     with renaming({"estimator": "estimators"}):
         for name in estimators:

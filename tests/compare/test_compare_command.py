@@ -1,9 +1,9 @@
 """`shortrun compare` as a user calls it, on models that take seconds."""
 
 import csv
-import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +175,7 @@ def test_what_cannot_be_compared_is_refused(
 def test_without_the_extra_nothing_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("shortrun.evaluation.assess")
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
     assert main(["compare", "digits", "--learners", "vae", *TINY, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.endswith("pip install 'shortrun[metrics]'\n")
     assert not (tmp_path / "out").exists()

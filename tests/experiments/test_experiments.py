@@ -89,10 +89,10 @@ def test_step_sizes_compares_variants_and_goes_on(tmp_path: Path, said: Said, mo
 
 
 def test_every_variant_is_a_valid_configuration() -> None:
-    from shortrun.config import checked, load_config
+    from shortrun.config import checked_settings, load_config
 
     for change in VARIANTS.values():
-        checked(change(load_config("digits")))
+        checked_settings(change(load_config("digits")))
 
 
 @pytest.mark.parametrize(

@@ -137,5 +137,5 @@ def test_an_encoder_that_knows_nothing_leaves_the_prior_and_one_that_is_certain_
 def test_what_has_no_priors_of_its_layers_is_refused() -> None:
     with pytest.raises(InputError, match=r"^decoder: "):
         LadderVae.build(SHAPE, ModelConfig(latents=(2, 3), parameterization="conditional"), decoder=Own())
-    with pytest.raises(InputError, match=r"^model.parameterization: got ladder, but ladder_vae is for conditional; "):
+    with pytest.raises(InputError, match=r"^model.parameterization: got 'ladder', but ladder_vae is for conditional; "):
         LadderVae.build(SHAPE, ModelConfig(latents=(2, 3)))

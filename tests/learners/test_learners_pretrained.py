@@ -136,7 +136,7 @@ def test_weights_are_safetensors_and_nothing_else_is_written(tmp_path: Path) -> 
 
 def test_a_learner_put_together_by_hand_is_not_saved(tmp_path: Path) -> None:
     learner = ShortRun(TopDown(own_decoder(), Gaussian(), [2, 3]))
-    with pytest.raises(InputError, match=r"^save_pretrained: .*ShortRun.build"):
+    with pytest.raises(InputError, match=r"^learner: put together by hand, .*ShortRun.build"):
         learner.save_pretrained(tmp_path)
 
 
@@ -192,28 +192,28 @@ def truncate(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "weights cut short": (truncate, "model.safetensors: is damaged ("),
+    "weights cut short": (truncate, "model.safetensors: damaged ("),
     "weights empty": (
         lambda folder: (folder / "model.safetensors").write_bytes(b""),
-        "model.safetensors: is damaged (",
+        "model.safetensors: damaged (",
     ),
     "weights are a picture": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"\x89PNG\r\n\x1a\n" * 99),
-        "model.safetensors: is damaged (",
+        "model.safetensors: damaged (",
     ),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: does not exist;"),
-    "a weight is missing": (weights(lambda w: w.popitem()), "the weights do not fit the configuration ("),
-    "a weight too many": (weights(lambda w: w.update(more=torch.ones(1))), "the weights do not fit the configuration"),
-    "weights of another size": (edited(model__width=9), "the weights do not fit the configuration ("),
-    "other layers": (edited(model__latents=[3, 2]), "the weights do not fit the configuration ("),
-    "no config.json": (lambda folder: (folder / "config.json").unlink(), "holds no config.json;"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: not there;"),
+    "a weight is missing": (weights(lambda w: w.popitem()), "weights that do not fit the configuration in it ("),
+    "a weight too many": (weights(lambda w: w.update(more=torch.ones(1))), "weights that do not fit the configuration"),
+    "weights of another size": (edited(model__width=9), "weights that do not fit the configuration in it ("),
+    "other layers": (edited(model__latents=[3, 2]), "weights that do not fit the configuration in it ("),
+    "no config.json": (lambda folder: (folder / "config.json").unlink(), "no config.json in it;"),
     "config.json cut short": (
         lambda folder: (folder / "config.json").write_text('{"model": {'),
-        "config.json: is damaged (",
+        "config.json: damaged (",
     ),
     "config.json is no text": (
         lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"),
-        "config.json: is damaged (",
+        "config.json: damaged (",
     ),
     "config.json is a list": (
         lambda folder: (folder / "config.json").write_text("[1]"),

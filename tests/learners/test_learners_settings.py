@@ -8,7 +8,7 @@ import pytest
 from shortrun.config import Config, InferenceConfig, LearnerConfig, ModelConfig, TrainingConfig, TuningConfig
 from shortrun.config.ranges import POSITIVE
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun, checked, learner_class
+from shortrun.learners import ShortRun, checked_for_learner, learner_class
 from shortrun.registry import LEARNERS
 
 RISING = ((0.0, 0.5), (1.0, 1.0))
@@ -16,10 +16,10 @@ MIXTURE, TUNED = ModelConfig(prior="mixture"), InferenceConfig(step_size="tuned"
 ACCEPTANCE = replace(TUNED, tuning=TuningConfig(tuner="acceptance"))
 
 REFUSED = [
-    (Config(learner="ladder_vae"), "model.parameterization: got ladder, but ladder_vae is for conditional"),
+    (Config(learner="ladder_vae"), "model.parameterization: got 'ladder', but ladder_vae is for conditional"),
     (
         Config(learner="vlae", model=ModelConfig(parameterization="conditional")),
-        "model.parameterization: got conditional, but vlae is for ladder",
+        "model.parameterization: got 'conditional', but vlae is for ladder",
     ),
     (Config(learner="vae", model=MIXTURE), "model.prior: vae has the divergence from N(0, I) in closed form"),
     (Config(learner="persistent", inference=TUNED), "inference.step_size: only learners of short runs tune it"),
@@ -35,11 +35,11 @@ REFUSED = [
     (Config(model=MIXTURE, inference=ACCEPTANCE), "inference.tuning.tuner: by acceptance the steps and the prior"),
     (
         Config(model=ModelConfig(likelihood="logistic", learn_sigma=True)),
-        "model.likelihood: got logistic, which has no sigma",
+        "model.likelihood: got 'logistic', which has no sigma",
     ),
     (
         Config(model=ModelConfig(likelihood="bernoulli"), training=TrainingConfig(sigma_schedule=RISING)),
-        "model.likelihood: got bernoulli, which has no sigma",
+        "model.likelihood: got 'bernoulli', which has no sigma",
     ),
     (Config(own={"rate": 3}), "own: got rate; short_run has no settings of its own"),
     (Config(learner="no_such_module:Mine"), "learner: got 'no_such_module:Mine'; write a module that can be imported"),
@@ -61,7 +61,7 @@ REFUSED = [
 @pytest.mark.parametrize(("config", "message"), REFUSED, ids=lambda part: part[:40] if isinstance(part, str) else "")
 def test_what_a_learner_does_not_take_is_refused(config: Config, message: str) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
-        checked(config)
+        checked_for_learner(config)
     assert str(caught.value).startswith(message)
 
 
@@ -69,15 +69,15 @@ def test_what_a_learner_does_not_take_is_refused(config: Config, message: str) -
 def test_every_learner_takes_its_defaults(name: str) -> None:
     conditional = learner_class(name).parameterization == "conditional"
     model = ModelConfig(parameterization="conditional" if conditional else "ladder")
-    assert checked(Config(learner=name, model=model)).learner == name
+    assert checked_for_learner(Config(learner=name, model=model)).learner == name
 
 
 def test_a_saved_description_passes_the_same_checks() -> None:
     saved = LearnerConfig((1, 4, 4), model=MIXTURE, learner="vae")
     with pytest.raises(InputError, match=r"^model.prior: vae has"):
-        checked(saved)
+        checked_for_learner(saved)
     with pytest.raises(InputError, match=r"^image_shape: got 0; write a whole number of at least 1"):
-        checked(LearnerConfig((1, 0, 4)))
+        checked_for_learner(LearnerConfig((1, 0, 4)))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class WithSettings(ShortRun):
 
 
 def test_settings_of_its_own_are_checked_like_others() -> None:
-    found = checked(Config(own={"rate": 3}), WithSettings)
+    found = checked_for_learner(Config(own={"rate": 3}), WithSettings)
     assert found.own == {"rate": 3.0, "words": "none"}
     description = LearnerConfig((1, 4, 4), own=found.own)
     assert WithSettings.own_settings(description) == Mine(3.0)
@@ -105,4 +105,4 @@ def test_settings_of_its_own_are_checked_like_others() -> None:
         ({"rate": -1}, r"own.rate: got -1.0; write a positive number"),
     ]:
         with pytest.raises(InputError, match=message):
-            checked(Config(own=own), WithSettings)
+            checked_for_learner(Config(own=own), WithSettings)

@@ -45,5 +45,5 @@ def test_a_layer_is_read_at_its_own_depth(blocks: str) -> None:
 
 
 def test_the_conditional_parameterization_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^model.parameterization: got conditional, but vlae is for ladder; "):
+    with pytest.raises(InputError, match=r"^model.parameterization: got 'conditional', but vlae is for ladder; "):
         Vlae.build((1, 8, 8), ModelConfig(parameterization="conditional"))

@@ -78,21 +78,23 @@ def test_a_saved_model_has_no_state(run: Path) -> None:
 
 
 def test_what_is_no_run_or_is_damaged_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a run"):
+    with pytest.raises(InputError, match="nowhere: not a folder; "):
         info(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"not a run \(no config.toml in it\); "):
+        info(tmp_path)
     for damage in ("{", "[]"):
         (run / "result.json").write_text(damage)
-        with pytest.raises(InputError, match=r"result\.json: is damaged"):
+        with pytest.raises(InputError, match=r"result\.json: damaged"):
             info(run)
     (run / "result.json").unlink()
     state = run / "checkpoint" / "training.safetensors"
     state.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"training\.safetensors: is damaged"):
+    with pytest.raises(InputError, match=r"training\.safetensors: damaged"):
         info(run)
     save_arrays({}, state)  # no metadata
-    with pytest.raises(InputError, match=r"training\.safetensors: is damaged"):
+    with pytest.raises(InputError, match=r"training\.safetensors: damaged"):
         info(run)
     state.unlink()
     (run / "checkpoint" / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"model\.safetensors: is damaged"):
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged"):
         info(run)

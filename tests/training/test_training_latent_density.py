@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 import shortrun
-from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig, checked, load_config
+from shortrun.config import (
+    Config,
+    DataConfig,
+    InferenceConfig,
+    ModelConfig,
+    TrainingConfig,
+    checked_settings,
+    load_config,
+)
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError
 from shortrun.training.watching import Moment
@@ -73,7 +81,9 @@ def test_fewer_than_ten_images_are_refused() -> None:
     config = load_config("digits")
     for count in (-1, 9):
         with pytest.raises(InputError, match=f"training.fit_images: got {count}"):
-            checked(dataclasses.replace(config, training=dataclasses.replace(config.training, fit_images=count)))
+            checked_settings(
+                dataclasses.replace(config, training=dataclasses.replace(config.training, fit_images=count))
+            )
 
 
 class StopError(Exception):

@@ -46,10 +46,19 @@ class LadderVae(
     and below the top q(z_l|...) is the product of N(mu_hat_l, sigma_hat_l^2), which the bottom-up pass gives, and of
     the prior N(mu_l, sigma_l^2), which the layers above give. All latents are in the coordinates of the flat matrix z
     of `TopDown`, u_l = (z_l - mu_l) / sigma_l, whose prior is N(0, I); the divergence is the same in them. The paper's
-    batch normalization is left out: images are to be treated apart. Its warm-up is training.kl_schedule.
+    batch normalization is left out, because images are to be treated apart. Its warm-up is training.kl_schedule.
+    `build` makes a learner from its settings.
 
-    The arguments are those of `EncoderLearner`, with a generator of `dense_decoder` or `conv_decoder` and an encoder
-    that has a head for each layer; `build` makes one from its settings. Raises InputError for another generator.
+    generator: p(x, z) of the conditional parameterization, by `dense_decoder` or `conv_decoder`.
+    encoder: gives the moments of each layer.
+    description: what `save_pretrained` writes; `build` fills it.
+
+    Raises InputError for another generator.
+
+    >>> from shortrun import ModelConfig
+    >>> learner = LadderVae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8, parameterization="conditional"))
+    >>> learner.infer(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)).z.shape
+    torch.Size([2, 5])
     """
 
     layered = True

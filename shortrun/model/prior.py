@@ -42,9 +42,33 @@ class PriorSettings(Protocol):
 
 
 class Prior(nn.Module):
-    """The distribution of the flat latents z, (n, d), before an image is seen.
+    """The distribution p(z) of the flat latents, (n, d), before an image is seen.
 
-    A subclass defines the methods below, and declares what the rest of the package has to know of it.
+    A subclass defines the abstract methods. It declares in the class variables what the rest of the package has to know
+    of it.
+
+    dim: d, the number of latents.
+
+    >>> class Wide(Prior):
+    ...     @classmethod
+    ...     def from_settings(cls, settings, dim, seed, tuned):
+    ...         return cls(dim)
+    ...     @classmethod
+    ...     def describe(cls, settings):
+    ...         return "N(0, 4 I)"
+    ...     def log_prob(self, z):
+    ...         return -(z**2).sum(1) / 8 - z.shape[1] * math.log(2 * math.sqrt(2 * math.pi))
+    ...     def over_normal(self, z):
+    ...         return self.log_prob(z) - standard_normal(z)
+    ...     def moments(self):
+    ...         return torch.zeros(self.dim), 4 * torch.ones(self.dim)
+    ...     def parts(self):
+    ...         return torch.zeros(1), torch.zeros(1, self.dim), 2 * torch.ones(1, self.dim)
+    ...     def from_normal(self, noise, uniform):
+    ...         return 2 * noise
+    >>> z = Wide(3).sample(5, torch.Generator().manual_seed(0))
+    >>> z.shape, Wide(3).log_prob(z).shape
+    (torch.Size([5, 3]), torch.Size([5]))
     """
 
     standard: ClassVar[bool] = False
@@ -57,13 +81,19 @@ class Prior(nn.Module):
     def from_settings(cls, settings: PriorSettings, dim: int, seed: int, tuned: bool) -> "Prior":
         """Return the prior that a configuration describes.
 
-        settings: of the model; dim: d; seed: of what is drawn at first; tuned: whether step sizes are tuned on the way.
+        settings: of the model.
+        dim: d, the number of latents.
+        seed: of what is drawn at first.
+        tuned: whether step sizes are tuned while the model learns.
         """
 
     @classmethod
     @abstractmethod
     def describe(cls, settings: PriorSettings) -> str:
-        """Say in words what it is, in a line that describes a model."""
+        """Return what the prior is in words, for a line that describes a model.
+
+        settings: of the model.
+        """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -71,11 +101,17 @@ class Prior(nn.Module):
 
     @abstractmethod
     def log_prob(self, z: Flat) -> PerImage:
-        """Return log p(z)."""
+        """Return log p(z), (n,).
+
+        z: (n, d), latents.
+        """
 
     @abstractmethod
     def over_normal(self, z: Flat) -> PerImage:
-        """Return log p(z) - log N(z; 0, I): what an importance weight takes where z was drawn from N(0, I)."""
+        """Return log p(z) - log N(z; 0, I), (n,): what an importance weight takes where z was drawn from N(0, I).
+
+        z: (n, d), latents.
+        """
 
     @abstractmethod
     def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
@@ -87,13 +123,23 @@ class Prior(nn.Module):
 
     @abstractmethod
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
-        """Make draws of z out of standard normal numbers, and of uniform ones, which are drawn only where needed."""
+        """Return draws of z, (n, d), made out of random numbers that are given.
+
+        noise: (n, d), standard normal.
+        uniform: called for n numbers in [0, 1), which are drawn only where they are needed.
+        """
 
     @torch.no_grad()
     def sample(
         self, n: int, rng: torch.Generator, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Flat:
-        """Return n draws of z, (n, d); the numbers come from the generator's device."""
+        """Return draws of z, (n, d).
+
+        n: how many.
+        rng: gives the random numbers; they come from its device.
+        dtype: of the draws.
+        device: where the draws are put.
+        """
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=dtype).to(device)
         return self.from_normal(noise, lambda: torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device))
 

@@ -181,14 +181,14 @@ class Normal(Prior):
 
 
 class Mixture(Prior):
-    """p(z) = sum_k w_k N(z; mu_k, diag sigma_k^2), learned by maximum likelihood of the inferred latents.
+    """The mixture p(z) = sum_k w_k N(z; mu_k, diag sigma_k^2), learned by maximum likelihood of the inferred latents.
 
         w = softmax(logits),   sigma_k^2 = least^2 + exp(2 log_scales_k)
 
     It starts near N(0, I): equal weights, scales of 1, means around 0. The inferred latents are detached, so the
     gradient of -log p(x, z) with respect to the mixture's numbers is that of -log p(z).
 
-    dim: number of latents, d.
+    dim: d, the number of latents.
     components: number of normals, m, at least 1.
     seed: of the first means.
     unit: whether to hold E[|z|^2] = d by one common factor of means and scales. Without it the scale of the latents is
@@ -196,6 +196,9 @@ class Mixture(Prior):
         the inferred latents, the mixture widens to fit them, and a wider prior makes still longer steps best.
 
     Raises InputError for fewer than one component.
+
+    >>> Mixture(dim=2, components=3).sample(5, torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2])
 
     Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
     on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.

@@ -64,7 +64,7 @@ def interpolate(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Interpolation:
-    """Return walks from images to others: the latents of both ends, walked between on a great circle (`slerp`) and decoded.
+    """Return walks from images to others: the decoded latents of a great circle (`slerp`) between both ends.
 
     learner: ready to use, as `load` returns it.
     x_from: (n, c, h, w) in [-1, 1], where the walks start.

@@ -15,7 +15,9 @@ Side = Literal["left", "right", "top", "bottom"]
 
 
 def random_pixels(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.5) -> Mask:
-    """Return masks (n, 1, h, w) that leave out round(missing h w) pixels of each image at random, at least one and not all.
+    """Return masks (n, 1, h, w) that leave out pixels of each image at random.
+
+    They are round(missing h w) pixels, at least one and not all.
 
     n: how many images.
     h: their height in pixels.

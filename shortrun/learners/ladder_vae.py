@@ -26,7 +26,8 @@ def combined(upward: Moments, prior: Moments) -> Moments:
         z ~ N((mu_h / sigma_h^2 + mu_p / sigma_p^2) sigma^2, sigma^2),   1 / sigma^2 = 1 / sigma_h^2 + 1 / sigma_p^2
         u ~ N(w (mu_h - mu_p) / sigma_p, 1 - w),                         w = sigma_p^2 / (sigma_h^2 + sigma_p^2)
 
-    upward: mu_h and log sigma_h of the bottom-up pass; prior: mu_p and log sigma_p of the top-down pass.
+    upward: mu_h and log sigma_h of the bottom-up pass.
+    prior: mu_p and log sigma_p of the top-down pass.
     """
     log_odds = 2 * (prior.log_sigma - upward.log_sigma)
     mu = torch.sigmoid(log_odds) * (upward.mu - prior.mu) * torch.exp(-prior.log_sigma)

@@ -94,7 +94,12 @@ class Persistent(
     def from_description(
         cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
     ) -> "Persistent":
-        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+        """Return the learner that a description is of, with new weights.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+        """
         generator, chain, kept = (
             build_generator(description, decoder, seed),
             description.inference,
@@ -191,7 +196,12 @@ class Persistent(
         return said if self.candidates > 1 else f"{said}, from the prior"
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:
-        """Start a chain for each of so many training images, from the prior; folder: of the run."""
+        """Start a chain for each training image, from the prior.
+
+        images: how many there are.
+        seed: of the run.
+        folder: of the run, where the chains are kept on disk.
+        """
         path = Path(folder) / FILE if self.store == "disk" else None
         self.chains = ChainStore(images, self.dim, path, process_rank())
         rng = stream(seed, Use.STARTS)

@@ -77,7 +77,12 @@ class ShortRun(
     def from_description(
         cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
     ) -> "ShortRun":
-        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+        """Return the learner that a description is of, with new weights.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+        """
         generator, chain = build_generator(description, decoder, seed), description.inference
         step_size = chain.first_step_size(len(generator.latents))
         return cls(

@@ -8,6 +8,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,6 +20,11 @@ MODULES = sorted(
 TABLES = {name for name in shortrun.__all__ if name.endswith("Config")}
 """Their docstrings are help of the command line, and each setting has a docstring of its own, which is help too."""
 PUBLIC = [name for name in shortrun.__all__ if callable(getattr(shortrun, name)) and name not in TABLES]
+ROOMS = [
+    importlib.import_module(name)
+    for name in MODULES
+    if name.count(".") == 1 and hasattr(importlib.import_module(name), "__all__")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +79,20 @@ def test_a_public_name_has_an_example(name: str) -> None:
     assert ">>> " in value.__doc__
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_has_types_and_a_line_for_each_argument(name: str) -> None:
-    value = getattr(shortrun, name)
+def exported() -> Iterator[tuple[ModuleType, str]]:
+    """Yield the functions and classes that the package and its rooms export, each with where it is exported."""
+    for home in (shortrun, *ROOMS):
+        for name in home.__all__:
+            value = getattr(home, name)
+            # a result is a named tuple, whose fields have docstrings of their own
+            is_class = inspect.isclass(value) and not issubclass(value, tuple)
+            if (inspect.isfunction(value) or is_class) and name not in TABLES:
+                yield home, name
+
+
+@pytest.mark.parametrize(("home", "name"), list(exported()), ids=lambda part: getattr(part, "__name__", part))
+def test_a_name_has_types_and_a_line_for_each_argument(home: ModuleType, name: str) -> None:
+    value = getattr(home, name)
     arguments = arguments_of(value)
     assert [each.name for each in arguments if each.annotation is each.empty] == []
     assert [each.name for each in arguments if not is_named(each.name, value.__doc__)] == []

@@ -17,11 +17,19 @@ Settings = TypeVar("Settings", Config, LearnerConfig)
 
 
 def checked_settings(settings: Settings) -> Settings:
-    """Return the settings with each value as the type of its field, after all checks that need no learner.
+    """Return settings with each value as the type of its field, after all checks that need no learner.
 
-    Whole numbers stand for floats, lists for tuples, numbers of NumPy for Python's. Raises InputError for the first
-    value, in the order of the tables, that is of another type or out of its range, and for settings that contradict
-    one another.
+    Whole numbers stand for floats, lists for tuples, numbers of NumPy for Python's.
+
+    settings: of a run, or of a saved model.
+
+    Raises InputError for the first value, in the order of the tables, that is of another type or out of its range, and
+    for settings that contradict one another.
+
+    >>> from shortrun import ModelConfig
+    >>> checked_settings(Config(model=ModelConfig(sigma=-1.0)))
+    Traceback (most recent call last):
+    shortrun.errors.InputError: model.sigma: got -1.0; write a positive number
     """
     return checked_table(settings, "")
 

@@ -262,7 +262,10 @@ class EncoderLearner(LatentLearner):
 
 
 def with_encoder(learner: Learner) -> TypeGuard[EncoderLearner]:
-    """Return whether a learner declares an encoder q(z|x) in closed form."""
+    """Return whether a learner declares an encoder q(z|x) in closed form.
+
+    learner: any.
+    """
     return learner.has_encoder
 
 

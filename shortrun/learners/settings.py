@@ -17,7 +17,15 @@ Kind = TypeVar("Kind")
 
 
 def learner_class(name: str) -> "type[Learner]":
-    """Return the class of a learner by its name, or by module:Name; raise InputError where it is no learner."""
+    """Return the class of a learner.
+
+    name: of the registry, or module:Name.
+
+    Raises InputError where it is no learner.
+
+    >>> learner_class("vae").__name__
+    'Vae'
+    """
     kind = find(LEARNERS, name, "learner")
     if not hasattr(kind, "from_description"):
         raise InputError("learner", repr(name), "write the name of a subclass of shortrun.Learner")
@@ -44,8 +52,10 @@ def _below(kind: type[Kind], found: object, argument: str, word: str) -> type[Ki
 def checked_for_learner(settings: Settings, kind: "type[Learner] | None" = None) -> Settings:
     """Return settings as `shortrun.config.checked_settings` does, after the checks of their learner too.
 
-    kind: the learner's class, where it cannot be imported by its name. Raises InputError for the first value that
-    cannot be used.
+    settings: of a run, or of a saved model.
+    kind: the learner's class, where it cannot be imported by its name.
+
+    Raises InputError for the first value that cannot be used.
     """
     settings = checked_settings(settings)
     kind = kind or learner_class(settings.learner)

@@ -145,7 +145,13 @@ class Prior(nn.Module):
 
 
 class Normal(Prior):
-    """p(z) = N(z; 0, I), which has nothing to learn."""
+    """The prior p(z) = N(z; 0, I), which has nothing to learn.
+
+    dim: d, the number of latents.
+
+    >>> round(Normal(dim=2).log_prob(torch.zeros(1, 2)).item() + math.log(2 * math.pi), 6)
+    0.0
+    """
 
     standard = True
 

@@ -16,7 +16,13 @@ from shortrun.mapping import to_mapping
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run."""
+    """The paths of a run.
+
+    path: its folder.
+
+    >>> RunFolder(Path("runs/first")).config.as_posix()
+    'runs/first/config.toml'
+    """
 
     path: Path
 

@@ -11,10 +11,10 @@ from shortrun.config import Config, EncoderConfig, LearnerConfig, ModelConfig
 from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise
 from shortrun.learners.chain import check_steps
+from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.latent_learner import LatentLearner
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
-from shortrun.learners.settings import checked_for_learner
 from shortrun.model import TopDown
 from shortrun.model.encoders import Encoder, Moments
 from shortrun.model.likelihood import Images, Mask, PerImage

@@ -19,12 +19,6 @@ from shortrun.model.likelihood import Images, Mask
 from shortrun.pixels import squared_error
 
 
-def check_steps(steps: int) -> int:
-    """Return K, or raise InputError where it is no number of steps."""
-    check_at_least(1, steps=steps)
-    return steps
-
-
 def draw_by(
     log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]
 ) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
@@ -70,8 +64,7 @@ class ChainLearner(LatentLearner):
         candidates: int = 1,
     ) -> None:
         super().__init__()
-        check_steps(steps)
-        check_at_least(1, candidates=candidates)
+        check_at_least(1, steps=steps, candidates=candidates)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
@@ -131,7 +124,8 @@ class ChainLearner(LatentLearner):
         x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
         part: see DrawnNoise. A chain that became non-finite is started again from new noise with half the step.
         """
-        steps = self.steps if steps is None else check_steps(steps)
+        check_at_least(1, steps=steps)
+        steps = self.steps if steps is None else steps
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), part, x.device)
         start = self.start(x, draws, mask)
         z, failed, retried = self._run(x, start, draws, mask, noise)

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
         Config,
         DataConfig,
         EncoderConfig,
+        GlowConfig,
         InferenceConfig,
+        LearnerConfig,
         ModelConfig,
+        PersistentConfig,
         TrainingConfig,
         TuningConfig,
         load_config,
@@ -24,8 +27,28 @@ if TYPE_CHECKING:
     from shortrun.diagnosis import diagnose
     from shortrun.evaluation import assess
     from shortrun.inference import no_noise, short_run
-    from shortrun.learners import LadderVae, Persistent, ShortRun, Vae, Vlae
-    from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, TopDown, conv_decoder, dense_decoder
+    from shortrun.learners import (
+        ChainLearner,
+        EncoderLearner,
+        LadderVae,
+        LatentLearner,
+        Learner,
+        Persistent,
+        ShortRun,
+        Vae,
+        Vlae,
+    )
+    from shortrun.metrics.figure import Figure
+    from shortrun.model import (
+        Bernoulli,
+        DiscretizedLogistic,
+        Gaussian,
+        Likelihood,
+        Prior,
+        TopDown,
+        conv_decoder,
+        dense_decoder,
+    )
     from shortrun.tasks import encode, inpaint, interpolate, reconstruct, sample, traverse
     from shortrun.training import info, load, resume, train, tune
 
@@ -34,8 +57,11 @@ _HOMES = {
         "Config",
         "DataConfig",
         "EncoderConfig",
+        "GlowConfig",
         "InferenceConfig",
+        "LearnerConfig",
         "ModelConfig",
+        "PersistentConfig",
         "TrainingConfig",
         "TuningConfig",
         "load_config",
@@ -44,8 +70,28 @@ _HOMES = {
     "shortrun.diagnosis": ("diagnose",),
     "shortrun.evaluation": ("assess",),
     "shortrun.inference": ("no_noise", "short_run"),
-    "shortrun.learners": ("LadderVae", "Persistent", "ShortRun", "Vae", "Vlae"),
-    "shortrun.model": ("Bernoulli", "DiscretizedLogistic", "Gaussian", "TopDown", "conv_decoder", "dense_decoder"),
+    "shortrun.learners": (
+        "ChainLearner",
+        "EncoderLearner",
+        "LadderVae",
+        "LatentLearner",
+        "Learner",
+        "Persistent",
+        "ShortRun",
+        "Vae",
+        "Vlae",
+    ),
+    "shortrun.metrics.figure": ("Figure",),
+    "shortrun.model": (
+        "Bernoulli",
+        "DiscretizedLogistic",
+        "Gaussian",
+        "Likelihood",
+        "Prior",
+        "TopDown",
+        "conv_decoder",
+        "dense_decoder",
+    ),
     "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "sample", "traverse"),
     "shortrun.training": ("info", "load", "resume", "train", "tune"),
 }
@@ -53,18 +99,28 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Bernoulli",
+    "ChainLearner",
     "Config",
     "DataConfig",
     "Dataset",
     "DiscretizedLogistic",
     "EncoderConfig",
+    "EncoderLearner",
+    "Figure",
     "Gaussian",
+    "GlowConfig",
     "ImageSet",
     "InferenceConfig",
     "InputError",
     "LadderVae",
+    "LatentLearner",
+    "Learner",
+    "LearnerConfig",
+    "Likelihood",
     "ModelConfig",
     "Persistent",
+    "PersistentConfig",
+    "Prior",
     "ShortRun",
     "TopDown",
     "TrainingConfig",

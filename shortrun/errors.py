@@ -32,11 +32,17 @@ class InputError(ValueError):
         super().__init__(self.said_of(argument))
 
     def said_of(self, name: str) -> str:
-        """Return the line with another name for the argument, an option of the command line for example."""
+        """Return the line with another name for the argument.
+
+        name: an option of the command line, for example.
+        """
         return f"{name}: " + "; ".join(part for part in (self.problem, self.instead) if part)
 
     def renamed(self, argument: str) -> "InputError":
-        """Return the same error about an argument of the caller's own, under whose name the value came in."""
+        """Return the same error about an argument of the caller's own.
+
+        argument: the name under which the value came in.
+        """
         return InputError(argument, self.got, self.instead, problem=self.problem)
 
 

@@ -16,7 +16,11 @@ EVERY = CollectionCheckStrategy.ALL_ITEMS  # typeguard looks at the first item o
 
 
 def from_mapping(kind: type[Record], values: object, where: str) -> Record:
-    """Build a dataclass from a nested mapping, with every key and every type checked.
+    """Return a dataclass that is built from a nested mapping, with every key and every type checked.
+
+    kind: the dataclass.
+    values: the mapping.
+    where: the path of the mapping, for errors; empty at the top.
 
     Raises InputError that names the key and suggests the right one, or the type that was wanted.
     """
@@ -43,7 +47,14 @@ def _required(item: dataclasses.Field) -> bool:
 
 
 def as_type(value: object, hint: Any, name: str) -> Any:
-    """Return a value of TOML, of JSON or of Python as the type of its field, or raise InputError."""
+    """Return a value of TOML, of JSON or of Python as the type of its field.
+
+    value: what was written.
+    hint: the type of the field.
+    name: of the field, for errors.
+
+    Raises InputError where it is of another type.
+    """
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, hint):  # pyright: ignore[reportArgumentType]
             raise InputError(name, repr(value), f"write a table of {getattr(hint, '__name__', hint)}")

@@ -21,8 +21,11 @@ def shown(
 ) -> Iterable[Item]:
     """Return the items with a bar while they are taken, on a terminal only.
 
-    words: what is being done. unit: what an item is. total: how many there are, for items without a length. unshown: so
-    many items or fewer, which are done soon, have no bar.
+    items: of the work.
+    words: what is being done.
+    unit: what an item is.
+    total: how many there are, for items without a length.
+    unshown: so many items or fewer, which are done soon, have no bar.
     """
     count = len(items) if total is None and isinstance(items, Sized) else total
     few = count is not None and count <= unshown

@@ -47,7 +47,12 @@ def listed(names: Names) -> str:
 
 
 def check_name(names: Names, word: str, argument: str) -> None:
-    """Raise InputError where a word is none of the names and not module:Name; nothing is imported."""
+    """Raise InputError where a word is none of the names and not module:Name; nothing is imported.
+
+    names: of a registry.
+    word: what was written.
+    argument: whose value the word is, for the error.
+    """
     module, colon, name = word.partition(":")
     if word not in names and not (colon and module and name):
         raise InputError(argument, repr(word), f"{did_you_mean(word, names)} (or module:Name of your own)")
@@ -56,8 +61,12 @@ def check_name(names: Names, word: str, argument: str) -> None:
 def find(names: Names, word: str, argument: str) -> Any:
     """Return what a word names: one of the names, or module:Name.
 
-    argument: whose value the word is, for errors. Raises InputError for a word that is neither, for a module that
-    cannot be imported, and for a name that is no class or function in it.
+    names: of a registry.
+    word: what was written.
+    argument: whose value the word is, for the error.
+
+    Raises InputError for a word that is neither, for a module that cannot be imported, and for a name that is no class
+    or function in it.
     """
     check_name(names, word, argument)
     module, _, name = names.get(word, word).partition(":")
@@ -81,6 +90,10 @@ def find(names: Names, word: str, argument: str) -> Any:
 
 
 def name_of(names: Names, thing: Any) -> str:
-    """Return the name of a class or function, which `find` gives back: the registered one, or module:Name."""
+    """Return the name that `find` gives a class or function back by: the registered one, or module:Name.
+
+    names: of a registry.
+    thing: the class or function.
+    """
     place = f"{thing.__module__}:{thing.__qualname__}"
     return next((name for name, home in names.items() if home == place), place)

@@ -20,14 +20,24 @@ WARM_UP, WINDOWS, WINDOW_SECONDS = 5, 4, 1.5
 
 
 class Budget(NamedTuple):
-    """An amount of training."""
+    """An amount of training.
+
+    amount: a positive number, whole where the unit is epochs.
+    unit: s, seconds, or epochs.
+
+    >>> Budget.parse("20epochs")
+    Budget(amount=20.0, unit='epochs')
+    """
 
     amount: float
     unit: Literal["s", "epochs"]
 
     @classmethod
     def parse(cls, words: str) -> "Budget":
-        """Read 60s or 20epochs; raise InputError for anything else."""
+        """Return the budget that words say.
+
+        words: 60s or 20epochs, for example; raises InputError for anything else.
+        """
         found = PATTERN.fullmatch(words.strip())
         amount = float(found[1]) if found else 0.0
         unit = "s" if found and found[2] == "s" else "epochs"
@@ -39,7 +49,11 @@ class Budget(NamedTuple):
         return f"{self.amount:g}{self.unit}"
 
     def updates(self, rate: float, steps_an_epoch: int) -> int:
-        """Return how many updates the budget buys; rate: updates a second."""
+        """Return how many updates the budget buys, at least 1.
+
+        rate: updates a second.
+        steps_an_epoch: updates of an epoch.
+        """
         whole = self.amount * (rate if self.unit == "s" else steps_an_epoch)
         return max(1, round(whole))
 

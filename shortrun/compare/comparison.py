@@ -43,18 +43,25 @@ def compare(
     device: str | None = None,
     features: nn.Module | None = None,
 ) -> str:
-    """Train and evaluate a model for each configuration and seed, and return the table in Markdown.
-
-    configs: what to compare, by name, all of the same data. budget: of each training. seeds: models of each, seeds
-    0, 1, ... samples, likelihood_images: see `assess`. points: of the curves of quality against time, doubling up to
-    the end; 0 for none. features: to compare images by; a classifier trained on the data set where not given, and no
-    distances where that has no labels.
+    """Return the table of a comparison in Markdown: a model is trained and evaluated for each configuration and seed.
 
     Seconds are turned into updates once, by the rate at which each learns here alone, so that a run can be repeated.
     Writes out/NAME/seed_N (run folders, each with evaluation.json and curve.json), out/rates.json, table.md, table.csv,
-    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped; called with
-    others it adds them, and tables and pictures have all that the folder holds. Raises InputError for what cannot be
-    compared, and where `out` holds another comparison.
+    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped. Called with
+    others it adds them, and tables and pictures have all that the folder holds.
+
+    configs: what to compare, by name, all of the same data.
+    out: the folder of the comparison.
+    budget: of each training.
+    seeds: at least 1, models of each, with seeds 0, 1, ...
+    samples: at least 2, draws that are compared with the test images; see `assess`.
+    likelihood_images: test images that log p(x) is estimated of; 0 for none.
+    points: of the curves of quality against time, doubling up to the end; 0 for none.
+    device: cpu or cuda; the best there is where not given.
+    features: to compare images by; a classifier trained on the data set where not given, and no distances where that
+        has no labels.
+
+    Raises InputError for what cannot be compared, and where `out` holds another comparison.
     """
     check_at_least(0, likelihood_images=likelihood_images, points=points)
     check_at_least(1, seeds=seeds)

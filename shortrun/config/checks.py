@@ -27,7 +27,11 @@ def checked_settings(settings: Settings) -> Settings:
 
 
 def checked_table(table: Table, where: str) -> Table:
-    """Return a table of settings, a dataclass, as `checked_settings` returns the whole; where: its path, for errors."""
+    """Return a table of settings as `checked_settings` returns the whole.
+
+    table: a dataclass.
+    where: its path, for errors; empty at the top.
+    """
     kind = type(table)
     values: dict[str, Any] = {}
     annotations = get_type_hints(kind, include_extras=True)

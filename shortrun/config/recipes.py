@@ -16,26 +16,42 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes in the package."""
+    """Return the names of the recipes in the package.
+
+    >>> "digits" in recipe_names()
+    True
+    """
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def load_config(recipe: str, learner: str | None = None) -> Config:
-    """Read a recipe and check its settings, but for what only the learner's class knows: `train` checks that.
+    """Return the configuration of a recipe, with its settings checked but for what only the learner's class knows.
 
-    recipe: the name of one in the package, or the path of a TOML file.
-    learner: a name, or module:Name, in place of the recipe's own.
-    Raises InputError as `read_recipe` does, and for values out of range.
+    `train` checks the rest.
+
+    recipe: the name of a recipe in the package, or the path of a TOML file.
+    learner: the name of a learner, or module:Name, in place of the recipe's own; None keeps that.
+
+    Raises InputError for an unknown name, an unknown key, a wrong type, a value out of range, and a file that is not
+    TOML.
+
+    >>> config = load_config("digits", "vae")
+    >>> config.data.source, config.learner
+    ('digits', 'vae')
     """
     return checked_settings(read_recipe(recipe, learner))
 
 
 def read_recipe(recipe: str, learner: str | None = None) -> Config:
-    """Read a recipe whose values may be overridden before they are checked: only keys and types are looked at.
+    """Return the configuration of a recipe whose values may be overridden before they are checked.
 
-    recipe, learner: as in `load_config`. What the recipe's table `learners.NAME` holds for the learner takes the place
-    of the values that all learners share. Raises InputError for an unknown name, an unknown key, a wrong type, and a
-    file that is not TOML.
+    Only keys and types are looked at. What the recipe's table `learners.NAME` holds for the learner takes the place of
+    the values that all learners share.
+
+    recipe: the name of a recipe in the package, or the path of a TOML file.
+    learner: the name of a learner, or module:Name, in place of the recipe's own; None keeps that.
+
+    Raises InputError for an unknown name, an unknown key, a wrong type, and a file that is not TOML.
     """
     path = RECIPES / f"{recipe}.toml"
     if not path.is_file():
@@ -84,6 +100,7 @@ def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 def absolute(config: Config, names: Collection[str]) -> Config:
     """Return the configuration with its paths made absolute, so that a run can be resumed from any folder.
 
+    config: the configuration.
     names: what data.source means a data set by, even where a file or folder of that name is at hand.
     """
     data, source = config.data, Path(config.data.source).expanduser()

@@ -12,10 +12,21 @@ from shortrun.errors import InputError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (n, c, h, w) with labels (n,) or None.
+    """Images with their labels, as they lie in memory.
 
-    With `levels` the pixels are uint8 indices 0..levels-1 (256 for 8-bit images, 17 for scikit-learn's digits,
-    2 for binary ones); without, they are float32 already in [-1, 1]. Raises InputError where the two disagree.
+    pixels: (n, c, h, w), uint8 indices 0 to levels - 1, or float32 in [-1, 1] where there are no levels.
+    labels: (n,) int64, the class of each image; None where there are none.
+    levels: 2 to 256, how many values a pixel can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for binary
+        ones; None for float32 pixels.
+
+    Raises InputError where the three disagree.
+
+    >>> import torch
+    >>> two = ImageSet(torch.tensor([[[[0, 16]]], [[[8, 0]]]], dtype=torch.uint8), torch.tensor([1, 0]), levels=17)
+    >>> len(two), two.shape
+    (2, (1, 1, 2))
+    >>> two.images().flatten().tolist()
+    [-1.0, 1.0, 0.0, -1.0]
     """
 
     pixels: UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
@@ -44,21 +55,29 @@ class ImageSet:
         return c, h, w
 
     def images(self, index: slice | Tensor = slice(None)) -> Float[Tensor, "m c h w"]:
-        """Return the images at `index` (a slice, int64 positions or a bool mask) as (m, c, h, w) in [-1, 1].
+        """Return images as (m, c, h, w) in [-1, 1], new float32 tensors.
 
-        They are new float32 tensors. Only the rows asked for are converted, so a large set stays uint8 in memory.
+        Only the rows asked for are converted, so a large set stays uint8 in memory.
+
+        index: which images: a slice, int64 positions or a bool mask; all of them where not given.
         """
         images = self.pixels[index].to(torch.float32, copy=True)
         # division first: the top level then gives 1 exactly
         return images if self.levels is None else images.div_(self.levels - 1).mul_(2).sub_(1)
 
     def select(self, index: slice | Tensor) -> "ImageSet":
-        """Return the set of the images at `index` (a slice, int64 positions or a bool mask), with their labels."""
+        """Return the set of some of the images, with their labels.
+
+        index: which images: a slice, int64 positions or a bool mask.
+        """
         labels = None if self.labels is None else self.labels[index]
         return ImageSet(self.pixels[index], labels, self.levels)
 
     def take(self, n: int) -> "ImageSet":
-        """Return the set of the first n images, 1 <= n <= len(self); else raises InputError."""
+        """Return the set of the first n images.
+
+        n: 1 to the size of the set; another raises InputError.
+        """
         if not 1 <= n <= len(self):
             raise InputError("n", n, f"the set has {len(self)} images: choose 1 to {len(self)}")
         return self.select(slice(n))
@@ -71,7 +90,20 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The train and the test images of one source; both have the same shape and levels."""
+    """The train and the test images of one source; both have the same shape and levels.
+
+    name: of the source, as it stands beside every figure.
+    train: the images to learn from.
+    test: the images to measure on.
+    split: what the test images are, as it stands beside every figure of them.
+
+    >>> from shortrun import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> digits.train.shape, digits.labelled
+    ((1, 8, 8), True)
+    >>> digits.hold_out(100).split
+    'held-out train'
+    """
 
     name: str
     train: ImageSet
@@ -86,10 +118,12 @@ class Dataset:
         return labels is not None and self.test.labels is not None and len(labels.unique()) > 1
 
     def hold_out(self, n: int) -> "Dataset":
-        """Return the data set with n of its train images in place of the test images, 1 <= n < len(train).
+        """Return the data set with some of its train images in place of the test images.
 
         Settings are chosen by these, so that the test images stay unseen. Which ones depends on the number of images
-        and on n alone. Raises InputError for another n.
+        and on n alone.
+
+        n: how many images, at least 1 and fewer than there are train images; another raises InputError.
         """
         if not 1 <= n < len(self.train):
             raise InputError("n", f"{n} of {len(self.train)} training images", "write fewer, at least 1")
@@ -99,7 +133,13 @@ class Dataset:
 
 
 def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:
-    """Return the labels (n,) of a set; raises InputError that names the data set where it has none."""
+    """Return the labels (n,) of a set.
+
+    image_set: the images.
+    name: of the data set, for the error.
+
+    Raises InputError that names the data set where it has no labels.
+    """
     if image_set.labels is None:
         raise InputError(
             "dataset",

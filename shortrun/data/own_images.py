@@ -23,11 +23,23 @@ OBSERVED_FROM = 128
 def read_images(
     path: Path, *, shape: tuple[int, int, int] | None = None, fit: bool = False
 ) -> Float[Tensor, "n c h w"]:
-    """Return the images of an image file, a folder or an .npz (its test_x first), .npy, .mat or idx(.gz) file.
+    """Return the user's own images as float32 (n, c, h, w) in [-1, 1].
 
-    They are float32 (n, c, h, w) in [-1, 1]. Where `shape` (c, h, w) is given they must have it; with `fit` they are
-    centre-cropped, resized (antialiased bicubic) and turned to grey or colour until they do. Raises InputError for a
-    path that is missing, empty or damaged, for images that differ and for images of another shape.
+    path: an image file, a folder of them, or an .npz (its test_x first), .npy, .mat or idx(.gz) file.
+    shape: (c, h, w) that the images must have; None for whatever they have.
+    fit: whether to centre-crop, resize (antialiased bicubic) and turn the images to grey or colour until they have
+        `shape`.
+
+    Raises InputError for a path that is missing, empty or damaged, for images that differ from one another, and for
+    images of another shape.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "white.png"
+    ...     Image.new("RGB", (6, 4), "white").save(path)
+    ...     read_images(path).shape, read_images(path, shape=(1, 4, 4), fit=True).shape
+    (torch.Size([1, 3, 4, 6]), torch.Size([1, 1, 4, 4]))
     """
     path = Path(path).expanduser()
     if fit and shape is None:
@@ -59,8 +71,18 @@ def read_images(
 def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
     """Return a mask as float32 (1, 1, h, w), 1 = observed, 0 = missing.
 
-    An image's pixels of 128 and above (white) are observed, black is missing; an .npy array (h, w) holds bools, 0 and
-    1, numbers in [0, 1] (0.5 and above are observed) or 0 to 255. Raises InputError where it has another size.
+    path: an image file, whose pixels of 128 and above (white) are observed; or an .npy array (h, w) of bools, of 0 and
+        1, of numbers in [0, 1] (0.5 and above are observed), or of 0 to 255.
+    shape: (h, w) that the mask must have.
+
+    Raises InputError where the file is missing, is no mask, or has another size.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "left.npy"
+    ...     np.save(path, np.array([[True, False]]))
+    ...     read_mask(path, (1, 2)).flatten().tolist()
+    [1.0, 0.0]
     """
     path = Path(path).expanduser()
     if not path.is_file():

@@ -39,18 +39,31 @@ def load_dataset(
 ) -> Dataset:
     """Return the train and test images of a source.
 
-    `source` is `digits` (scikit-learn's, 1x8x8, 17 levels, nothing to download), `mnist`, `fashion_mnist`, `svhn`
-    (downloaded once, or read from `data_dir`: the official files or NAME.npz), `celeba` (from `data_dir`), a path to
-    an .npz, .npy, SVHN-style .mat or idx(.gz) file or to a folder of images, or `hub:OWNER/NAME[:CONFIG]`.
+    source: one of
+        digits: scikit-learn's, 1x8x8 with 17 levels, nothing to download
+        mnist, fashion_mnist, svhn: downloaded once, or read from `data_dir`, the official files or NAME.npz
+        celeba: read from `data_dir`
+        a path: an .npz, .npy, SVHN-style .mat or idx(.gz) file, or a folder of images
+        hub:OWNER/NAME[:CONFIG]: a data set of the Hugging Face hub
+    data_dir: the folder that holds a named data set; None to download it.
+    image_size: pixels of a side, to which the centre square is resized (antialiased bicubic); None leaves the images.
+    crop: pixels of a side of the centre crop that comes before resizing; None for none.
+    train_limit: the first so many train images; None for all.
+    test_limit: the first so many test images; None for all.
+    test_fraction: in (0, 1), the share of the images that become the test set where a source has no split of its own.
+    seed: 0 or more, of the choice of these images.
+    binarize: whether to leave two levels, black and white.
 
-    With `crop` the centre crop x crop pixels are kept, with `image_size` the centre square is resized to it
-    (antialiased bicubic). `celeba` has 140 and 64 as defaults: the centre 140 of the 178x218 aligned images, resized
-    to 64x64, is what Wasserstein auto-encoders (Tolstikhin et al., arXiv 1711.01558) and regularized auto-encoders
-    (Ghosh et al., arXiv 1903.12436) made usual, with which short-run learners compare their CelebA figures.
+    For `celeba`, crop is 140 and image_size is 64 where not given. The centre 140 of the 178x218 aligned images,
+    resized to 64x64, is what Wasserstein auto-encoders (Tolstikhin et al., arXiv 1711.01558) and regularized
+    auto-encoders (Ghosh et al., arXiv 1903.12436) made usual. Short-run learners compare their CelebA figures with
+    these.
 
-    A source without a split of its own loses `test_fraction` of its images, chosen by `seed`, to the test set; the
-    limits keep the first so many of each. `binarize` leaves two levels. Raises InputError for anything that cannot
-    be used.
+    Raises InputError for anything that cannot be used.
+
+    >>> digits = load_dataset("digits", train_limit=100, binarize=True)
+    >>> len(digits.train), digits.train.shape, digits.train.levels
+    (100, (1, 8, 8), 2)
     """
     own_copy = data_dir is not None and source in (*DOWNLOADS, "celeba")
     with renaming({"path": "data_dir" if own_copy else "source", "size": "image_size"}):

@@ -196,7 +196,14 @@ class Gap:
 
 @torch.no_grad()
 def energy_gap(chain: ChainSettings, rng: torch.Generator, simulations: int) -> Gap:
-    """Draw z* from the prior and x from p(x | z*), run 10 K steps on each x, compare the energies with z*'s."""
+    """Return how far the energies of chains on simulated images are from those of the latents that made the images.
+
+    z* is drawn from the prior and x from p(x | z*); 10 K steps are run on each x.
+
+    chain: what is run.
+    rng: gives the random numbers.
+    simulations: how many z*.
+    """
     generator = chain.learner.generator
     truth = generator.prior.sample(simulations, rng, device=chain.learner.device)
     x, energy = [], []
@@ -222,12 +229,21 @@ def calibrate(
     shown: Shown = silent,
     once: bool = False,
 ) -> Calibration:
-    """Draw z* from the prior and x from p(x | z*), infer z from x `draws` times, and rank z* among what is inferred.
+    """Return how the latents of simulated images rank among the latents that are inferred of them.
 
-    Where the inference is exact, the rank of any statistic of (z, x) is uniform on 0..B. The statistics: for each layer
-    its coordinates in some random directions and its norm, and log p(x, z). sampler: (x, rng) -> z, one draw for each
-    image; simulations where any draw is non-finite are left out; once: it is never called with an image twice, for one
-    that shares random numbers among its images. Both are on the device of the generator's weights.
+    z* is drawn from the prior and x from p(x | z*), z is inferred from x several times, and z* is ranked among what is
+    inferred. Where the inference is exact, the rank of any statistic of (z, x) is uniform on 0..B. The statistics are,
+    for each layer, its coordinates in some random directions and its norm, and log p(x, z). Simulations where any draw
+    is non-finite are left out. Images and latents are on the device of the generator's weights.
+
+    generator: p(x, z).
+    sampler: (x, rng) -> z, one draw for each image.
+    rng: gives the random numbers.
+    simulations: how many z*.
+    draws: B, inferred from each x.
+    batch_size: at least 1, images at a time.
+    shown: called with a sequence of work and words for it, returns it, to show progress.
+    once: whether the sampler is never called with an image twice, for one that shares random numbers among its images.
     """
     device = next(generator.parameters()).device
     dtype = next(generator.parameters()).dtype

@@ -127,7 +127,10 @@ def measure_mixing(
 ) -> list[Mixing] | None:
     """Return R-hat and effective sizes of the kept draws of a long run, or None where arviz-stats is not installed.
 
+    run: the long run.
+    latents: the sizes of the layers, top down.
     step_size: of the run, one for each layer, top down.
+    rng: gives the random numbers of chains on the prior.
     """
     draws, heights = run.kept.permute(1, 2, 0, 3).numpy(), run.log_joint.permute(1, 2, 0).numpy()
     # drawn in any case, so that what comes after is the same with arviz-stats and without
@@ -146,7 +149,14 @@ def measure_mixing(
 
 
 def prior_chains(step_size: float, chains: int, draws: int, every: int, rng: torch.Generator) -> np.ndarray:
-    """Return Langevin chains on N(0, 1) that start from it: (chains, draws, 200), every so many steps one draw."""
+    """Return Langevin chains on N(0, 1) that start from it, (chains, draws, 200).
+
+    step_size: of the chains.
+    chains: how many.
+    draws: that are kept of each.
+    every: steps from one draw to the next.
+    rng: gives the random numbers.
+    """
     keeps = (1 - step_size**2 / 2) ** every
     z = [torch.randn(chains, 200, generator=rng)]
     while len(z) < draws:
@@ -182,11 +192,28 @@ def diagnose(
     seed: int | None = None,
     shown: Shown = silent,
 ) -> Diagnosis:
-    """Measure how good the short-run inference of a learner is.
+    """Return measurements of how good the short-run inference of a learner is.
 
-    x: images (n, c, h, w) in [-1, 1], at least 8; more: images of which one draw each makes the aggregate, x where not
-    given; steps, noise: in place of the learner's; batch_size: chains at a time; split, seed: for the record. Takes
-    about 400 n K evaluations of log p(x, z) and its gradient. Raises InputError for fewer than 8 images.
+    They take about 400 n K evaluations of log p(x, z) and its gradient.
+
+    learner: ready to use, as `load` returns it.
+    x: (n, c, h, w) in [-1, 1], at least 8 images.
+    rng: gives the random numbers.
+    more: (m, c, h, w) in [-1, 1], images of which one draw each makes the aggregate; x where not given.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: whether the chain is noisy, in place of what the learner does; None keeps that.
+    batch_size: at least 1, chains at a time.
+    split: what the images are, for the record.
+    seed: of rng, for the record.
+    shown: called with a sequence of work and words for it, returns it, to show progress.
+
+    Raises InputError for fewer than 8 images.
+
+    >>> from shortrun import InferenceConfig, ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8), InferenceConfig(steps=2))
+    >>> found = diagnose(learner, torch.zeros(8, 1, 4, 4), torch.Generator().manual_seed(0))
+    >>> found.conditions.steps, len(found.distances)
+    (2, 2)
     """
     if len(x) < LEAST_IMAGES:
         raise InputError("x", f"{len(x)} images", f"give at least {LEAST_IMAGES}")

@@ -17,7 +17,10 @@ GREY = "0.45"
 
 
 def draw_diagnosis(d: Diagnosis) -> Image.Image:
-    """Draw the page: the chain on top, then the posterior layer by layer, then the ranks of the calibration."""
+    """Return the page: the chain on top, then the posterior layer by layer, then the ranks of the calibration.
+
+    d: what `diagnose` measured.
+    """
     ranks = d.calibration.layers
     with page(2 + -(-len(ranks) // COLUMNS), COLUMNS, (4.0, 3.0)) as sheet:
         c = d.conditions

@@ -52,10 +52,15 @@ def mean_shift(a: Draws, b: Draws, spread: Draws) -> float:
 
 
 def compare(short: Draws, long: Draws, latents: tuple[int, ...], rng: torch.Generator) -> list[Distance]:
-    """Compare the ends of short runs with the ends of long runs of the same images, layer by layer, top down.
+    """Return how far the ends of short runs are from those of long runs of the same images, layer by layer, top down.
 
-    short: (n, restarts, d), long: (n, restarts, d), at least 4 each. The null comes from the long runs alone, split
-    into halves at random again and again: halves are smaller samples, which makes it a cautious one.
+    The null comes from the long runs alone, split into halves at random again and again: halves are smaller samples,
+    which makes it a cautious one.
+
+    short: (n, restarts, d), at least 4 of each image.
+    long: (n, restarts, d), at least 4 of each image.
+    latents: the sizes of the layers, top down.
+    rng: draws the halves.
     """
     found = []
     s, m = short.shape[1], long.shape[1]
@@ -106,12 +111,15 @@ def posterior_mean_variance(draws: Draws) -> Float[Tensor, "d"]:
 
 
 def aggregate(one_each: Float[Tensor, "m d"], many: Draws, latents: tuple[int, ...]) -> list[Aggregate]:
-    """Hold the inferred latents against the prior, layer by layer, top down, and count those in use.
+    """Return how the inferred latents are against the prior, layer by layer, top down, and how many are in use.
 
-    one_each: one draw for each of many images; many: several draws for each of some; both less the prior's mean and in
-    its standard deviations. A latent that the generator
-    ignores has the prior for its posterior: variance 1 and a posterior mean that does not vary. The threshold is 0.01
-    or four standard errors of such a latent's estimate, (1 / restarts) sqrt(2 / (n - 1)), where that is more.
+    A latent that the generator ignores has the prior for its posterior: variance 1 and a posterior mean that does not
+    vary. The threshold is 0.01 or four standard errors of such a latent's estimate, (1 / restarts) sqrt(2 / (n - 1)),
+    where that is more.
+
+    one_each: (m, d), one draw for each of many images, less the prior's mean and in its standard deviations.
+    many: (n, restarts, d), several draws for each of some images, the same way.
+    latents: the sizes of the layers, top down.
 
     Source: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", 2016, arXiv 1509.00519.
     """

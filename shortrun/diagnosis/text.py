@@ -24,7 +24,10 @@ def chain_in_words(d: Diagnosis) -> str:
 
 
 def summary(d: Diagnosis) -> list[str]:
-    """Return the numbers of a diagnosis, a part at a time."""
+    """Return the numbers of a diagnosis in lines, a part at a time.
+
+    d: what `diagnose` measured.
+    """
     c, t, at = d.conditions, d.trace, at_step(d, d.conditions.steps)
     names = layer_names(len(c.latents))
     lines = [

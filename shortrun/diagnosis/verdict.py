@@ -271,7 +271,10 @@ def judge_calibration(d: Diagnosis) -> list[Finding]:
 
 
 def verdict(d: Diagnosis) -> list[Finding]:
-    """Return all findings, in the order in which changes are best made."""
+    """Return all findings, in the order in which changes are best made.
+
+    d: what `diagnose` measured.
+    """
     return [
         judge_chains(d),
         judge_steps(d),
@@ -287,7 +290,10 @@ def verdict(d: Diagnosis) -> list[Finding]:
 
 
 def conclusion(findings: list[Finding]) -> list[str]:
-    """Return the last lines: what is not well, and the first change to make."""
+    """Return the last lines: what is not well, and the first change to make.
+
+    findings: by `verdict`.
+    """
     wrong = [each for each in findings if not each.well]
     if not wrong:
         return ["verdict: the inference is good; nothing to change"]

@@ -38,21 +38,18 @@ def assess(
 ) -> dict[str, Figure]:
     """Return figures of a learned model by name; what cannot be measured is left out with its reason.
 
-        found = assess(learner, dataset)
-        found["mse"].value, found["nats"].standard_error, found["fid_prior"].conditions
-
     learner: ready to use, as `load` returns it.
     dataset: its test images are measured on; latents of train images are used for the probe.
     features: what sets of images are compared by, (n, c, h, w) -> (n, d); a classifier trained on the data set where
         not given.
-    seed: of all random numbers; no figure depends on which others are asked for.
-    samples: draws that are compared with all test images, at least 2.
+    seed: 0 or more, of all random numbers; no figure depends on which others are asked for.
+    samples: at least 2, draws that are compared with all test images.
     likelihood_images: the first so many test images that log p(x) is estimated of; 0 for none.
-    temperatures: of annealed importance sampling.
-    importance_samples: draws of importance sampling for each image.
+    temperatures: at least 1, of annealed importance sampling.
+    importance_samples: at least 1, draws of importance sampling for each image.
     test_images: the first so many are reconstructed; all where not given.
     gap_images: simulated images that log p(x) is bounded of from both sides; 0 for none.
-    factors: known factors of the images that are reconstructed, (n, f), whole numbers.
+    factors: (n, f), whole numbers, known factors of the images that are reconstructed.
     parts: which to measure, of
         reconstruction: mse, psnr, ssim, second_moment, failed_test_chains, and mse_draw and mse_point, with noise and
             without
@@ -62,10 +59,19 @@ def assess(
             _fitted where a density of the latents was fitted
         likelihood: nats and bits_per_dim by annealed importance sampling, importance_nats by the learner's own
             proposal, and annealing_gap; of a flow the exact density
-    batch_size: images at a time.
+    batch_size: at least 1, images at a time.
 
-    reconstruction and samples need the extra shortrun[metrics]. Raises InputError without it, for counts out of range,
-    unknown parts, factors of another number than the images, and features that do not take the images.
+    The parts reconstruction and samples need the extra shortrun[metrics].
+
+    Raises InputError without it, for counts out of range, unknown parts, factors of another number than the images, and
+    features that do not take the images.
+
+    >>> from shortrun import ModelConfig, ShortRun, load_dataset
+    >>> learner = ShortRun.build((1, 8, 8), ModelConfig(latents=(2, 3), width=8))
+    >>> digits = load_dataset("digits", train_limit=100, test_limit=20)
+    >>> found = assess(learner, digits, parts=["likelihood"], likelihood_images=4, temperatures=5, importance_samples=5)
+    >>> found["nats"].conditions["temperatures"], found["nats"].value < 0
+    (5, True)
     """
     assessment = Assessment(
         learner,
@@ -92,7 +98,11 @@ def assess(
 
 
 def check_asked(assessment: Assessment, parts: Collection[str]) -> None:
-    """Raise InputError for counts out of range, unknown parts, and factors of another number than the images."""
+    """Raise InputError for counts out of range, unknown parts, and factors of another number than the images.
+
+    assessment: with the counts of `assess`.
+    parts: which are asked for.
+    """
     check_at_least(
         0, seed=assessment.seed, likelihood_images=assessment.likelihood_images, gap_images=assessment.gap_images
     )

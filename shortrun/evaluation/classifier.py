@@ -32,9 +32,13 @@ BATCH_SIZE, EPOCHS, MOST_STEPS, LEARNING_RATE = 128, 40, 1200, 2e-3
 def own_features(dataset: Dataset, seed: int = 0) -> Features:
     """Return the features of a data set: a classifier trained on its labelled train images, or the one trained before.
 
-    It depends on the images, the labels and the seed alone (and, in the last digits, on the machine). The result is
-    kept as safetensors in the folder that SHORTRUN_CACHE names, or else in the system's cache; a damaged file is
-    trained again. Figures made with different features cannot be compared: quote data set, seed and accuracy.
+    It depends on the images, the labels and the seed alone (and, in the last digits, on the machine). It is kept as
+    safetensors in the folder that SHORTRUN_CACHE names, or else in the system's cache; a damaged file is trained again.
+    Figures made with different features cannot be compared: quote data set, seed and accuracy.
+
+    dataset: with labels of two classes or more.
+    seed: 0 or more, of the initial weights and the order of the images.
+
     Raises InputError where the data set has no labels, fewer than two classes, or where the folder cannot be written.
     """
     labels = require_labels(dataset.train, dataset.name)

@@ -48,17 +48,27 @@ def importance_bound(
 
         log (1/S) sum_s w_s,   w_s = p(x, z_s) / q(z_s | x),   z_s ~ q(z | x)
 
-    x: (n, c, h, w) in [-1, 1]; samples: S, at least 1; batch_size: rows that go through the networks at a time.
-
     A learner with an encoder proposes from its q(z|x), so that S = 1 is its evidence lower bound. The end of a chain
     has no density in closed form: there q is a Gaussian around it. Its centre is the end of one run, moved up by a few
-    Newton steps; its precision is the Hessian of -log p(x, z) at the centre with eigenvalues of at least 1, as a
+    Newton steps. Its precision is the Hessian of -log p(x, z) at the centre with eigenvalues of at least 1, as a
     posterior is no wider than a standard normal prior where the generator is linear. E w = p(x) for whatever centre and
     precision, so the bound holds however good they are, and the end of the run being random does not change it. It is
     log p(x) itself for a linear generator with a Gaussian likelihood and the prior N(0, I).
 
+    learner: ready to use.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    samples: S, at least 1.
+    batch_size: at least 1, rows that go through the networks at a time.
+
     Raises InputError for no images, counts below 1, more than 512 latents without an encoder, and where log p(x, z) is
     not finite at any draw of an image.
+
+    >>> from shortrun import ModelConfig, Vae
+    >>> learner = Vae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> found = importance_bound(learner, torch.zeros(4, 1, 4, 4), torch.Generator().manual_seed(0), samples=10)
+    >>> found.log_p.shape, bool((found.effective <= 10).all())
+    (torch.Size([4]), True)
     """
     if not len(x):
         raise InputError("x", "no images", "give at least one, (n, c, h, w)")
@@ -83,11 +93,18 @@ def importance_bound(
 def importance_figures(
     learner: LatentLearner, x: Images, rng: torch.Generator, *, samples: int = SAMPLES, batch_size: int = BATCH_SIZE
 ) -> dict[str, Figure]:
-    """Return the mean of `importance_bound` over images, (n, c, h, w) in [-1, 1], as `importance_nats`.
+    """Return the mean of `importance_bound` over images, as the figure `importance_nats`.
 
     Its own are its standard error, of the mean as one of a population of images (None for one image), and
-    `effective_samples`, the mean over images; its conditions say what was drawn from, the `proposal`. Raises InputError
-    as `importance_bound` does.
+    `effective_samples`, the mean over images. Its conditions say what was drawn from, the `proposal`.
+
+    learner: ready to use.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    samples: S, at least 1.
+    batch_size: at least 1, rows that go through the networks at a time.
+
+    Raises InputError as `importance_bound` does.
     """
     found = importance_bound(learner, x, rng, samples=samples, batch_size=batch_size)
     proposal = "the encoder" if with_encoder(learner) else "Gaussian around the end of a run"
@@ -118,8 +135,13 @@ def gaussian_proposal(generator: TopDown, x: Images, z: Float[Tensor, "n d"], rn
 
         q = N(m, P^-1),   m from z by Newton steps z + t P(z)^-1 d/dz log p(x, z),   P(z) = max(-Hessian, I) at m
 
-    max by eigenvalue; t: 1, halved until log p(x, z) rises. x: (n, c, h, w) in [-1, 1]; z: (n, d). The result takes a
-    number of draws of each image, k, and returns z, (k n, d), draw by draw, and log q, (k n,), in float64.
+    max by eigenvalue; t: 1, halved until log p(x, z) rises. The result takes a number of draws of each image, k, and
+    returns z, (k n, d), draw by draw, and log q, (k n,), in float64.
+
+    generator: p(x, z).
+    x: (n, c, h, w) in [-1, 1], the images.
+    z: (n, d), latents near the mode.
+    rng: gives the random numbers.
     """
     for _ in range(NEWTON):
         score, values, vectors = _curvature(generator, x, z)

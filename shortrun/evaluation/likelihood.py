@@ -38,13 +38,22 @@ def log_likelihood_figures(
     leapfrog: int = LEAPFROG,
     batch_size: int = 100,
 ) -> dict[str, Figure]:
-    """Return the mean of log p(x) over images, (n, c, h, w) in [-1, 1], by forward annealed importance sampling.
+    """Return the mean of log p(x) over images by forward annealed importance sampling, as figures.
 
     `nats`: the mean, a lower bound on average. Its standard error is of that mean as one of a population of images
     (None for one image), not of the annealing; its `acceptance` is that of the transitions. `bits_per_dim`: by
     `bits_per_dim`; left out where the pixels are no whole numbers or the learner was put together by hand. What the
-    annealing leaves out is measured by `annealing_gap` on simulated images. Raises InputError for no images, for counts
-    below 1, and where log p(x | z) is not finite.
+    annealing leaves out is measured by `annealing_gap` on simulated images.
+
+    learner: ready to use.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    temperatures: at least 1, one transition each.
+    chains: at least 1, of each image.
+    leapfrog: at least 1, steps of a transition.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError for no images, for counts below 1, and where log p(x | z) is not finite.
     """
     if not len(x):
         raise InputError("x", "no images", "give at least one, (n, c, h, w)")
@@ -71,12 +80,19 @@ def annealing_gap(
     chains: int = CHAINS,
     leapfrog: int = LEAPFROG,
 ) -> Figure:
-    """Return how far apart the bounds of log p(x) lie on n images that the model itself made, in nats.
+    """Return how far apart the bounds of log p(x) lie on images that the model itself made, in nats.
 
-    The value is upper - lower, which is 0 on average only for an exact estimate; its own are `lower` and `upper`, the
+    The value is upper - lower, which is 0 on average only for an exact estimate. Its own are `lower` and `upper`, the
     means of the forward and the reverse estimate, and its standard error (None for n = 1). It says what
-    `log_likelihood_figures` is worth for real images as far as their posteriors are like those of simulated ones (Wu
-    et al., section 3).
+    `log_likelihood_figures` is worth for real images as far as their posteriors are like those of simulated ones (Wu et
+    al., section 3).
+
+    learner: ready to use.
+    n: at least 1, how many images.
+    rng: gives the random numbers.
+    temperatures: at least 1, one transition each.
+    chains: at least 1, of each image.
+    leapfrog: at least 1, steps of a transition.
     """
     x, z = simulate(learner.generator, n, rng, learner.device)
     lower = _anneal(learner, x, rng, temperatures, chains, leapfrog).log_p
@@ -102,13 +118,18 @@ def bits_figure(value: float | None, conditions: dict[str, Any]) -> Figure:
 
 
 def bits_per_dim(generator: TopDown, nats: float, dims: int, levels: int | None) -> float | None:
-    """Return -log2 P(x) / dims for pixels of `levels` values, given log p(x) in nats; None where levels is None.
+    """Return -log2 P(x) / dims for whole-number pixels; None where levels is None.
 
     Where the likelihood is a density, as the Gaussian is, log p is one on the [-1, 1] scale, whose values lie
-    w = 2 / (levels - 1) apart: P(x) is taken as p(x) w^dims, the density times the volume of the bin around x. This is
-    good where sigma is not small against w; with a learned sigma below w / 2 or so, a density can stand on the grid
-    like a comb, and the figure means nothing: give images with uniform noise of width w added, for which it is an upper
-    bound. The other likelihoods are probabilities of the values themselves and need no w.
+    w = 2 / (levels - 1) apart. P(x) is then taken as p(x) w^dims, the density times the volume of the bin around x.
+    This is good where sigma is not small against w. With a learned sigma below w / 2 or so, a density can stand on the
+    grid like a comb, and the figure means nothing: give images with uniform noise of width w added, for which it is an
+    upper bound. The other likelihoods are probabilities of the values themselves and need no w.
+
+    generator: whose likelihood log p is of.
+    nats: log p(x), a mean over images.
+    dims: c h w, numbers of an image.
+    levels: values that a pixel can take; None where pixels are floats.
     """
     if levels is None:
         return None
@@ -120,9 +141,14 @@ def bits_per_dim(generator: TopDown, nats: float, dims: int, levels: int | None)
 def simulate(
     generator: TopDown, n: int, rng: torch.Generator, device: torch.device | str = "cpu"
 ) -> tuple[Images, Float[Tensor, "n d"]]:
-    """Draw z ~ p(z) and x ~ p(x | z), n of each: z is then an exact sample of the posterior of x.
+    """Return draws x ~ p(x | z) and z ~ p(z): z is then an exact sample of the posterior of x.
 
-    x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean. Raises InputError for n below 1.
+    x has the noise of the likelihood, unlike `Learner.sample`, which gives its mean.
+
+    generator: p(x, z).
+    n: at least 1, how many; fewer raise InputError.
+    rng: gives the random numbers.
+    device: where the draws are put.
     """
     check_at_least(1, n=n)
     dtype = next((weight.dtype for weight in generator.parameters()), torch.float32)

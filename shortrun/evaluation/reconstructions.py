@@ -37,9 +37,14 @@ def reconstruction_figures(
 ) -> dict[str, Figure]:
     """Return mean squared error, second moment of the latents and failed chains, of one inference for each image.
 
-    `mse` is over all pixels in [0, 1]; `second_moment` is the mean square of the inferred latents per dimension, 1 for
-    latents that follow the prior, and of each layer, top down; `failed_test_chains` counts images whose chain stayed
-    non-finite, which are in `mse` with a draw from the prior. x: (n, c, h, w) in [-1, 1]; batch_size: images at a time.
+    `mse` is over all pixels in [0, 1]. `second_moment` is the mean square of the inferred latents per dimension, 1 for
+    latents that follow the prior, and of each layer, top down. `failed_test_chains` counts images whose chain stayed
+    non-finite, which are in `mse` with a draw from the prior.
+
+    learner: ready to use.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    batch_size: at least 1, images at a time.
     """
     error, square, failed = 0.0, torch.zeros(learner.dim, dtype=torch.float64), 0
     for part, inferred, rebuilt in _rebuilt(learner, x.split(batch_size), rng):

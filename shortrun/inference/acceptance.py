@@ -24,10 +24,17 @@ def acceptance_rates(
     adjusted: Float[Tensor, "m n d"],
     uniforms: Float[Tensor, "m n"],
 ) -> Float[Tensor, "n"]:
-    """Return how often each image's Metropolis-adjusted chain accepts where a short run ends, in [0, 1].
+    """Return how often each image's Metropolis-adjusted chain accepts where a short run ends, (n,) in [0, 1].
 
-    A short run of K = len(noise) steps from z, then m adjusted steps of the same size (the last one's, where it decays)
-    with their own noise and uniform numbers; the mean of the m acceptance probabilities. 0 where the run diverged.
+    A short run of K steps from z is followed by m adjusted steps of the same size, the last one's where it decays. The
+    result is the mean of the m acceptance probabilities, and 0 where the run diverged.
+
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    z: (n, d), where the chains start.
+    step_size: as in `short_run`.
+    noise: of the K steps, as in `short_run`.
+    adjusted: (m, n, d), standard normal, the noise of the adjusted steps.
+    uniforms: (m, n) in [0, 1), by which they are accepted.
     """
     end = short_run(log_density, z, step_size, noise)
     last = step_size[-1] if isinstance(step_size, Tensor) and step_size.ndim == 3 else step_size
@@ -39,10 +46,15 @@ def acceptance_rates(
 
 
 def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE) -> Tuned:
-    """Search for the step sizes whose mean acceptance over the images is the target, by bisection of their logarithm.
+    """Return the step sizes whose mean acceptance over the images is the target, by bisection of their logarithm.
 
     All settings move together by the same factor, so that the first lies between 0.001 and 10. `value` and `start` of
     the result are distances of the mean acceptance from the target.
+
+    rates: settings -> (n,), how often each image's chain accepts.
+    start: the settings to start from.
+    target: in (0, 1), the mean acceptance that is looked for.
+    halvings: at least 1, of the interval.
 
     Source: Roberts, Rosenthal, "Optimal Scaling of Discrete Approximations to Langevin Diffusions", 1998.
     """
@@ -62,5 +74,11 @@ def acceptance(rates: Rates, start: Settings, target: float = BEST_ACCEPTANCE) -
 
 
 def acceptance_move(rates: Rates, start: Settings, width: float = 0.3, target: float = BEST_ACCEPTANCE) -> Settings:
-    """Move all settings by at most `width`: up where the chains accept more often than the target, else down."""
+    """Return settings moved by at most `width`: up where the chains accept more often than the target, else down.
+
+    rates: settings -> (n,), how often each image's chain accepts.
+    start: the settings to start from.
+    width: the longest move, of the logarithm.
+    target: in (0, 1), the mean acceptance that is aimed at.
+    """
     return start.double() + min(max(float(rates(start).mean()) - target, -width), width)

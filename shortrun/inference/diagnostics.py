@@ -28,7 +28,11 @@ class Point(NamedTuple):
 
 
 def evaluate(log_density: LogDensity, z: Float[Tensor, "n d"]) -> Point:
-    """Return z, detached, with log_density and its gradient there: one forward and one backward pass."""
+    """Return z, detached, with log_density and its gradient there: one forward and one backward pass.
+
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    z: (n, d).
+    """
     with torch.enable_grad():
         at = z.detach().requires_grad_()
         value = log_density(at)
@@ -37,12 +41,15 @@ def evaluate(log_density: LogDensity, z: Float[Tensor, "n d"]) -> Point:
 
 
 def log_ratio(here: Point, there: Point, step_size: StepSizes) -> Float[Tensor, "n"]:
-    """Return the log of the Metropolis ratio of a Langevin step between two points already evaluated.
+    """Return the log of the Metropolis ratio of a Langevin step between two points already evaluated, (n,).
 
         log p(z') - log p(z) + log q(z | z') - log q(z' | z),   q(. | z) = N(z + (s^2 / 2) d/dz log p(z), s^2)
 
-    A Metropolis step accepts with probability min(1, exp(ratio)). step_size: s, with which the proposal was drawn, a
-    number or a tensor that broadcasts to (n, d); a proposal with a non-finite density gives -inf.
+    A Metropolis step accepts with probability min(1, exp(ratio)). A proposal with a non-finite density gives -inf.
+
+    here: z, where the step starts.
+    there: z', where it leads.
+    step_size: s, with which the proposal was drawn, a number or a tensor that broadcasts to (n, d).
     """
     # The normalization of q is the same both ways, since s does not depend on where the step starts.
     onward = (there.z - here.z - 0.5 * step_size**2 * here.score) / step_size
@@ -58,14 +65,25 @@ def adjusted_step(
     noise: Float[Tensor, "n d"],
     uniform: Float[Tensor, "n"],
 ) -> tuple[Point, Float[Tensor, "n"]]:
-    """Take one Metropolis-adjusted Langevin step, each row accepted or rejected by itself; it keeps the density.
+    """Return where a Metropolis-adjusted Langevin step ends, evaluated, and each row's acceptance probability, (n,).
 
         z' = z + (s^2 / 2) d/dz log_density(z) + s noise   where uniform < min(1, exp(log_ratio)), else z
 
-    here: where the step starts, evaluated, so that a chain evaluates the density once a step. step_size: a number or a
-    tensor that broadcasts to (n, d), one for each image or each layer for example. noise: standard normal, (n, d).
-    uniform: in [0, 1), (n,). Returns where it ends, evaluated, and each row's acceptance probability, (n,). A proposal
-    with a non-finite density is rejected.
+    Each row is accepted or rejected by itself, and the density is kept. A proposal with a non-finite density is
+    rejected.
+
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    here: where the step starts, evaluated, so that a chain evaluates the density once a step.
+    step_size: s, a number or a tensor that broadcasts to (n, d), one for each image or each layer for example.
+    noise: (n, d), standard normal.
+    uniform: (n,) in [0, 1).
+
+    >>> def log_density(z):
+    ...     return -(z**2).sum(1) / 2
+    >>> here = evaluate(log_density, torch.ones(4, 2))
+    >>> there, acceptance = adjusted_step(log_density, here, 0.1, torch.zeros(4, 2), torch.zeros(4))
+    >>> there.z.shape, bool((acceptance > 0.99).all())
+    (torch.Size([4, 2]), True)
 
     Source: Roberts and Tweedie, "Exponential Convergence of Langevin Distributions and Their Discrete Approximations",
     1996.
@@ -85,7 +103,9 @@ def adjusted_step(
 def effective_sizes(draws: Float[np.ndarray, "chains draws *slots"]) -> Float[np.ndarray, "*slots"]:
     """Return the bulk effective sample size of all chains together, for each slot by itself.
 
-    draws: (chains, draws, ...), at least 4 draws. Raises ModuleNotFoundError where arviz-stats is not installed.
+    draws: (chains, draws, ...), at least 4 draws.
+
+    Raises ModuleNotFoundError where arviz-stats is not installed.
 
     Source: Vehtari et al., "Rank-normalization, folding, and localization", 2021, arXiv 1903.08008.
     """
@@ -97,8 +117,9 @@ def effective_sizes(draws: Float[np.ndarray, "chains draws *slots"]) -> Float[np
 def split_rhat(draws: Float[np.ndarray, "chains draws *slots"]) -> Float[np.ndarray, "*slots"]:
     """Return the rank-normalized split R-hat for each slot: 1 where all halves of all chains agree.
 
-    draws: (chains, draws, ...), at least 2 chains of 4 draws. Raises ModuleNotFoundError where arviz-stats is not
-    installed.
+    draws: (chains, draws, ...), at least 2 chains of 4 draws.
+
+    Raises ModuleNotFoundError where arviz-stats is not installed.
 
     Source: Vehtari et al., "Rank-normalization, folding, and localization", 2021, arXiv 1903.08008.
     """

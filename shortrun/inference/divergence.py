@@ -166,7 +166,14 @@ def follow(
 ) -> list[Estimate]:
     """Return what several estimators say of one and the same chain, whose Hessians they share.
 
-    initial: the density of z_0, N(0, I) where not given.
+    densities: the estimators, new ones.
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    z: (n, d), where the chains start.
+    step_size: as in `short_run`.
+    noise: (K, n, d), as in `short_run`.
+    initial: the density of z_0; N(0, I) where not given.
+
+    Raises InputError for a chain without steps.
     """
     if not len(noise):
         raise InputError("noise", "none", "a chain takes at least one step, (K, n, d)")
@@ -185,16 +192,28 @@ def follow(
 def conditional(
     log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise, initial: Initial | None = None
 ) -> Estimate:
-    """Estimate the divergence with the noise held fixed, by the change of variables from z_0 (the paper's estimator).
+    """Return the divergence with the noise held fixed, by the change of variables from z_0 (the paper's estimator).
 
         log q = log q(z_0) - sum_k log |det A_k|,   q(z_0) = N(z_0; 0, I) where `initial` says nothing else
 
     Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x): KL is convex, and q_s is the average over the noise of
-    the densities that it takes. Without noise (`no_noise`) it is exact. Both as long as no two z_0 end at the same z_K:
-    always where s^2 lambda < 2 for all curvatures lambda on the way, or where log p(x, z) is quadratic. Longer steps
-    may fold the space, and then the mean can fall below. log_density, z_0 (n, d), step_size, noise (K, n, d): see
-    `short_run`; d Hessian-vector products a step. initial: see `Initial`. Differentiable in step_size. At an exact zero
-    of det A_k, which has probability zero, it is infinite.
+    the densities that it takes. Without noise (`no_noise`) it is exact. Both hold as long as no two z_0 end at the same
+    z_K: always where s^2 lambda < 2 for all curvatures lambda on the way, or where log p(x, z) is quadratic. Longer
+    steps may fold the space, and then the mean can fall below. At an exact zero of det A_k, which has probability zero,
+    it is infinite. It is differentiable in step_size. It costs d Hessian-vector products a step.
+
+    log_density: (n, d) -> (n,), log p(x, z), one value for each row from that row alone.
+    z: (n, d), z_0, where the chains start.
+    step_size: as in `short_run`.
+    noise: (K, n, d), as in `short_run`.
+    initial: the density of z_0; N(0, I) where not given.
+
+    Raises InputError for a chain without steps.
+
+    >>> z, rng = torch.zeros(4, 2), torch.Generator().manual_seed(0)
+    >>> found = conditional(lambda z: -(z**2).sum(1) / 2, z, 0.5, torch.randn(3, 4, 2, generator=rng))
+    >>> found.z.shape, found.kl.shape
+    (torch.Size([4, 2]), torch.Size([4]))
 
     Source: Nijkamp et al., ECCV 2020, arXiv 1912.01909.
     """
@@ -204,21 +223,34 @@ def conditional(
 def marginal(
     log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise, initial: Initial | None = None
 ) -> Estimate:
-    """Estimate the divergence with the noise averaged out in the linearization around the path.
+    """Return the divergence with the noise averaged out in the linearization around the path.
 
         delta_0 = z_0,  delta_{k+1} = A_k delta_k + s_k noise_k
         Sigma_0 = I,    Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I
         log q = log N(delta_K; 0, Sigma_K)
 
     From a mixture of normals, `initial`, it is the logarithm of the sum of w_c N(delta_K; 0, Sigma_K) over components,
-    with delta_0 = z_0 - mu_c and Sigma_0 = diag sigma_c^2. Exact, sample by sample, where log p(x, z) is quadratic in z
-    and the start is not tilted; elsewhere it bounds the KL from neither side. It is never above `conditional` on
-    average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is wider than q_s, and the mean
-    can be far below the KL; of the three, `path` alone bounds it then. Sigma is kept as a square root, by QR in
-    float64, and delta in its coordinates, so that no overshoot loses digits. delta^T Sigma^-1 delta, a chi-square
-    variable where the linearization holds, is cut where such a one goes less than once in 10^9. The noise must be
-    standard normal, not zero. Arguments and cost: see `conditional`, and a QR decomposition of (2d, d) for each image
-    and step.
+    with delta_0 = z_0 - mu_c and Sigma_0 = diag sigma_c^2. It is exact, sample by sample, where log p(x, z) is
+    quadratic in z and the start is not tilted; elsewhere it bounds the KL from neither side. It is never above
+    `conditional` on average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is wider than
+    q_s, and the mean can be far below the KL; of the three, `path` alone bounds it then.
+
+    Sigma is kept as a square root, by QR in float64, and delta in its coordinates, so that no overshoot loses digits.
+    delta^T Sigma^-1 delta, a chi-square variable where the linearization holds, is cut where such a one goes less than
+    once in 10^9. It costs what `conditional` does, and a QR decomposition of (2d, d) for each image and step.
+
+    log_density: (n, d) -> (n,), log p(x, z), one value for each row from that row alone.
+    z: (n, d), z_0, where the chains start.
+    step_size: as in `short_run`.
+    noise: (K, n, d), as in `short_run`; it must be standard normal, not zero.
+    initial: the density of z_0; N(0, I) where not given.
+
+    Raises InputError for a chain without steps.
+
+    >>> z, rng = torch.zeros(4, 2), torch.Generator().manual_seed(0)
+    >>> found = marginal(lambda z: -(z**2).sum(1) / 2, z, 0.5, torch.randn(3, 4, 2, generator=rng))
+    >>> found.z.shape, found.kl.shape
+    (torch.Size([4, 2]), torch.Size([4]))
     """
     return follow([Marginal()], log_density, z, step_size, noise, initial)[0]
 
@@ -226,13 +258,26 @@ def marginal(
 def path(
     log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise, initial: Initial | None = None
 ) -> Estimate:
-    """Estimate the divergence of whole paths, with reversed Langevin kernels as the guess of the way back.
+    """Return the divergence of whole paths, with reversed Langevin kernels as the guess of the way back.
 
         log q = log q(z_0) + sum_k log N(z_{k+1}; z_k + (s_k^2 / 2) g_k, s_k^2)
                                  - sum_k log N(z_k; z_{k+1} + (s_k^2 / 2) g_{k+1}, s_k^2)
 
     Its mean is an upper bound of KL(q_s || p(. | x)) - log p(x), loose, as KL of paths is never below KL of their ends.
-    It takes no Hessian: one gradient a step. The noise must be standard normal, not zero. Arguments: see `conditional`.
+    It takes no Hessian: one gradient a step.
+
+    log_density: (n, d) -> (n,), log p(x, z), one value for each row from that row alone.
+    z: (n, d), z_0, where the chains start.
+    step_size: as in `short_run`.
+    noise: (K, n, d), as in `short_run`; it must be standard normal, not zero.
+    initial: the density of z_0; N(0, I) where not given.
+
+    Raises InputError for a chain without steps.
+
+    >>> z, rng = torch.zeros(4, 2), torch.Generator().manual_seed(0)
+    >>> found = path(lambda z: -(z**2).sum(1) / 2, z, 0.5, torch.randn(3, 4, 2, generator=rng))
+    >>> found.z.shape, found.kl.shape
+    (torch.Size([4, 2]), torch.Size([4]))
 
     Source: Thin et al., "Monte Carlo Variational Auto-Encoders", 2021, arXiv 2106.15921; Doucet et al., "Score-Based
     Diffusion meets Annealed Importance Sampling", 2022, arXiv 2208.07698.

@@ -23,12 +23,24 @@ class ChainNoise(Protocol):
 
 
 def no_noise(steps: int, z: Float[Tensor, "n d"]) -> Float[Tensor, "k n d"]:
-    """Return zeros (K, n, d) that take no memory: with them the chain is plain gradient ascent."""
+    """Return zeros (K, n, d) that take no memory: with them the chain is plain gradient ascent.
+
+    steps: K, at least 1.
+    z: (n, d), where the chains start.
+
+    >>> no_noise(3, torch.zeros(2, 5)).shape
+    torch.Size([3, 2, 5])
+    """
     return z.new_zeros(()).expand(steps, *z.shape)
 
 
 def score(log_density: LogDensity, z: Float[Tensor, "n d"], create_graph: bool) -> Float[Tensor, "n d"]:
-    """Return d/dz log_density(z), (n, d); rows are apart because log_density treats samples apart."""
+    """Return d/dz log_density(z), (n, d); rows are apart because log_density treats samples apart.
+
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    z: (n, d).
+    create_graph: whether the result is to be differentiated again.
+    """
     with torch.enable_grad():
         at = z if create_graph and z.requires_grad else z.detach().requires_grad_()
         return torch.autograd.grad(log_density(at).sum(), at, create_graph=create_graph)[0]
@@ -37,14 +49,34 @@ def score(log_density: LogDensity, z: Float[Tensor, "n d"], create_graph: bool) 
 def langevin_update(
     z: Float[Tensor, "n d"], score: Float[Tensor, "n d"], step_size: StepSizes, noise: Float[Tensor, "n d"]
 ) -> Float[Tensor, "n d"]:
-    """Return z + (s^2 / 2) score + s noise, with s a number or a tensor that broadcasts to (n, d)."""
+    """Return z + (s^2 / 2) score + s noise, (n, d).
+
+    z: (n, d), where the step starts.
+    score: (n, d), the gradient of the log-density there.
+    step_size: s, a positive number, or a tensor that broadcasts to (n, d).
+    noise: (n, d), standard normal.
+
+    >>> one = torch.ones(1, 1)
+    >>> langevin_update(one, one, 1.0, one).item()
+    2.5
+    """
     return z + 0.5 * step_size**2 * score + step_size * noise
 
 
 def langevin_step(
     log_density: LogDensity, z: Float[Tensor, "n d"], step_size: StepSizes, noise: Float[Tensor, "n d"]
 ) -> Float[Tensor, "n d"]:
-    """Return z + (s^2 / 2) d/dz log_density(z) + s noise, with s a number or a tensor that broadcasts to (n, d)."""
+    """Return z + (s^2 / 2) d/dz log_density(z) + s noise, (n, d).
+
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    z: (n, d), where the step starts.
+    step_size: s, a positive number, or a tensor that broadcasts to (n, d).
+    noise: (n, d), standard normal.
+
+    >>> z = torch.ones(1, 1)
+    >>> langevin_step(lambda z: -(z**2).sum(1) / 2, z, 1.0, torch.zeros(1, 1)).item()
+    0.5
+    """
     differentiable = torch.is_grad_enabled() and any(
         isinstance(part, Tensor) and part.requires_grad for part in (z, step_size, noise)
     )
@@ -54,17 +86,32 @@ def langevin_step(
 def short_run(
     log_density: LogDensity, z: Float[Tensor, "n d"], step_size: StepSizes, noise: ChainNoise
 ) -> Float[Tensor, "n d"]:
-    """Run K = len(noise) Langevin steps from z and return where they end.
+    """Return where K = len(noise) Langevin steps from z end, (n, d).
 
         z_{k+1} = z_k + (s_k^2 / 2) d/dz log_density(z_k) + s_k noise_k,   k = 0..K-1
 
-    log_density: (n, d) -> (n,), one value for each row from that row alone. step_size: a positive number, or a tensor
-    that broadcasts to (K, n, d) by the usual rules: (d,) for a step of each latent, (K, 1, 1) for a step of each k,
-    (n, 1) for a step of each image. noise: standard normal (K, n, d), or an object that draws each (n, d) when it is
-    its turn; `no_noise` for gradient ascent.
+    Only z is differentiated. Memory does not grow with K, unless z, step_size or the noise require gradients: then the
+    whole chain is one differentiable map.
 
-    Only z is differentiated. Memory does not grow with K, unless z, step_size or the noise require gradients: then
-    the whole chain is one differentiable map.
+    log_density: (n, d) -> (n,), one value for each row from that row alone.
+    z: (n, d), where the chains start.
+    step_size: a positive number, or a tensor that broadcasts to (K, n, d) by the usual rules: (d,) for a step of each
+        latent, (K, 1, 1) for a step of each k, (n, 1) for a step of each image.
+    noise: standard normal (K, n, d), or an object that draws each (n, d) when it is its turn; `no_noise` for gradient
+        ascent.
+
+    >>> def log_density(z):
+    ...     return -((z - 3) ** 2).sum(1) / 2
+    >>> z = torch.zeros(1000, 1)
+    >>> round(short_run(log_density, z, 0.5, no_noise(100, z)).mean().item(), 3)
+    3.0
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> ends = short_run(log_density, z, 0.5, torch.randn(100, *z.shape, generator=rng))
+    >>> 0.9 < ends.std().item() < 1.1
+    True
+
+    Source: Nijkamp et al., "Learning Multi-layer Latent Variable Model via Variational Optimization of Short Run MCMC
+    for Approximate Inference", ECCV 2020, arXiv 1912.01909.
     """
     steps = len(noise)
     if isinstance(step_size, Tensor) and step_size.ndim == 3:

@@ -16,12 +16,15 @@ from shortrun.inference.tuning import (
 
 
 def grid_move(objective: Objective, start: Settings, width: float | Settings = 0.3) -> Settings:
-    """Move each setting by at most `width` to the vertex of a parabola through three values, as far as they are sure.
+    """Return settings moved by at most `width` to the vertex of a parabola through three values, as far as it is sure.
 
-    width: of the logarithms, one or one for each setting. For tuning now and then while the model learns: 1 + 2p
-    evaluations. Differences are taken image by image, cut as in `robust`, and the move is multiplied by
-    b^2 / (b^2 + its variance), b the slope: noise alone moves nothing. Where no value is finite the steps are far too
-    long, and the move is down.
+    It is for tuning now and then while the model learns, by 1 + 2p evaluations. Differences are taken image by image,
+    cut as in `robust`. The move is multiplied by b^2 / (b^2 + its variance), b the slope: noise alone moves nothing.
+    Where no value is finite the steps are far too long, and the move is down.
+
+    objective: settings -> (n,), to be minimized in the mean.
+    start: (p,), the settings to start from.
+    width: of the logarithms, one or one for each setting.
     """
     search = Search(objective, start)
     middle = search.best_values
@@ -41,10 +44,14 @@ def grid_move(objective: Objective, start: Settings, width: float | Settings = 0
 
 
 def gradient_move(objective: Objective, start: Settings, width: float | Settings = 0.3) -> Settings:
-    """Move each setting by `width` against the sign of the objective's derivative, as far as it is sure.
+    """Return settings moved by `width` against the sign of the objective's derivative, as far as it is sure.
 
-    3p evaluations; trust in the slope as in `grid_move`. Derivatives see less far than differences: where a chain
-    overshoots they have heavy tails.
+    It takes 3p evaluations; trust in the slope is as in `grid_move`. Derivatives see less far than differences: where a
+    chain overshoots they have heavy tails.
+
+    objective: settings -> (n,), to be minimized in the mean.
+    start: (p,), the settings to start from.
+    width: of the logarithms, one or one for each setting.
     """
     move = torch.zeros_like(start.double())
     for index, w in enumerate(torch.as_tensor(width, dtype=torch.float64).expand(len(start)).tolist()):

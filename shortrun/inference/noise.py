@@ -10,9 +10,18 @@ from torch import Tensor
 class DrawnNoise:
     """The noise of a chain, K matrices (n, d) drawn one by one, so that a long chain takes no memory for it.
 
-    `part` = (i, m) says that these n images are the i-th of m equal parts of a batch: the numbers of the whole batch
-    are drawn and this part's are kept, so that m processes with equal generators draw what one process would.
-    Numbers are drawn on the generator's device in float32 and moved to `device`.
+    Numbers are drawn on the generator's device in float32. The numbers of the whole batch are drawn and those of this
+    part are kept, so that m processes with equal generators draw what one process would.
+
+    rng: gives the random numbers.
+    steps: K.
+    size: (n, d).
+    part: (i, m), these n images are the i-th of m equal parts of a batch.
+    device: where the matrices are put.
+
+    >>> noise = DrawnNoise(torch.Generator().manual_seed(0), steps=3, size=(2, 5))
+    >>> len(noise), [tuple(each.shape) for each in noise]
+    (3, [(2, 5), (2, 5), (2, 5)])
     """
 
     def __init__(

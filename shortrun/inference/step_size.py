@@ -11,11 +11,22 @@ from shortrun.errors import InputError
 
 
 class StepSize(nn.Module):
-    """s_k = s_0 r^(k / (K - 1)) for each latent, from one s_0 or one for each layer.
+    """The step sizes of a chain for each latent, from one s_0 or one for each layer.
 
-    Holds log s_0, so that what is positive stays positive however it is tuned; a buffer, so that it is part of every
-    checkpoint. values: one step size, or L of them, top down; latents: the sizes (d_L, ..., d_1); decay: r in (0, 1]
-    usually, 1 for a constant step.
+        s_k = s_0 r^(k / (K - 1)),   k = 0..K-1
+
+    Its buffers hold log s_0 and log r: what is positive stays positive however it is tuned, and is part of every
+    checkpoint.
+
+    values: s_0, one positive number, or L of them, top down.
+    latents: the sizes of the layers, top down, (d_L, ..., d_1).
+    decay: r, a positive number, in (0, 1] usually; 1 for a constant step.
+
+    Raises InputError where the values are not positive or do not fit the layers.
+
+    >>> sizes = StepSize((0.2, 0.1), latents=(1, 2), decay=0.5)(steps=3)
+    >>> [[round(value, 3) for value in row] for row in sizes[:, 0].tolist()]
+    [[0.2, 0.1, 0.1], [0.141, 0.071, 0.071], [0.1, 0.05, 0.05]]
     """
 
     log_values: Tensor
@@ -49,12 +60,19 @@ class StepSize(nn.Module):
         return float(self.log_decay.exp())
 
     def scale_from(self, values: float | Sequence[float], factor: float) -> None:
-        """Set s_0 to `factor` times the values given, as a schedule does."""
+        """Set s_0 to a factor times the values given, as a schedule does.
+
+        values: one positive number, or one for each layer, top down.
+        factor: a positive number.
+        """
         given = torch.as_tensor(values, dtype=self.log_values.dtype, device=self.log_values.device)
         self.log_values.copy_(given.log() + math.log(factor))
 
     def forward(self, steps: int) -> Float[Tensor, "k 1 d"]:
-        """Return the step sizes of a chain of K steps, (K, 1, d)."""
+        """Return the step sizes of a chain, (K, 1, d).
+
+        steps: K, at least 1.
+        """
         return step_sizes(self.log_values, self.log_decay, self.latents, steps)
 
 
@@ -63,8 +81,10 @@ def step_sizes(
 ) -> Float[Tensor, "k n d"]:
     """Return s_k = s_0 r^(k / (K - 1)) for each latent, (K, 1, d), or (K, n, d) from settings for each image.
 
-    log_values: log s_0, one or one for each of the layers of sizes `latents`, (1 or L,) or (n, 1 or L); log_decay:
-    log r, () or (n,).
+    log_values: log s_0, one or one for each layer, (1 or L,) or (n, 1 or L).
+    log_decay: log r, () or (n,).
+    latents: the sizes of the layers, top down, (d_L, ..., d_1).
+    steps: K, at least 1.
     """
     sizes = torch.tensor(latents, device=log_values.device)
     each = log_values.expand(*log_values.shape[:-1], len(latents)).repeat_interleave(sizes, dim=-1)

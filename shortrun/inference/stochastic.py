@@ -30,10 +30,14 @@ class LanczosConditional(ChainDensity):
     with theta_j the Ritz values of the block Krylov space of b random probes, tau_j (b,) their vectors' shares of the
     probes. A Ritz value that has converged to an eigenvalue counts as one in place of its (d / b) |tau_j|^2, and the
     others share what is left in proportion to theirs: most of the variance came from the few stiff ones. Eigenvalues
-    apart from the prior's are taken to be simple. probes: b; depth: blocks of products for each log-determinant, exact
-    where probes * depth reaches d. every: of so many steps one, drawn at random, speaks for all; the `first` steps,
-    which change most, speak for themselves. rng: of probes and draws; from the same state, estimates at nearby step
-    sizes share them. Values only: Ritz pairs that all but coincide make derivatives unreliable.
+    apart from the prior's are taken to be simple. Values only: Ritz pairs that all but coincide make derivatives
+    unreliable.
+
+    rng: of probes and draws; from the same state, estimates at nearby step sizes share them.
+    probes: b.
+    depth: blocks of products for each log-determinant, exact where probes * depth reaches d.
+    every: of so many steps one, drawn at random, speaks for all.
+    first: so many steps, which change most, speak for themselves.
 
     Source: Ubaru, Chen, Saad, "Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature", 2017, SIAM J. Matrix
     Anal. Appl. 38(4), there with one probe a time and no count of converged values.

@@ -30,9 +30,19 @@ DECAYS = torch.tensor([0.1, 0.2, 0.4, 0.7, 1.0, 1.5], dtype=torch.float64).log()
 class Space:
     """The settings that are tuned, as a vector: log step sizes, then log r where the decay is tuned too.
 
-    The step sizes in it are geometric means along the chain, s_0 sqrt(r), so that the best of them depends little on
-    r, and the settings can be searched one after the other. latents: the sizes of the layers; decay: r where it is not
-    tuned.
+    The step sizes in it are geometric means along the chain, s_0 sqrt(r), so that the best of them depends little on r,
+    and the settings can be searched one after the other.
+
+    over: what is tuned: one step size, one for each of the layers, schedule for one and its decay, or both.
+    latents: the sizes of the layers, top down, (d_L, ..., d_1).
+    decay: r where it is not tuned.
+
+    Raises InputError for another word.
+
+    >>> space = Space("both", latents=(2, 3))
+    >>> settings = space.read(StepSize(0.1, latents=(2, 3), decay=0.5))
+    >>> settings.shape, space.sizes(settings, steps=4).shape
+    (torch.Size([3]), torch.Size([4, 1, 5]))
     """
 
     def __init__(self, over: str, latents: Sequence[int], decay: float = 1.0) -> None:
@@ -52,7 +62,10 @@ class Space:
         return len(self.latents) if self.over in ("layers", "both") else 1
 
     def read(self, step_size: StepSize) -> Settings:
-        """Return the settings of a StepSize; where it has one for each layer and one is wanted, their mean."""
+        """Return the settings of step sizes; where there is one for each layer and one is wanted, their mean.
+
+        step_size: of a learner.
+        """
         each, decay = step_size.log_values.double().cpu(), step_size.log_decay.double().cpu()
         if len(each) != self.layers:
             each = each.mean().expand(self.layers)
@@ -60,12 +73,21 @@ class Space:
         return torch.cat([means, decay[None]]) if self.has_decay else means
 
     def parts(self, settings: Settings) -> tuple[Tensor, Tensor]:
-        """Return log s_0, one or one for each layer, and log r."""
+        """Return log s_0, one or one for each layer, and log r.
+
+        settings: (p,).
+        """
         decay = settings[-1] if self.has_decay else self.log_decay.to(settings.dtype)
         return settings[: self.layers] - 0.5 * decay, decay
 
     def write(self, step_size: StepSize, settings: Settings) -> None:
-        """Put the settings into a StepSize; raise InputError where it has one step size for more of them."""
+        """Put settings into step sizes.
+
+        step_size: of a learner.
+        settings: (p,).
+
+        Raises InputError where there is one step size for settings of several.
+        """
         each, decay = self.parts(settings)
         if len(each) not in (1, len(step_size.log_values)):
             raise InputError("over", f"{self.over!r} for a learner with one step size", "write one or schedule")
@@ -73,7 +95,11 @@ class Space:
         step_size.log_decay.copy_(decay)
 
     def sizes(self, settings: Settings, steps: int) -> Float[Tensor, "k 1 d"]:
-        """Return the step sizes of a chain of K steps, differentiable in the settings."""
+        """Return the step sizes of a chain, (K, 1, d), differentiable in the settings.
+
+        settings: (p,).
+        steps: K, at least 1.
+        """
         each, decay = self.parts(settings)
         return step_sizes(each, decay, self.latents, steps)
 
@@ -82,14 +108,20 @@ class Space:
         return torch.tensor([0.3] * self.layers + [0.6] * self.has_decay, dtype=torch.float64)
 
     def within(self, settings: Settings) -> Settings:
-        """Return the settings, or the nearest ones that a search looks at."""
+        """Return the settings, or the nearest ones that a search looks at.
+
+        settings: (p,).
+        """
         low, high = (
             torch.stack([self.look(index)[end] for index in range(len(settings))]).to(settings) for end in (0, -1)
         )
         return settings.clamp(low, high)
 
     def look(self, index: int) -> Tensor:
-        """Return the values of a setting that a first look tries."""
+        """Return the values of a setting that a first look tries.
+
+        index: of the setting.
+        """
         return DECAYS if self.has_decay and index == self.layers else LOOK
 
 
@@ -196,11 +228,22 @@ def vertex(low: float, middle: float, high: float) -> float:
 
 
 def grid(objective: Objective, start: Settings, space: Space, known: Known | None = None, rounds: int = 6) -> Tuned:
-    """Search each setting over a fixed grid, then over a finer one around its best, then take a parabola's vertex.
+    """Return the settings that a search of each over a fixed grid, then over a finer one around its best, has found.
 
-    One setting: 13 step sizes from 0.001 to 10, 6 between the neighbours of the best, then the vertex. Several: one
-    after the other, and again over the finer grid until a round moves none, at most `rounds` times. The start counts
-    too: what is returned is never worse.
+    One setting: 13 step sizes from 0.001 to 10, 6 between the neighbours of the best, then the vertex of a parabola.
+    Several: one after the other, and again over the finer grid until a round moves none. The start counts too: what is
+    returned is never worse.
+
+    objective: settings -> (n,), to be minimized in the mean.
+    start: (p,), the settings to start from.
+    space: what the settings are.
+    known: what has been seen of the objective; new values are added to it.
+    rounds: at most, where there are several settings.
+
+    >>> objective = lambda settings: (settings - 0.5) ** 2
+    >>> found = grid(objective, torch.zeros(1, dtype=torch.float64), Space("one", latents=(2,)))
+    >>> round(float(found.settings), 2)
+    0.5
     """
     search = Search(objective, start, known)
     _together(search, space)

@@ -22,10 +22,13 @@ from shortrun.pixels import squared_error
 def draw_by(
     log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]
 ) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return one of m for each row, drawn in proportion to exp(log_weights) by its number in [0, 1), and its tilt.
+    """Return for each row one of m, drawn in proportion to its weight, and its tilt.
 
-    tilt: the logarithm of the weight less that of the mean weight, float64. Weights that are not finite count as none;
-    where no weight is, all are equal.
+    The tilt is the logarithm of the weight less that of the mean weight, float64. Weights that are not finite count as
+    none; where no weight is finite, all are equal.
+
+    log_weights: (n, m), the logarithms of the weights.
+    uniform: (n,) in [0, 1), the number that each row is drawn by.
     """
     finite = torch.where(torch.isfinite(log_weights), log_weights, -torch.inf).double()
     hopeless = torch.isinf(finite).all(1, keepdim=True)
@@ -39,12 +42,32 @@ def draw_by(
 class ChainLearner(LatentLearner):
     """A generator whose latents are inferred by a K-step Langevin chain started from the prior.
 
-    generator: p(x, z). steps: K. step_size: s_0, one number or one for each layer, top down; step_decay: r in
-    s_k = s_0 r^(k/(K-1)). noise: False for plain gradient ascent. retries: how often a chain that became non-finite is
-    started again, each time with half the step. candidates: draws of the prior, common to a batch, among which each
-    image's start is drawn in proportion to p(x | z); 1: the start is a draw of the prior itself. With many of them the
-    start alone comes near to a draw of p(z | x). description: what `save_pretrained` writes; `from_description` fills
-    it.
+    generator: p(x, z).
+    steps: K, at least 1.
+    step_size: s_0, one positive number or one for each layer, top down.
+    step_decay: r in s_k = s_0 r^(k/(K-1)), a positive number; 1 keeps the step constant.
+    noise: whether the chain is noisy; without noise it is plain gradient ascent.
+    retries: how often a chain that became non-finite is started again, each time with half the step.
+    description: what `save_pretrained` writes; `from_description` fills it.
+    candidates: draws of the prior, common to a batch, among which each image's start is drawn in proportion to p(x |
+        z). With 1 the start is a draw of the prior itself. With many of them the start alone comes near to a draw of
+        p(z | x).
+
+    Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
+
+    A subclass defines `from_description` and `loss`.
+
+    >>> from shortrun import Gaussian, dense_decoder
+    >>> class Gradient(ChainLearner):
+    ...     def loss(self, x, rng, part=(0, 1), rows=None):
+    ...         return self._loss_at(x, self.infer(x, rng, noise=False, part=part))
+    ...     @classmethod
+    ...     def from_description(cls, description, decoder=None, seed=0):
+    ...         raise NotImplementedError
+    >>> generator = TopDown(dense_decoder((1, 4, 4), (2, 3), width=8), Gaussian(), (2, 3))
+    >>> learner = Gradient(generator, steps=3)
+    >>> learner.infer(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)).z.shape
+    torch.Size([2, 5])
 
     Source of the candidates: sampling importance resampling, Rubin, "Using the SIR algorithm to simulate posterior
     distributions", 1988, Bayesian Statistics 3.
@@ -101,7 +124,10 @@ class ChainLearner(LatentLearner):
 
     @classmethod
     def describe_visits(cls, settings: Config | LearnerConfig) -> str:
-        """Say at what the steps are taken, where an inference takes others."""
+        """Return at what the steps are taken, in words, where an inference takes others.
+
+        settings: of a run, or of a saved model.
+        """
         return ""
 
     @property
@@ -119,10 +145,16 @@ class ChainLearner(LatentLearner):
         noise: bool | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Inferred:
-        """Infer the latents of images by one short run each, from the prior.
+        """Return the latents of images by one short run each, from the prior.
 
-        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
-        part: see DrawnNoise. A chain that became non-finite is started again from new noise with half the step.
+        A chain that became non-finite is started again from new noise with half the step.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        steps: K, at least 1, in place of the learner's; None keeps that.
+        noise: whether the chain is noisy, in place of what the learner does; None keeps that.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
         check_at_least(1, steps=steps)
         steps = self.steps if steps is None else steps
@@ -134,14 +166,22 @@ class ChainLearner(LatentLearner):
     def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Flat:
         """Return where chains start, (n, d): draws from the prior, or from its candidates in proportion to p(x | z).
 
-        x: (n, c, h, w) in [-1, 1]; draws: gives the next numbers; mask: as in `infer`. The candidates are the same for
-        all images of a call, and in all processes that share a batch.
+        The candidates are the same for all images of a call, and in all processes that share a batch.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        draws: gives the next numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
         """
         return self.start_of(x, draws, mask)[0]
 
     @torch.no_grad()
     def start_of(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> tuple[Flat, Initial]:
-        """Return where chains start, as `start` does, and the density that it was drawn from."""
+        """Return where chains start, as `start` does, and the density that it was drawn from.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        draws: gives the next numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        """
         generator = self.generator
         if self.candidates == 1:
             z = generator.prior.from_normal(draws.draw(), draws.uniform)

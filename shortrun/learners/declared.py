@@ -57,34 +57,55 @@ class Declared:
     @classmethod
     @abstractmethod
     def from_description(cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> Any:
-        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+        """Return the learner that a description is of, with new weights.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+        """
 
     @classmethod
     def check(cls, settings: Config | LearnerConfig) -> None:
-        """Raise InputError for settings that are not for the learner; a subclass that refuses more calls this first."""
+        """Raise InputError for settings that are not for the learner; a subclass that refuses more calls this first.
+
+        settings: of a run, or of a saved model.
+        """
         check_declared(cls, settings)
 
     @classmethod
     def own_settings(cls, settings: Config | LearnerConfig) -> Any:
-        """Return the settings that only this learner has, as its `Settings`."""
+        """Return the settings that only this learner has, as its `Settings`.
+
+        settings: of a run, or of a saved model.
+        """
         assert cls.Settings is not None
         return checked_table(from_mapping(cls.Settings, settings.own, "own"), "own")
 
     @classmethod
     def describe_model(cls, settings: Config | LearnerConfig) -> str:
-        """Say in a line what model the settings are of."""
+        """Return in a line what model settings are of.
+
+        settings: of a run, or of a saved model.
+        """
         return name_of(LEARNERS, cls)
 
     @classmethod
     def describe_settings(
         cls, settings: Config | LearnerConfig, found: tuple[tuple[float, ...], float] | None = None
     ) -> str:
-        """Say in a line how latents are inferred by the settings; found: step sizes and decay that training led to."""
+        """Return in a line how latents are inferred by settings.
+
+        settings: of a run, or of a saved model.
+        found: the step sizes and the decay that training led to; None where it led to none.
+        """
         return "exact" if cls.has_density else name_of(LEARNERS, cls)
 
     @classmethod
     def fixed(cls, settings: Config | LearnerConfig) -> tuple[str, ...]:
-        """Return how the names of tensors begin that are saved with the weights but are not learned."""
+        """Return how the names of tensors begin that are saved with the weights but are not learned.
+
+        settings: of a run, or of a saved model.
+        """
         return ()
 
 

@@ -54,8 +54,19 @@ class EncoderLearner(LatentLearner):
 
         log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)),   z = mu(x) + sigma(x) noise
 
-    generator: p(x, z) with the prior N(0, I). encoder: gives the moments of each layer, or of all latents at once.
-    description: what `save_pretrained` writes; `from_description` fills it. Raises InputError for another prior.
+    A subclass says whether the encoder has a head for each layer of latents, in `layered`.
+
+    generator: p(x, z) with the prior N(0, I).
+    encoder: gives the moments of each layer, or of all latents at once.
+    description: what `save_pretrained` writes; `from_description` fills it.
+
+    Raises InputError for another prior.
+
+    >>> from shortrun import ModelConfig, Vae
+    >>> learner = Vae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> loss, statistics = learner.loss(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0))
+    >>> loss.shape, "elbo" in statistics
+    (torch.Size([]), True)
     """
 
     has_encoder = True
@@ -82,10 +93,16 @@ class EncoderLearner(LatentLearner):
         decoder: nn.Module | None = None,
         seed: int = 0,
     ) -> Kind:
-        """Build a learner from its configuration, with the user's own decoder where one is given.
+        """Return a learner with new weights from its settings.
 
-        image_shape: (c, h, w); levels: values that a pixel can take; seed: of the initial weights. Raises InputError
-        for a generator that the learner is not defined for.
+        image_shape: (c, h, w).
+        model: of the generator; the defaults where not given.
+        encoder: of the encoder; the defaults where not given.
+        levels: values that a pixel can take; None where pixels are floats.
+        decoder: the user's own module in place of the one that `model` names; None for that.
+        seed: 0 or more, of the initial weights.
+
+        Raises InputError for a value out of range, and for a generator that the learner is not defined for.
         """
         description = LearnerConfig(
             image_shape,
@@ -101,10 +118,15 @@ class EncoderLearner(LatentLearner):
     def from_description(
         cls: type[Kind], description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
     ) -> Kind:
-        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them.
+        """Return the learner that a description is of, with new weights.
 
-        The generator's weights are those of every learner with this seed. Raises InputError for a generator that the
-        learner is not defined for.
+        The generator's weights are those of every learner with this seed.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+
+        Raises InputError for a generator that the learner is not defined for.
         """
         generator = build_generator(description, decoder, seed)
         return cls(generator, build_encoder(description, cls.layered, seed), description)
@@ -118,9 +140,12 @@ class EncoderLearner(LatentLearner):
         return f"an encoder of width {encoder.width or settings.model.width} and depth {encoder.depth}"
 
     def draw(self, x: Images, noise: Flat) -> Draw:
-        """Draw from q(z|x) with standard normal noise, (n, d); zeros give the mean.
+        """Return a draw from q(z|x), and what an update needs of it.
 
         Here the layers are independent given the image: q(z|x) = N(mu(x), sigma(x)^2).
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        noise: (n, d), standard normal; zeros give the mean.
         """
         parts = self.encoder(x)
         q = Moments(torch.cat([part.mu for part in parts], 1), torch.cat([part.log_sigma for part in parts], 1))
@@ -154,7 +179,11 @@ class EncoderLearner(LatentLearner):
 
     @torch.no_grad()
     def propose(self, x: Images, rng: torch.Generator) -> Proposal:
-        """Return one draw of the latents for each image, x (n, c, h, w) in [-1, 1], and log q(z|x) of it."""
+        """Return one draw of the latents for each image, and log q(z|x) of it.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        """
         draw = self.draw(x, self._noise(x, rng))
         return Proposal(draw.z, draw.log_q)
 
@@ -169,13 +198,20 @@ class EncoderLearner(LatentLearner):
         noise: bool | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Inferred:
-        """Return the mean of q(z|x), or with noise = True a draw from it.
+        """Return the mean of q(z|x), or a draw from it.
 
-        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. With a mask the missing pixels start as
-        noise, and in each of `steps` rounds (50 where not given) latents are drawn, or with noise = False their mean
-        is taken, and the missing pixels become those that the latents are decoded to. part: see DrawnNoise. An image
-        whose latents are not finite has failed: it gets a draw from the prior. Raises InputError for steps without a
-        mask, and for fewer than one.
+        With a mask the missing pixels start as noise. In each round latents are drawn, and the missing pixels become
+        those that the latents are decoded to. An image whose latents are not finite has failed: it gets a draw from the
+        prior.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        steps: at least 1, the rounds where there is a mask; 50 where not given.
+        noise: without a mask, True for a draw in place of the mean. With a mask, False for the mean in place of draws.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
+
+        Raises InputError for steps without a mask, and for fewer than one.
 
         Source of the rounds: Rezende, Mohamed, Wierstra, "Stochastic Backpropagation and Approximate Inference in Deep
         Generative Models", 2014, arXiv 1401.4082.
@@ -231,10 +267,15 @@ def with_encoder(learner: Learner) -> TypeGuard[EncoderLearner]:
 
 
 def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> Encoder:
-    """Return an encoder that mirrors the description's generator, with new weights of the seed.
+    """Return an encoder that mirrors the description's generator, with new weights.
 
-    layered: a head for each layer of latents, in place of one for all of them. The encoder is what encoder.blocks
-    names, called with image_shape, latents and the keywords of `conv_encoder`. Raises InputError where it names none.
+    The encoder is what encoder.blocks names, called with image_shape, latents and the keywords of `conv_encoder`.
+
+    description: of the learner.
+    layered: whether there is a head for each layer of latents, in place of one for all of them.
+    seed: 0 or more, of the initial weights.
+
+    Raises InputError where encoder.blocks names none.
     """
     model, settings = description.model, description.encoder
     if settings.blocks is None and model.blocks not in ENCODERS:

@@ -10,9 +10,13 @@ from shortrun.streams import initial_weights
 
 
 def build_generator(description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> TopDown:
-    """Return p(x, z) with new weights; decoder: the user's own module in place of the one that the description names.
+    """Return p(x, z) with new weights.
 
     A decoder that is named is called with image_shape, latents and the keywords of `conv_decoder`.
+
+    description: of the learner.
+    decoder: the user's own module in place of the one that the description names; None for that.
+    seed: 0 or more, of the weights.
     """
     model, shape = description.model, description.image_shape
     likelihood = likelihood_class(model).from_settings(model, shape[0], description.levels)

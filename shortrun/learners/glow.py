@@ -39,10 +39,18 @@ class Glow(
 
         log p(x) = log N(f(x); 0, I) + log |det df/dx|
 
-    At each scale the image is squeezed, (c, h, w) to (4c, h/2, w/2), goes through `flows` steps of actnorm, invertible
-    1x1 convolution and affine coupling, and half its channels are split off as latents of that scale. image_shape:
-    (c, h, w); levels: values that a pixel can take, None for floats; scales, flows, width: see `GlowConfig`; seed: of
-    the initial weights. Raises InputError for sizes that so many scales do not divide, and without normflows.
+    At each scale the image is squeezed, (c, h, w) to (4c, h/2, w/2). It goes through steps of actnorm, invertible 1x1
+    convolution and affine coupling. Half its channels are then split off as latents of that scale.
+
+    image_shape: (c, h, w).
+    levels: values that a pixel can take; None for floats.
+    scales: resolutions, each half of the one before.
+    flows: steps at each resolution.
+    width: channels inside a coupling.
+    description: what `save_pretrained` writes; `from_description` fills it.
+    seed: 0 or more, of the initial weights.
+
+    Raises InputError for sizes that so many scales do not divide, and without normflows.
     """
 
     has_density = True

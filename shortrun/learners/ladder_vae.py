@@ -26,7 +26,8 @@ def combined(upward: Moments, prior: Moments) -> Moments:
         z ~ N((mu_h / sigma_h^2 + mu_p / sigma_p^2) sigma^2, sigma^2),   1 / sigma^2 = 1 / sigma_h^2 + 1 / sigma_p^2
         u ~ N(w (mu_h - mu_p) / sigma_p, 1 - w),                         w = sigma_p^2 / (sigma_h^2 + sigma_p^2)
 
-    upward: mu_h and log sigma_h of the bottom-up pass; prior: mu_p and log sigma_p of the top-down pass.
+    upward: mu_h and log sigma_h of the bottom-up pass.
+    prior: mu_p and log sigma_p of the top-down pass.
     """
     log_odds = 2 * (prior.log_sigma - upward.log_sigma)
     mu = torch.sigmoid(log_odds) * (upward.mu - prior.mu) * torch.exp(-prior.log_sigma)
@@ -46,10 +47,19 @@ class LadderVae(
     and below the top q(z_l|...) is the product of N(mu_hat_l, sigma_hat_l^2), which the bottom-up pass gives, and of
     the prior N(mu_l, sigma_l^2), which the layers above give. All latents are in the coordinates of the flat matrix z
     of `TopDown`, u_l = (z_l - mu_l) / sigma_l, whose prior is N(0, I); the divergence is the same in them. The paper's
-    batch normalization is left out: images are to be treated apart. Its warm-up is training.kl_schedule.
+    batch normalization is left out, because images are to be treated apart. Its warm-up is training.kl_schedule.
+    `build` makes a learner from its settings.
 
-    The arguments are those of `EncoderLearner`, with a generator of `dense_decoder` or `conv_decoder` and an encoder
-    that has a head for each layer; `build` makes one from its settings. Raises InputError for another generator.
+    generator: p(x, z) of the conditional parameterization, by `dense_decoder` or `conv_decoder`.
+    encoder: gives the moments of each layer.
+    description: what `save_pretrained` writes; `build` fills it.
+
+    Raises InputError for another generator.
+
+    >>> from shortrun import ModelConfig
+    >>> learner = LadderVae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8, parameterization="conditional"))
+    >>> learner.infer(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)).z.shape
+    torch.Size([2, 5])
     """
 
     layered = True

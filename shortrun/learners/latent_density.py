@@ -88,15 +88,22 @@ def fit_latent_density(
     held_out: float = 0.2,
     log_prior: Callable[[Flat], PerImage] = standard_normal,
 ) -> LatentDensity:
-    """Fit mixtures of normals to latents, keep the size that foretells held-out ones best, and fit it to all.
+    """Return a mixture of normals that is fitted to latents, of the size that foretells held-out ones best.
 
         size = argmax mean_{i held out} log q_size(z_i),   q_size fitted to the others by expectation maximization
 
-    z: (n, d), one row for each image. Both full and diagonal covariances are tried, but diagonal ones alone where there
-    are fewer than 2 d images or a full one would take too long. Sizes rise, and end where the held-out mean has fallen
-    twice in a row, or where too few iterations could be paid for. log_prior: log p(z) of the model's prior, which the
-    record compares with; what is worse than it is returned all the same, and `better_than_prior` says so. Raises
-    InputError for fewer than 10 images, for latents that are not finite, for sizes or a share that cannot be.
+    Both full and diagonal covariances are tried, but diagonal ones alone where there are fewer than 2 d images or a
+    full one would take too long. Sizes rise, and end where the held-out mean has fallen twice in a row, or where too
+    few iterations could be paid for. What is worse than the prior is returned all the same, and `better_than_prior`
+    says so.
+
+    z: (n, d), one row for each image, at least 10.
+    rng: draws which are held out, and the starts of the fits.
+    sizes: numbers of normals that are tried, in rising order.
+    held_out: in (0, 1), the share of the latents that the sizes are compared on.
+    log_prior: log p(z) of the model's prior, (n, d) -> (n,), which the record compares with.
+
+    Raises InputError for fewer than 10 images, for latents that are not finite, for sizes or a share that cannot be.
 
     Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
     """
@@ -195,7 +202,10 @@ def write_density(density: LatentDensity | None, folder: Path) -> None:
 
 
 def read_density(folder: Path, dim: int) -> LatentDensity | None:
-    """Read what `write_density` wrote, None where nothing is there; dim: d of the model.
+    """Return what `write_density` wrote; None where nothing is there.
+
+    folder: of the model.
+    dim: d of the model.
 
     Raises InputError where the file is damaged or of another model.
     """

@@ -15,7 +15,16 @@ from shortrun.model.likelihood import Images
 
 
 class LatentLearner(Learner):
-    """A learner with a generator p(x, z) of a few latents; what differs is how they are inferred."""
+    """A learner with a generator p(x, z) of a few latents; what differs is how they are inferred.
+
+    A subclass sets `generator` and defines `from_description`, `loss` and `infer`.
+
+    generator: p(x, z).
+
+    >>> from shortrun import ShortRun, Vae
+    >>> [issubclass(kind, LatentLearner) for kind in (ShortRun, Vae)]
+    [True, True]
+    """
 
     has_generator = True
 
@@ -82,7 +91,10 @@ class LatentLearner(Learner):
 
 
 def with_generator(learner: Learner) -> TypeGuard[LatentLearner]:
-    """Return whether a learner declares a generator p(x, z) of a few latents."""
+    """Return whether a learner declares a generator p(x, z) of a few latents.
+
+    learner: any.
+    """
     return learner.has_generator
 
 

@@ -49,8 +49,19 @@ class Learner(
     it: see `Declared`. Most are not subclasses of this class but of `LatentLearner`, `ChainLearner` or
     `EncoderLearner`.
 
-    description: what `save_pretrained` writes, None where the learner was put together by hand.
+    description: what `save_pretrained` writes; None where the learner was put together by hand.
     latents: the sizes of the layers of latents, top down; z is (n, d) with the layers side by side.
+
+    >>> import tempfile
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> learner.sample(5, rng).shape, learner.reconstruct(torch.zeros(2, 1, 4, 4), rng).shape
+    (torch.Size([5, 1, 4, 4]), torch.Size([2, 1, 4, 4]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = learner.save_pretrained(folder)
+    ...     type(Learner.from_pretrained(folder)).__name__
+    'ShortRun'
     """
 
     description: LearnerConfig | None
@@ -83,16 +94,24 @@ class Learner(
     def loss(
         self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
-        """Return what an update minimizes, and statistics of the batch.
+        """Return what an update minimizes, a scalar, and statistics of the batch.
 
-        x: (n, c, h, w) in [-1, 1]; part: see DrawnNoise; rows: (n,), which training images these are, for learners
-        that keep something for each.
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
+        rows: (n,), which training images these are, for learners that keep something for each; None for the others.
         """
 
     def forward(
         self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
-        """Return `loss`: what a wrapper for several processes calls."""
+        """Return `loss`: what a wrapper for several processes calls.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
+        rows: (n,), which training images these are; None where no learner asks.
+        """
         return self.loss(x, rng, part, rows)
 
     @abstractmethod
@@ -106,32 +125,56 @@ class Learner(
         noise: bool | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Inferred:
-        """Return the latents that reconstructions are made of.
+        """Return the latents that reconstructions are made of, and what became of their chains.
 
-        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the
-        learner's, for those that have them.
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        steps: at least 1, in place of the learner's own number; None keeps that.
+        noise: whether the steps are noisy, in place of what the learner does; None keeps that.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
 
     def draw_posterior(self, x: Images, rng: torch.Generator) -> Flat:
-        """Return one draw of the latents for each image from what stands in for the posterior: (n, d)."""
+        """Return one draw of the latents for each image from what stands in for the posterior, (n, d).
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        """
         return self.infer(x, rng).z
 
     @abstractmethod
     def decode(self, z: Flat) -> Images:
-        """Return the images of latents, (n, c, h, w) in [-1, 1]."""
+        """Return the images of latents, (n, c, h, w) in [-1, 1].
+
+        z: (n, d), latents.
+        """
 
     def layers(self, z: Flat) -> list[Tensor]:
-        """Return the layers (z_L, ..., z_1) of latents, as the generator has them."""
+        """Return the layers (z_L, ..., z_1) of latents, as the generator has them.
+
+        z: (n, d), latents.
+        """
         return list(z.split(self.latents, dim=1))
 
     def reconstruct(
         self, x: Images, rng: torch.Generator, *, steps: int | None = None, noise: bool | None = None
     ) -> Images:
-        """Infer the latents of images and decode them: (n, c, h, w) in [-1, 1]."""
+        """Return images through their latents and back, (n, c, h, w) in [-1, 1].
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        steps: at least 1, in place of the learner's own number; None keeps that.
+        noise: whether the steps are noisy, in place of what the learner does; None keeps that.
+        """
         return self.decode(self.infer(x, rng, steps=steps, noise=noise).z)
 
     def sample(self, n: int, rng: torch.Generator, source: Source = "prior") -> Images:
-        """Decode n draws from the prior or from the fitted density: (n, c, h, w) in [-1, 1].
+        """Return new images, the decoded draws of latents, (n, c, h, w) in [-1, 1].
+
+        n: how many.
+        rng: gives the random numbers.
+        source: prior, or fitted for the density that was fitted to the latents of training images.
 
         Raises InputError where the fitted density is asked for and there is none, and for other words than the two.
         """
@@ -140,9 +183,12 @@ class Learner(
         return self.decode(self.draw_prior(n, rng) if source == "prior" else self.draw_fitted(n, rng))
 
     def draw_fitted(self, n: int, rng: torch.Generator) -> Flat:
-        """Return n draws of the latents from the density that was fitted to those of training images.
+        """Return draws of the latents from the density that was fitted to those of training images, (n, d).
 
-        Raises InputError where there is none.
+        n: how many.
+        rng: gives the random numbers.
+
+        Raises InputError where there is no such density.
 
         Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
         """
@@ -151,11 +197,18 @@ class Learner(
         return self.latent_density.mixture.sample(n, rng).to(self.device)
 
     def draw_prior(self, n: int, rng: torch.Generator) -> Flat:
-        """Return n draws of the latents from the prior, on the learner's device."""
+        """Return draws of the latents from the prior, (n, d), on the learner's device.
+
+        n: how many.
+        rng: gives the random numbers.
+        """
         return torch.randn(n, self.dim, generator=rng, device=rng.device).to(self.device)
 
     def log_prob(self, x: Images) -> PerImage:
-        """Return log p(x) in nats, (n,), of learners that declare `has_density`."""
+        """Return log p(x) in nats, (n,), of learners that declare `has_density`.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        """
         raise NotImplementedError
 
     @property
@@ -177,7 +230,12 @@ class Learner(
         return {}
 
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
-        """Say how latents are inferred, with steps and noise in place of the learner's; masked: with missing pixels."""
+        """Return how latents are inferred, in words.
+
+        steps: in place of the learner's own number; None keeps that.
+        noise: whether the steps are noisy, in place of what the learner does; None keeps that.
+        masked: whether pixels are missing.
+        """
         raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
@@ -185,18 +243,30 @@ class Learner(
         return {}
 
     def test_figures(self, x: Images, rng: torch.Generator) -> dict[str, Figure]:
-        """Return figures of test images (n, c, h, w) that only this learner has, by name, with their conditions."""
+        """Return figures that only this learner has, by name, with their conditions.
+
+        x: (n, c, h, w) in [-1, 1], test images.
+        rng: gives the random numbers.
+        """
         return {}
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:
-        """Prepare what the learner keeps for each of so many training images; folder: of the run."""
+        """Prepare what the learner keeps for each training image.
+
+        images: how many there are.
+        seed: of the run.
+        folder: of the run.
+        """
 
     def training_state(self) -> dict[str, Tensor]:
         """Return what only training needs, to be written beside the weights."""
         return {}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `training_state` returned."""
+        """Put back what `training_state` returned.
+
+        state: its tensors, by name.
+        """
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(self.state_dict(), self.description, Path(save_directory))
@@ -214,10 +284,17 @@ class Learner(
         revision: str | None = None,
         decoder: nn.Module | None = None,
     ) -> Kind:
-        """Load what `save_pretrained` wrote, from a folder or from the Hugging Face hub (OWNER/NAME), ready to use.
+        """Return the learner that `save_pretrained` wrote into a folder or to the Hugging Face hub, ready to use.
 
-        decoder: the user's own module, where the model was built with one. The other arguments are the hub's. Raises
-        InputError where a file is absent, damaged, does not fit, or holds another learner than the class called.
+        pretrained_model_name_or_path: the folder, or OWNER/NAME on the hub.
+        force_download: whether to download a model that was downloaded before.
+        token: for the hub; True for the one that is stored on this machine.
+        cache_dir: the folder of downloads; None for the hub's own.
+        local_files_only: whether to use only what was downloaded before.
+        revision: branch, tag or commit on the hub; None for the newest.
+        decoder: the user's own module, where the model was built with one; else None.
+
+        Raises InputError where a file is absent, damaged, does not fit, or holds another learner than the class called.
         """
         # in place of the mixin's method, which reads config.json by itself and knows nothing of InputError
         folder = Path(pretrained_model_name_or_path)
@@ -245,7 +322,10 @@ def learner_class(name: str) -> type[Learner]:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Keep the weights out of the graph while the block runs: only latents get gradients."""
+    """Keep the weights out of the graph while the block runs: only latents get gradients.
+
+    module: whose parameters are frozen.
+    """
     learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in learned:
         parameter.requires_grad_(False)

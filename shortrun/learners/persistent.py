@@ -38,10 +38,29 @@ class Persistent(
 ):
     """A generator learned from one Langevin chain for each training image, which goes on at each visit.
 
-    A visit takes K = `steps` more steps from where the image's chain stood and learns from where it then stands. The
-    chains start from the prior. Other images have no chain: theirs is a run of `fresh_steps` from the prior, or from
-    the likeliest of `candidates`. store: whether the chains are kept in memory or in chains.npy of the run folder. The
-    other arguments are those of `ChainLearner`.
+    A visit takes K more steps from where the image's chain stood and learns from where it then stands. The chains start
+    from the prior. Other images have no chain: theirs is a run from the prior, or from the likeliest of `candidates`.
+
+    generator: p(x, z).
+    steps: K, at least 1.
+    step_size: s_0, one positive number or one for each layer, top down.
+    step_decay: r in s_k = s_0 r^(k/(K-1)), a positive number; 1 keeps the step constant.
+    noise: whether the chains are noisy; without noise they are plain gradient ascent.
+    retries: how often a chain that became non-finite is started again, each time with half the step.
+    description: what `save_pretrained` writes; `from_description` fills it.
+    fresh_steps: at least 1, steps of the run of an image that has no chain.
+    store: memory, or disk for chains.npy in the run folder.
+    candidates: draws of the prior, among which the start of an image without a chain is drawn; see `ChainLearner`.
+
+    Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
+
+    >>> from shortrun import ModelConfig
+    >>> description = LearnerConfig((1, 4, 4), model=ModelConfig(latents=(2, 3), width=8), learner="persistent")
+    >>> learner, rng = Persistent.from_description(description), torch.Generator().manual_seed(0)
+    >>> learner.start_training(images=10, seed=0, folder=Path())
+    >>> loss, _ = learner.loss(torch.zeros(2, 1, 4, 4), rng, rows=torch.tensor([3, 7]))
+    >>> loss.shape
+    torch.Size([])
     """
 
     def __init__(
@@ -76,7 +95,12 @@ class Persistent(
     def from_description(
         cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
     ) -> "Persistent":
-        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+        """Return the learner that a description is of, with new weights.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+        """
         generator, chain, kept = (
             build_generator(description, decoder, seed),
             description.inference,
@@ -98,19 +122,32 @@ class Persistent(
     def loss(
         self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
-        """Take K more steps of the images' chains and return -mean_i log p(x_i, z_i) at their ends.
+        """Return -mean_i log p(x_i, z_i) where K more steps of the images' chains end, and statistics of the batch.
 
-        x: (n, c, h, w) in [-1, 1]; rows: (n,), which training images these are. Statistics: `mse` in [0, 1] pixels,
-        `second_moment` of z per dimension, `retried` and `failed` chains. Images whose chain failed are left out.
+        Statistics: `mse` in [0, 1] pixels, `second_moment` of z per dimension, `retried` and `failed` chains. Images
+        whose chain failed are left out.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
+        rows: (n,), which training images these are.
+
         Raises InputError without rows, and before `start_training`.
         """
         return self._loss_at(x, self.visit(x, rng, rows, part))
 
     def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int] = (0, 1)) -> Inferred:
-        """Take K more steps of the images' chains, keep where they end, and return it.
+        """Return where K more steps of the images' chains end, and keep it.
 
-        A chain that became non-finite goes again from where it stood with half the step; one that does so after all
-        retries is kept as a new draw of the prior and counted as failed. Raises InputError as `loss` does.
+        A chain that became non-finite goes again from where it stood with half the step. One that does so after all
+        retries is kept as a new draw of the prior and counted as failed.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        rows: (n,), which training images these are.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
+
+        Raises InputError without rows, and before `start_training`.
         """
         if rows is None or len(rows) != len(x):
             got = "none" if rows is None else len(rows)
@@ -137,9 +174,14 @@ class Persistent(
         noise: bool | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Inferred:
-        """Infer the latents of images that have no chain by a run from the prior, of `fresh_steps` steps.
+        """Return the latents of images that have no chain by a run from the prior, of `fresh_steps` steps.
 
-        x: (n, c, h, w) in [-1, 1]; mask: (n or 1, c or 1, h, w), 1 = observed. steps, noise: in place of the learner's.
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        steps: at least 1, in place of `fresh_steps`; None keeps that.
+        noise: whether the chain is noisy, in place of what the learner does; None keeps that.
+        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
         return super().infer(
             x, rng, mask=mask, steps=self.fresh_steps if steps is None else steps, noise=noise, part=part
@@ -155,7 +197,12 @@ class Persistent(
         return said if self.candidates > 1 else f"{said}, from the prior"
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:
-        """Start a chain for each of so many training images, from the prior; folder: of the run."""
+        """Start a chain for each training image, from the prior.
+
+        images: how many there are.
+        seed: of the run.
+        folder: of the run, where the chains are kept on disk.
+        """
         path = Path(folder) / FILE if self.store == "disk" else None
         self.chains = ChainStore(images, self.dim, path, process_rank())
         rng = stream(seed, Use.STARTS)

@@ -25,7 +25,24 @@ class ShortRun(
 ):
     """A generator learned from latents that a K-step Langevin chain from the prior infers anew at each update.
 
-    The arguments are those of `ChainLearner`; `build` makes one from its settings.
+    `build` makes one from its settings.
+
+    generator: p(x, z).
+    steps: K, at least 1.
+    step_size: s_0, one positive number or one for each layer, top down.
+    step_decay: r in s_k = s_0 r^(k/(K-1)), a positive number; 1 keeps the step constant.
+    noise: whether the chain is noisy; without noise it is plain gradient ascent.
+    retries: how often a chain that became non-finite is started again, each time with half the step.
+    description: what `save_pretrained` writes; `build` fills it.
+    candidates: draws of the prior, among which each image's start is drawn; see `ChainLearner`.
+
+    Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
+
+    >>> from shortrun import InferenceConfig
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8), InferenceConfig(steps=5))
+    >>> loss, statistics = learner.loss(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0))
+    >>> loss.shape, sorted(statistics)
+    (torch.Size([]), ['failed', 'mse', 'retried', 'second_moment'])
     """
 
     short_runs = True
@@ -40,9 +57,16 @@ class ShortRun(
         decoder: nn.Module | None = None,
         seed: int = 0,
     ) -> "ShortRun":
-        """Build a learner from its configuration, with the user's own decoder where one is given.
+        """Return a learner with new weights from its settings.
 
-        image_shape: (c, h, w); levels: values that a pixel can take; seed: of the initial weights.
+        image_shape: (c, h, w).
+        model: of the generator; the defaults where not given.
+        inference: of the chain; the defaults where not given.
+        levels: values that a pixel can take; None where pixels are floats.
+        decoder: the user's own module in place of the one that `model` names; None for that.
+        seed: 0 or more, of the initial weights.
+
+        Raises InputError for a value out of range.
         """
         model, inference = model or ModelConfig(), inference or InferenceConfig()
         name = name_of(LEARNERS, cls)
@@ -53,7 +77,12 @@ class ShortRun(
     def from_description(
         cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0
     ) -> "ShortRun":
-        """Build the learner with new weights; decoder: the user's own where description.own_decoder; seed: of them."""
+        """Return the learner that a description is of, with new weights.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+        """
         generator, chain = build_generator(description, decoder, seed), description.inference
         step_size = chain.first_step_size(len(generator.latents))
         return cls(

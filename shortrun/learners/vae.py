@@ -14,8 +14,20 @@ class Vae(
 ):
     """A generator learned with an encoder q(z|x) = N(mu(x), sigma(x)^2) of the whole flat z.
 
-    The flat z has the prior N(0, I) whatever the parameterization of the generator; a decoder of the user's own will
-    do as well. The arguments are those of `EncoderLearner`; `build` makes one from its settings.
+    The flat z has the prior N(0, I) whatever the parameterization of the generator. A decoder of the user's own will do
+    as well. `build` makes a learner from its settings.
+
+    generator: p(x, z) with the prior N(0, I).
+    encoder: gives the moments of all latents at once.
+    description: what `save_pretrained` writes; `build` fills it.
+
+    Raises InputError for another prior.
+
+    >>> import torch
+    >>> from shortrun import ModelConfig
+    >>> learner = Vae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> learner.infer(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)).z.shape
+    torch.Size([2, 5])
     """
 
     layered = False

@@ -21,9 +21,19 @@ class Vlae(
 
         q(z|x) = prod_l N(z_l; mu_l(h_l), sigma_l(h_l)^2),   h_l the l-th state of the bottom-up path
 
-    A decoder of the user's own will do as well. The arguments are those of `EncoderLearner`; `build` makes one from
-    its settings. Raises InputError for a generator of the conditional parameterization, whose layers are not
-    independent.
+    A decoder of the user's own will do as well. `build` makes a learner from its settings.
+
+    generator: p(x, z) of the ladder parameterization, with the prior N(0, I).
+    encoder: gives the moments of each layer.
+    description: what `save_pretrained` writes; `build` fills it.
+
+    Raises InputError for a generator of the conditional parameterization, whose layers are not independent.
+
+    >>> import torch
+    >>> from shortrun import ModelConfig
+    >>> learner = Vlae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> learner.infer(torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)).z.shape
+    torch.Size([2, 5])
     """
 
     layered = True

@@ -48,9 +48,11 @@ Move = Callable[[_Place, float, Tensor], tuple[_Place, Tensor]]
 
 
 def inverse_temperatures(count: int) -> Float64[Tensor, "_"]:
-    """Return beta_0 = 0 < ... < beta_T = 1, by a sigmoid: dense at both ends, as in Wu et al.; (T + 1,) for T = count.
+    """Return beta_0 = 0 < ... < beta_T = 1, (T + 1,), by a sigmoid: dense at both ends, as in Wu et al.
 
-    beta_t = (sigmoid(a (2 t / T - 1)) - sigmoid(-a)) / (sigmoid(a) - sigmoid(-a)),   a = 4
+        beta_t = (sigmoid(a (2 t / T - 1)) - sigmoid(-a)) / (sigmoid(a) - sigmoid(-a)),   a = 4
+
+    count: T, at least 1.
     """
     curve = torch.sigmoid(SHARPNESS * torch.linspace(-1, 1, count + 1, dtype=torch.float64))
     return (curve - curve[0]) / (curve[-1] - curve[0])
@@ -70,26 +72,42 @@ def annealed_importance(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Annealed:
-    """Estimate log p(x) = log E_{z ~ N(0, I)} p(x | z) for each of n images.
+    """Return estimates of log p(x) = log E_{z ~ N(0, I)} p(x | z) for each of n images.
 
         p_t(z) ~ N(z; 0, I) p(x | z)^beta_t,   log w = sum_t (beta_t - beta_{t-1}) log p(x | z_{t-1}),
         log_p = log mean_chains w,   z_0 ~ N(0, I), z_t from z_{t-1} by a transition that keeps p_t
 
-    and, where `posterior` gives an exact sample of p(z | x) for each image (n, d), known for simulated images only, the
-    same chain from there back to the prior: then log_p = -log mean_chains 1/w. E w = p(x) and E 1/w = 1/p(x)
-    exactly, so by Jensen's inequality the first is a lower and the second an upper bound of log p(x) on average.
-
-    log_likelihood: (chains n, d) -> (chains n,), log p(x | z) row by row, differentiable; the images take turns: row
-    i n + j is chain i of image j. dim: d. temperatures: T, one transition each. leapfrog: steps of a transition,
-    Hamiltonian Monte Carlo with a new momentum. chains: of each image. dtype, device: of z; weights are summed in
-    float64. A proposal that is not finite is rejected.
+    Where `posterior` is given, the same chain goes from there back to the prior: then log_p = -log mean_chains 1/w.
+    E w = p(x) and E 1/w = 1/p(x) exactly, so by Jensen's inequality the first is a lower and the second an upper bound
+    of log p(x) on average.
 
     The step size of each image and temperature comes from a preliminary pass of T/5 temperatures (at least 50) that
-    aims at an acceptance of 0.65; it is then fixed, so that the transitions keep p_t and the bounds hold exactly,
-    unlike with a step that follows the chain's own past. The cost is 1.2 T leapfrog gradients of chains n rows.
+    aims at an acceptance of 0.65. It is then fixed, so that the transitions keep p_t and the bounds hold exactly,
+    unlike with a step that follows the chain's own past. A proposal that is not finite is rejected. The cost is 1.2 T
+    leapfrog gradients of chains n rows.
+
+    log_likelihood: (chains n, d) -> (chains n,), log p(x | z) row by row, differentiable; the images take turns: row
+        i n + j is chain i of image j.
+    dim: d, the number of latents.
+    n_images: n.
+    rng: gives the random numbers.
+    temperatures: T, at least 1, one transition each.
+    chains: at least 1, of each image.
+    leapfrog: at least 1, steps of a transition, Hamiltonian Monte Carlo with a new momentum.
+    posterior: (n, d), an exact sample of p(z | x) for each image, known for simulated images only; None for the lower
+        bound.
+    dtype: of z; weights are summed in float64.
+    device: of z.
 
     Raises InputError where a count is below 1, `posterior` has another shape, or a log-likelihood at a chain's start is
     not finite.
+
+    >>> def log_likelihood(z):  # x = 0 under N(z, 1), so that p(x) = N(0; 0, 2)
+    ...     return -(z**2).sum(1) / 2 - 0.5 * math.log(2 * math.pi)
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> found = annealed_importance(log_likelihood, 1, 1, rng, temperatures=20, chains=200)
+    >>> abs(found.log_p.item() + 0.5 * math.log(4 * math.pi)) < 0.1
+    True
     """
     check_at_least(1, temperatures=temperatures, chains=chains, leapfrog=leapfrog, dim=dim)
     if posterior is not None and posterior.shape != (n_images, dim):

@@ -26,14 +26,23 @@ class DCI(NamedTuple):
 
 
 def mutual_information_gap(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m f"], bins: int = BINS) -> float:
-    """Return by how much the best dimension tells more of a factor than the second best, as a mean over factors.
+    """Return by how much the best dimension tells more of a factor than the second best, a mean over factors in [0, 1].
 
         mean_k (I(z_j1; v_k) - I(z_j2; v_k)) / H(v_k),   j1 and j2 the two dimensions of the largest I(z_j; v_k)
 
-    codes: z, (n, d) with d at least 2, the mean of the posterior as a rule. factors: v, (n, f), whole numbers, each
-    column with two values or more; their order does not matter. bins: z_j is cut into this many of equal width before
-    I is counted, so a factor of more values than bins cannot reach 1. The result is in [0, 1]. Counts of few images
-    are biased upwards in I, though much less in the gap. Raises InputError for other inputs.
+    Counts of few images are biased upwards in I, though much less in the gap.
+
+    codes: z, (n, d) with d at least 2, the mean of the posterior as a rule.
+    factors: v, (n, f), whole numbers, each column with two values or more; their order does not matter.
+    bins: at least 2, into which z_j is cut, of equal width, before I is counted; a factor of more values than bins
+        cannot reach 1.
+
+    Raises InputError for other inputs.
+
+    >>> factors = torch.tensor([[0], [1], [0], [1]])
+    >>> codes = torch.tensor([[0.0, 5.0], [1.0, 5.0], [0.0, 6.0], [1.0, 6.0]])
+    >>> round(mutual_information_gap(codes, factors), 6)
+    1.0
 
     Source: Chen et al., "Isolating Sources of Disentanglement in Variational Autoencoders", 2018, arXiv 1802.04942,
     where I comes from q(z | x); the bins are those of Locatello et al., "Challenging Common Assumptions in the
@@ -52,13 +61,22 @@ def mutual_information_gap(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m 
 
 
 def attribute_predictability(codes: Float[Tensor, "n d"], factors: Int[Tensor, "m f"]) -> float:
-    """Return the SAP score: by how much the best dimension predicts a factor better than the second best, linearly.
+    """Return the SAP score: how much better the best dimension predicts a factor, linearly, than the second best.
 
         mean_k (S_(1)k - S_(2)k),   S_jk = Cov(z_j, v_k)^2 / (Var z_j Var v_k), the two largest over j for each k
 
-    codes, factors: as in `mutual_information_gap`, but factors are taken as quantities: the numbers of a factor without
-    order (a class) have to be left out, unless it has two values only. A dimension of no variance predicts nothing. The
-    result is in [0, 1]. Raises InputError for other inputs.
+    The result is in [0, 1]. A dimension of no variance predicts nothing.
+
+    codes: z, (n, d) with d at least 2.
+    factors: v, (n, f), taken as quantities: the numbers of a factor without order (a class) have to be left out, unless
+        it has two values only.
+
+    Raises InputError for other inputs.
+
+    >>> factors = torch.tensor([[0], [1], [0], [1]])
+    >>> codes = torch.tensor([[0.0, 5.0], [1.0, 5.0], [0.0, 6.0], [1.0, 6.0]])
+    >>> round(attribute_predictability(codes, factors), 6)
+    1.0
 
     Source: Kumar, Sattigeri and Balakrishnan, "Variational Inference of Disentangled Latent Concepts from Unlabeled
     Observations", 2018, arXiv 1711.00848: its rule for continuous factors.
@@ -83,11 +101,22 @@ def dci(
         completeness    = mean_k (1 - H_d(Q_.k)),                           H_d the entropy to the base d
         informativeness = mean_k accuracy for factor k
 
-    codes, factors: as in `mutual_information_gap`, with two factors or more. rng: splits the images into `test_share`,
-    in (0, 1), for the accuracy and the rest for the forests of `trees` trees, and seeds those. Importances are the mean
-    decreases of impurity, with all dimensions open to each split and leaves of 1% of the images or more; some goes to
-    noise all the same, so noisy codes score low. All three are in [0, 1]; without information the third is the share
-    of the commonest value or less, not 0. Raises InputError for other inputs.
+    All three are in [0, 1]. Importances are the mean decreases of impurity, with all dimensions open to each split and
+    leaves of 1% of the images or more. Some goes to noise all the same, so noisy codes score low. Without information
+    the third is the share of the commonest value or less, not 0.
+
+    codes: z, (n, d) with d at least 2.
+    factors: v, (n, f), whole numbers, with two factors or more.
+    rng: splits the images, and seeds the forests.
+    trees: at least 1, of each forest.
+    test_share: in (0, 1), the share of the images for the accuracy; the forests are fitted to the others.
+
+    Raises InputError for other inputs.
+
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> factors = torch.randint(2, (60, 2), generator=rng)
+    >>> dci(factors.float(), factors, rng, trees=5).informativeness
+    1.0
 
     Source: Eastwood and Williams, "A Framework for the Quantitative Evaluation of Disentangled Representations", 2018,
     International Conference on Learning Representations; there the third is an error, lower is better.
@@ -154,11 +183,21 @@ def factor_vae_score(
         vote: k and a value of v_k at random, L images of that value,   j = argmin_j Var_L(z_j) / Var(z_j)
         score = share of new votes (j, k) with k the commonest factor of j among the first votes
 
-    codes, factors: as in `mutual_information_gap`, with two factors or more; they are a finite table. rng: draws the
-    votes; k is uniform over factors, the value uniform over those that at least L rows have, and the L rows are drawn
-    without replacement. batch_size: L, at least 2. votes: how many for the majority, and as many new ones for the
-    score. Dimensions of no variance are left out. The result is 1 at best and about 1 / f without information. Raises
-    InputError for other inputs, and where no value of a factor has L rows.
+    Dimensions of no variance are left out. The result is 1 at best and about 1 / f without information.
+
+    codes: z, (n, d) with d at least 2.
+    factors: v, (n, f), whole numbers, with two factors or more; with the codes they are a finite table.
+    rng: draws the votes. k is uniform over factors, the value uniform over those that at least L rows have, and the L
+        rows are drawn without replacement.
+    batch_size: L, at least 2.
+    votes: at least 1, how many for the majority, and as many new ones for the score.
+
+    Raises InputError for other inputs, and where no value of a factor has L rows.
+
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> factors = torch.randint(2, (60, 2), generator=rng)
+    >>> factor_vae_score(factors.float(), factors, rng, batch_size=8, votes=20)
+    1.0
 
     Source: Kim and Mnih, "Disentangling by Factorising", 2018, arXiv 1802.05983; there the votes of the majority are
     scored themselves, and images are made anew for each.

@@ -27,12 +27,18 @@ def check_sets(real: Float[Tensor, "n c h w"], made: Float[Tensor, "m _ _ _"]) -
 def feature_matrix(
     features: nn.Module, images: Float[Tensor, "n c h w"], batch_size: int = 500, name: str = "images"
 ) -> Float64[Tensor, "n d"]:
-    """Return the features of images, one row each, in float64 on the CPU.
+    """Return the features of images, one row each, (n, d) in float64 on the CPU.
 
     features: a module in evaluation mode, (n, c, h, w) -> (n, d) row by row: `own_features(dataset)`,
-    `torchscript_features(path)`, or the user's own; images go to the device of its parameters. images: (n, c, h, w) in
-    [-1, 1], at least one. name: what errors call the images. Raises InputError for no image, for an output that is not
-    (n, d), and where features are not finite.
+        `torchscript_features(path)`, or the user's own; images go to the device of its parameters.
+    images: (n, c, h, w) in [-1, 1], at least one.
+    batch_size: at least 1, images at a time.
+    name: what errors call the images.
+
+    Raises InputError for no image, for an output that is not (n, d), and where features are not finite.
+
+    >>> feature_matrix(nn.Flatten(), torch.zeros(6, 1, 4, 4)).shape
+    torch.Size([6, 16])
     """
     if not len(images):
         raise InputError(name, "0 images", "write at least one")

@@ -14,8 +14,15 @@ class Features(nn.Module):
 
         images -> 3x3 convolutions, halved down to 4x4 or less -> 64 features -> logits
 
-    image_shape: (c, h, w); classes: at least 2. `own_features` trains one; `accuracy` is then the share of the test
-    images that it classifies rightly, and nan before; `seed` is the one it was trained with, None before.
+    `own_features` trains one. `accuracy` is then the share of the test images that it classifies rightly, and nan
+    before; `seed` is the one it was trained with, None before.
+
+    image_shape: (c, h, w).
+    classes: at least 2.
+
+    >>> import torch
+    >>> Features((1, 8, 8), classes=10)(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 64])
     """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:

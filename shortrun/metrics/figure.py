@@ -15,10 +15,14 @@ FIELDS = ("value", "left_out", "unit", "group", "note", "own")
 class Figure:
     """One measured number, or the reason why it is left out.
 
-    name: its key in files and tables. value: the number; None where it is left out. left_out: the reason, in words;
-    empty where there is a number. unit: what the value counts, where the name does not say so. group: the title under
-    which it stands. note: a sentence that a reader needs with it. conditions: what it was measured under, plain values
-    by name. own: what belongs to the number itself, such as its standard error or its layers, plain values by name.
+    name: its key in files and tables.
+    value: the number; None where it is left out.
+    left_out: the reason, in words; empty where there is a number.
+    unit: what the value counts, where the name does not say so.
+    group: the title under which it stands.
+    note: a sentence that a reader needs with it.
+    conditions: what it was measured under, plain values by name.
+    own: what belongs to the number itself, such as its standard error or its layers, plain values by name.
 
     >>> Figure("mse", 0.02, conditions={"images": 100}).value
     0.02
@@ -39,19 +43,32 @@ class Figure:
         return self.own.get("standard_error")
 
     def under(self, conditions: Mapping[str, Any]) -> "Figure":
-        """Return the figure with more conditions; one that is left out stays as it is."""
+        """Return the figure with more conditions; one that is left out stays as it is.
+
+        conditions: plain values by name.
+        """
         return self if self.left_out else dataclasses.replace(self, conditions={**self.conditions, **conditions})
 
 
 def to_json(figures: Iterable[Figure]) -> dict[str, dict[str, Any]]:
-    """Return figures as files hold them: by name, {"value": ..., own and conditions} or {"left_out": ...}."""
+    """Return figures as files hold them: by name, {"value": ..., own and conditions} or {"left_out": ...}.
+
+    figures: any number of them.
+
+    >>> to_json([Figure("mse", 0.02, conditions={"images": 100})])
+    {'mse': {'value': 0.02, 'images': 100}}
+    """
     return {figure.name: _entry(figure) for figure in figures}
 
 
 def from_json(file: Mapping[str, Any]) -> dict[str, Figure]:
     """Return the figures of a file by name; what else it holds is passed over.
 
-    Reads what `to_json` wrote, files from before that say neither group nor own, and flat ones, {"mse": 0.1}.
+    file: what `to_json` wrote. Files from before that say neither group nor own are read too, and flat ones, {"mse":
+        0.1}.
+
+    >>> from_json({"mse": 0.1, "learner": "vae"})["mse"].value
+    0.1
     """
     found = {name: _figure(name, entry) for name, entry in file.items()}
     return {name: figure for name, figure in found.items() if figure is not None}

@@ -31,11 +31,21 @@ def frechet_distance(
 
         |m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^(1/2))
 
+    Finite sets bias it upwards, so quote both n, and compare only equal n and the same features. Needs the extra
+    shortrun[metrics].
+
     features: a module in evaluation mode, (n, c, h, w) -> (n, d) row by row: `own_features(dataset)`, or the user's
-    own. real: (n, c, h, w) in [-1, 1], test images as a rule; made: the same for generated ones. Finite sets
-    bias it upwards, so quote both n, and compare only equal n and the same features. Needs the extra
-    shortrun[metrics]. Raises InputError without it, for fewer than two images, for images of unlike shapes, and where
-    features are not finite.
+        own.
+    real: (n, c, h, w) in [-1, 1], at least two images, test images as a rule.
+    made: (m, c, h, w) in [-1, 1], at least two images, generated ones.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError without the extra, for fewer than two images, for images of unlike shapes, and where features are
+    not finite.
+
+    >>> x = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    >>> round(frechet_distance(nn.Flatten(), x, x - 1), 3)
+    4.0
 
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
     arXiv 1706.08500.

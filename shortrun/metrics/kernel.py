@@ -32,13 +32,24 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return mean and standard deviation of the squared kernel distance between subsets of two sets of images.
 
-    Each of `subsets` draws `subset_size` images of each set without replacement by `rng` and takes `polynomial_mmd` of
-    their features. The mean estimates the same number for every subset size and n, unlike the Frechet distance; for
-    sets of one distribution it is 0 on average, and below 0 about as often as above. It is often quoted times 1000.
+    For each subset, images of each set are drawn without replacement, and `polynomial_mmd` of their features is taken.
+    The mean estimates the same number for every subset size and n, unlike the Frechet distance. For sets of one
+    distribution it is 0 on average, and below 0 about as often as above. It is often quoted times 1000.
 
-    features: as in `feature_matrix`. real: (n, c, h, w) in [-1, 1], test images as a rule; made: the same for
-    generated ones. subset_size: by default 1000, as is usual, or half of the smaller set where that is less. Raises
-    InputError for fewer than two images, unlike shapes, counts that do not fit, and as `feature_matrix` does.
+    features: as in `feature_matrix`.
+    real: (n, c, h, w) in [-1, 1], at least two images, test images as a rule.
+    made: (m, c, h, w) in [-1, 1], at least two images, generated ones.
+    rng: draws the subsets.
+    subsets: at least 1.
+    subset_size: at least 2; where not given 1000, as is usual, or half of the smaller set where that is less.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError for fewer than two images, unlike shapes, counts that do not fit, and as `feature_matrix` does.
+
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x = torch.rand(40, 1, 2, 2, generator=rng)
+    >>> kernel_distance(nn.Flatten(), x, x - 1, rng, subsets=5).mean > 0
+    True
 
     Source: Binkowski et al., "Demystifying MMD GANs", 2018, arXiv 1801.01401.
     """
@@ -63,7 +74,12 @@ def polynomial_mmd(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> floa
 
         mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j),   k(a, b) = (a.b / d + 1)^3
 
-    x: (n, d) and y: (m, d), with n and m at least 2, else InputError. The result can lie below 0.
+    The result can lie below 0.
+
+    x: (n, d), at least two rows.
+    y: (m, d), at least two rows.
+
+    Raises InputError for fewer rows.
 
     Source: as for `kernel_distance`, equation 4.
     """

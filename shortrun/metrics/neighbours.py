@@ -34,12 +34,20 @@ def neighbour_figures(
         precision = mean_j 1[y_j in some B(x_i)]      recall   = mean_i 1[x_i in some B(y_j)]
         density   = mean_j #{i: y_j in B(x_i)} / k    coverage = mean_i 1[some y_j in B(x_i)]
 
-    real: x, (n, d), features of test images as a rule; made: y, (m, d), those of generated ones, both by
-    `feature_matrix`. k: at least 1 and less than n and m; 3 in the first paper, 5 in the second. entries: how many
-    distances are held at once, which bounds the memory. All four depend on n, m and k: quote them, and compare only
-    equal ones. For two samples of one distribution of continuous features density is 1 on average, and coverage
-    1 - C(n - 1, k) / C(n + m - 1, k), about 1 - 2^-k for n = m; precision and recall have no such value. Raises
-    InputError for a k that does not fit, unlike d, and rows that are not finite.
+    All four depend on n, m and k: quote them, and compare only equal ones. For two samples of one distribution of
+    continuous features density is 1 on average, and coverage 1 - C(n - 1, k) / C(n + m - 1, k), about 1 - 2^-k for n =
+    m; precision and recall have no such value.
+
+    real: x, (n, d), features of test images as a rule, by `feature_matrix`.
+    made: y, (m, d), features of generated ones.
+    k: at least 1 and less than n and m; 3 in the first paper, 5 in the second.
+    entries: at least 1, how many distances are held at once, which bounds the memory.
+
+    Raises InputError for a k that does not fit, unlike d, and rows that are not finite.
+
+    >>> x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> neighbour_figures(x, x + 9).coverage, neighbour_figures(x, x).coverage
+    (0.0, 1.0)
 
     Sources: Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, arXiv
     1904.06991 (precision and recall). Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models",

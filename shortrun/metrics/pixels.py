@@ -15,40 +15,61 @@ SLACK = 1e-3
 
 
 def mse(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"]) -> Float64[Tensor, "n"]:
-    """Return the mean squared error of each image, over all its pixels and for pixels in [0, 1].
+    """Return the mean squared error of each image, (n,) in [0, 1], over all its pixels and for pixels in [0, 1].
 
         mean_j ((x_j - y_j) / 2)^2
 
-    x, y: (n, c, h, w) in [-1, 1], image i of one beside image i of the other. The result is (n,), in [0, 1]. Raises
-    InputError for unlike shapes, for no image, and for pixels that are not in [-1, 1].
+    x: (n, c, h, w) in [-1, 1], images.
+    y: (n, c, h, w) in [-1, 1], image i beside image i of the other.
+
+    Raises InputError for unlike shapes, for no image, and for pixels that are not in [-1, 1].
+
+    >>> mse(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)).tolist()
+    [0.25, 0.25]
     """
     _check(x, y)
     return pixels.mse(x.double(), y.double())
 
 
 def psnr(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"]) -> Float64[Tensor, "n"]:
-    """Return the peak signal-to-noise ratio of each image in decibels, infinite for equal images.
+    """Return the peak signal-to-noise ratio of each image in decibels, (n,), 0 or more, infinite for equal images.
 
         -10 log10 mse(x, y)      (the peak is 1, for pixels in [0, 1])
 
-    x, y: as in `mse`; the result is (n,), 0 or more. A mean of ratios is not the ratio of the mean error: say which one
-    you quote. Raises InputError as `mse` does.
+    A mean of ratios is not the ratio of the mean error: say which one you quote.
+
+    x: (n, c, h, w) in [-1, 1], images.
+    y: (n, c, h, w) in [-1, 1], image i beside image i of the other.
+
+    Raises InputError as `mse` does.
+
+    >>> round(psnr(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)).item(), 2)
+    6.02
     """
     return -10 * torch.log10(mse(x, y))
 
 
 def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: int = 500) -> Float64[Tensor, "n"]:
-    """Return the structural similarity of each image, 1 for equal ones.
+    """Return the structural similarity of each image, (n,) in [-1, 1], 1 for equal ones.
 
         mean over windows and channels of
         (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2))
 
     with means m, variances s^2 and covariance s_xy under Gaussian weights in the window, C1 = (0.01 * 2)^2 and
-    C2 = (0.03 * 2)^2, for the data range of 2. x, y: as in `mse`, of at least 3x3 pixels; the result is (n,), in
-    [-1, 1]. The window is the largest odd one of at most 11 pixels that the image holds, and the standard deviation of
-    its weights shrinks with it: 11 and 1.5 as in the paper from 11x11 pixels on, 7 and 0.9 for 8x8. So compare only
-    images of the same size. Only windows that lie inside the image count, as in the paper. Needs the extra
-    shortrun[metrics]. Raises InputError without it, for images below 3x3, and as `mse` does.
+    C2 = (0.03 * 2)^2, for the data range of 2. The window is the largest odd one of at most 11 pixels that the image
+    holds. The standard deviation of its weights shrinks with it: 11 and 1.5 as in the paper from 11x11 pixels on, 7 and
+    0.9 for 8x8. So compare only images of the same size. Only windows that lie inside the image count, as in the paper.
+    Needs the extra shortrun[metrics].
+
+    x: (n, c, h, w) in [-1, 1], images of at least 3x3 pixels.
+    y: (n, c, h, w) in [-1, 1], image i beside image i of the other.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError without the extra, for images below 3x3, and as `mse` does.
+
+    >>> x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> [round(value, 6) for value in ssim(x, x).tolist()]
+    [1.0, 1.0]
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, IEEE
     Transactions on Image Processing 13(4).

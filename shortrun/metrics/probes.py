@@ -18,13 +18,22 @@ def linear_probe(
     codes_test: Float[Tensor, "m _"],
     labels_test: Int[Tensor, "_"],
 ) -> float:
-    """Return the accuracy on test codes of a logistic regression that is fitted to train codes.
+    """Return the accuracy on test codes of a logistic regression that is fitted to train codes, in [0, 1].
 
         argmin_W sum_i -log softmax(W s(z_i) + b)_(y_i) + |W|^2 / 2,   s standardizes each dimension by the train codes
 
-    codes_train: z, (n, d); labels_train: y, (n,), two values or more; codes_test, labels_test: (m, d) and (m,), a label
-    that was not among the train ones counts as wrong. The fit is convex, so that there is no seed. The result is in
-    [0, 1]; the share of the commonest label is chance. Raises InputError for other inputs.
+    The fit is convex, so that there is no seed. The share of the commonest label is chance.
+
+    codes_train: z, (n, d).
+    labels_train: y, (n,), two values or more.
+    codes_test: (m, d).
+    labels_test: (m,); a label that was not among the train ones counts as wrong.
+
+    Raises InputError for other inputs.
+
+    >>> codes, labels = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+    >>> linear_probe(codes, labels, codes, labels)
+    1.0
 
     Source: Alain and Bengio, "Understanding Intermediate Layers Using Linear Classifier Probes", 2016, arXiv
     1610.01644.
@@ -57,7 +66,13 @@ def linear_probes(
 
         accuracy_l = linear_probe(z[:, a_l : a_l + d_l], ...),   a_l = d_1 + ... + d_(l - 1)
 
-    layer_sizes: d_l, each at least 1, which add up to d. The rest and the errors: as in `linear_probe`.
+    codes_train: z, (n, d).
+    labels_train: y, (n,), two values or more.
+    codes_test: (m, d).
+    labels_test: (m,).
+    layer_sizes: d_l, each at least 1, which add up to d.
+
+    Raises InputError for other inputs.
     """
     dims = codes_train.shape[1]
     if min(layer_sizes, default=0) < 1 or sum(layer_sizes) != dims:

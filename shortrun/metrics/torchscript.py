@@ -18,8 +18,12 @@ INPUT_RANGES = {"[-1,1]": (1.0, 0.0), "[0,1]": (0.5, 0.5), "[0,255]": (127.5, 12
 class TorchScriptFeatures(nn.Module):
     """A network of the user's that takes images in [-1, 1]; `torchscript_features` makes one.
 
+    module: the network.
     name: what a figure has to quote with it: the file, the range and size it is given, and the start of the SHA-256 of
-    the file.
+        the file.
+    input_range: of the pixels that the network takes, "[-1,1]", "[0,1]" or "[0,255]".
+    size: the side of the images that it takes; None leaves them as they are.
+    channels: how many it takes; None leaves them.
     """
 
     def __init__(
@@ -77,13 +81,17 @@ def torchscript_features(
 
         x -> a x + b (the input range) -> size x size pixels -> channels -> the network -> one row for each image
 
-    path: a file that `torch.jit.save` wrote. It holds a program: load only files that you trust. input_range: of the
-    pixels that the network takes, "[-1,1]", "[0,1]" or "[0,255]" (not rounded). size: the side of the images that it
-    takes, reached by antialiased bilinear interpolation; None leaves them as they are. channels: how many it takes,
-    by repeating a grey one; None leaves them. The result gives (n, c, h, w) -> (n, d), d being all that the network
-    gives of an image, and its `name` is what to quote beside a figure. Raises InputError for a file that is absent or
-    damaged and for other options; the result, when called, for images that the network does not take and for an
-    output that is not (n, d).
+    The result gives (n, c, h, w) -> (n, d), d being all that the network gives of an image, and its `name` is what to
+    quote beside a figure.
+
+    path: a file that `torch.jit.save` wrote. It holds a program: load only files that you trust.
+    input_range: of the pixels that the network takes, "[-1,1]", "[0,1]" or "[0,255]" (not rounded).
+    size: the side of the images that it takes, reached by antialiased bilinear interpolation; None leaves them as they
+        are.
+    channels: how many it takes, by repeating a grey one; None leaves them.
+
+    Raises InputError for a file that is absent or damaged and for other options. The result, when called, raises it for
+    images that the network does not take and for an output that is not (n, d).
     """
     if input_range not in INPUT_RANGES:
         raise InputError("input_range", repr(input_range), did_you_mean(input_range, INPUT_RANGES))

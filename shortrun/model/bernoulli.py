@@ -18,11 +18,15 @@ from shortrun.model.likelihood import (
 
 
 class Bernoulli(Likelihood):
-    """Pixels are -1 or 1, with probability sigmoid(decoded) of 1: the decoder gives logits.
+    """The likelihood of pixels that are -1 or 1, with probability sigmoid(decoded) of 1: the decoder gives logits.
 
         log p(x | z) = sum_j b_j log sigmoid(l_j) + (1 - b_j) log sigmoid(-l_j),   b = (x + 1) / 2
 
     For grey values in between it is the usual cross-entropy, which is no density; binarize such data.
+
+    >>> logits = torch.zeros(2, 1, 4, 4)
+    >>> [round(value, 3) for value in Bernoulli().log_prob(torch.ones(2, 1, 4, 4), logits).tolist()]
+    [-11.09, -11.09]
     """
 
     @classmethod

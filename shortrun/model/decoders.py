@@ -100,8 +100,20 @@ def dense_decoder(
 ) -> Decoder:
     """Return a decoder of linear layers, for vectors and tiny images.
 
-    image_shape: (c, h, w); latents: sizes top down (z_L, ..., z_1); width: units of the state; depth: linear layers
-    in each block; activation: of the output, tanh where none is given.
+    image_shape: (c, h, w) of the output.
+    latents: sizes of the layers, top down, (d_L, ..., d_1).
+    parameterization: ladder, where all latents are independent, or conditional, where z_l given z_{l+1} is Gaussian.
+    width: units of the state.
+    depth: linear layers in each block.
+    skip: whether to add the state of the layer above to each layer's.
+    activation: of the output; tanh where none is given.
+
+    Raises InputError where there is no layer, or one without latents.
+
+    >>> import torch
+    >>> decoder = dense_decoder((1, 4, 4), (2, 3), width=8)
+    >>> decoder(torch.zeros(5, 2), torch.zeros(5, 3)).shape
+    torch.Size([5, 1, 4, 4])
     """
     check_latents(latents)
     state = (width,)
@@ -119,7 +131,12 @@ def conv_stages(image_shape: tuple[int, int, int], width: int) -> list[tuple[int
     """Return the states (channels, height, width) that a convolutional decoder passes through, coarse to fine.
 
     Resolutions halve from half of the image down to 7x7 or less (28: 7, 14; 32: 4, 8, 16; 64: 4, 8, 16, 32).
-    `width` is the channels of the coarsest; they halve as the resolution doubles, to a quarter of it at the least.
+
+    image_shape: (c, h, w) of the output.
+    width: channels of the coarsest state; they halve as the resolution doubles, to a quarter of it at the least.
+
+    >>> conv_stages((1, 28, 28), 64)
+    [(64, 7, 7), (32, 14, 14)]
     """
     sizes = [((image_shape[1] + 1) // 2, (image_shape[2] + 1) // 2)]
     while max(sizes[0]) > 7 and min(sizes[0]) > 1:
@@ -139,8 +156,20 @@ def conv_decoder(
 ) -> Decoder:
     """Return a decoder of convolutional layers, for images of 1x28x28 to 3x64x64 and beyond.
 
-    image_shape: (c, h, w); latents: sizes top down (z_L, ..., z_1); width: channels at the coarsest resolution;
-    depth: 3x3 convolutions in each block; activation: of the output, tanh where none is given.
+    image_shape: (c, h, w) of the output.
+    latents: sizes of the layers, top down, (d_L, ..., d_1).
+    parameterization: ladder, where all latents are independent, or conditional, where z_l given z_{l+1} is Gaussian.
+    width: channels at the coarsest resolution.
+    depth: 3x3 convolutions in each block.
+    skip: whether to add the state of the layer above to each layer's.
+    activation: of the output; tanh where none is given.
+
+    Raises InputError where there is no layer, or one without latents.
+
+    >>> import torch
+    >>> decoder = conv_decoder((3, 16, 16), (2, 3), width=8)
+    >>> decoder(torch.zeros(5, 2), torch.zeros(5, 3)).shape
+    torch.Size([5, 3, 16, 16])
     """
     check_latents(latents)
     stages = conv_stages(image_shape, width)

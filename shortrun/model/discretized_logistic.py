@@ -19,12 +19,24 @@ from shortrun.model.likelihood import (
 
 
 class DiscretizedLogistic(Likelihood):
-    """Pixels take `levels` equally spaced values in [-1, 1]; a logistic density is summed over each one's bin.
+    """The likelihood of pixels of equally spaced values in [-1, 1]: a logistic density summed over each value's bin.
 
         p(x | z) = sigmoid((x + w/2 - decoded) / scale) - sigmoid((x - w/2 - decoded) / scale),  w = 2 / (levels - 1),
 
-    with the outermost bins open-ended. One scale per channel is learned. A proper probability of the integers, so
-    -log p / (c h w log 2) is bits/dim.
+    with the outermost bins open-ended. One scale per channel is learned. It is a proper probability of whole numbers,
+    so -log p / (c h w log 2) is bits/dim.
+
+    channels: of an image.
+    levels: at least 2, values that a pixel can take.
+    scale: a positive number, at which the scale of each channel starts, of pixels in [-1, 1].
+
+    Raises InputError for fewer than two levels.
+
+    >>> likelihood = DiscretizedLogistic(channels=1, levels=2)
+    >>> zero = torch.zeros(1, 1, 1, 1)
+    >>> black, white = likelihood.log_prob(zero - 1, zero), likelihood.log_prob(zero + 1, zero)
+    >>> round((black.exp() + white.exp()).item(), 6)
+    1.0
 
     Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, arXiv 1606.04934.
     """

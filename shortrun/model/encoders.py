@@ -101,8 +101,13 @@ def dense_encoder(
 ) -> Encoder:
     """Return an encoder of linear layers, for vectors and tiny images.
 
-    image_shape: (c, h, w); latents: sizes top down (z_L, ..., z_1); width: units of the states; depth: linear layers
-    in each block; heads: one for each layer, else one for all latents on top. Raises InputError for a size below 1.
+    image_shape: (c, h, w) of the input.
+    latents: sizes of the layers, top down, (d_L, ..., d_1).
+    width: units of the states.
+    depth: linear layers in each block.
+    heads: whether there is a head for each layer, in place of one for all latents on top.
+
+    Raises InputError for a size below 1.
     """
     check_latents(latents)
     sizes = list(latents) if heads else [sum(latents)]
@@ -124,9 +129,13 @@ def conv_encoder(
 ) -> Encoder:
     """Return an encoder of convolutional layers, for images of 1x28x28 to 3x64x64 and beyond.
 
-    image_shape: (c, h, w); latents: sizes top down (z_L, ..., z_1); width: channels at the coarsest resolution; depth:
-    3x3 convolutions in each block; heads: one for each layer, else one for all latents on top. Raises InputError for a
-    size below 1.
+    image_shape: (c, h, w) of the input.
+    latents: sizes of the layers, top down, (d_L, ..., d_1).
+    width: channels at the coarsest resolution.
+    depth: 3x3 convolutions in each block.
+    heads: whether there is a head for each layer, in place of one for all latents on top.
+
+    Raises InputError for a size below 1.
     """
     check_latents(latents)
     stages = conv_stages(image_shape, width)[::-1]

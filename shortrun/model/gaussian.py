@@ -20,12 +20,18 @@ from shortrun.model.likelihood import (
 
 
 class Gaussian(Likelihood):
-    """x ~ N(decoded, sigma^2): the decoder gives the mean.
+    """The likelihood x ~ N(decoded, sigma^2): the decoder gives the mean.
 
         log p(x | z) = sum_j -(x_j - mean_j)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2
 
-    `sigma` is in units of the [-1, 1] scale. It is fixed, or set from outside (a schedule), or, with `learned`,
-    a parameter that the likelihood itself trains.
+    sigma: a positive number, the standard deviation of the noise, of pixels in [-1, 1].
+    learned: whether sigma is a parameter that is learned; else it is fixed, or set from outside by a schedule.
+
+    Raises InputError where sigma is not positive.
+
+    >>> x = torch.zeros(2, 1, 4, 4)
+    >>> [round(value, 3) for value in Gaussian(sigma=0.3).log_prob(x, x).tolist()]
+    [4.561, 4.561]
     """
 
     has_sigma = True

@@ -10,10 +10,17 @@ from shortrun.normals import Flat, PerImage, full_components, mixture
 
 
 class GaussianMixture(nn.Module):
-    """q(z) = sum_k w_k N(z; mu_k, L_k L_k^T), fixed: buffers alone, nothing to learn.
+    """The fixed density q(z) = sum_k w_k N(z; mu_k, L_k L_k^T): buffers alone, nothing to learn.
 
-    weights: (m,), which sum to 1; means: (m, d); scale_tril: (m, d, d), lower triangular with a positive diagonal.
+    weights: (m,), which sum to 1.
+    means: (m, d).
+    scale_tril: (m, d, d), lower triangular with a positive diagonal.
+
     Raises InputError where the shapes do not fit one another.
+
+    >>> mixture = GaussianMixture(torch.tensor([1.0]), torch.zeros(1, 2), torch.eye(2)[None])
+    >>> mixture.sample(3, torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
 
     Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020, arXiv 1903.12436.
     """
@@ -42,12 +49,19 @@ class GaussianMixture(nn.Module):
         return self.means.shape[1]
 
     def log_prob(self, z: Flat) -> PerImage:
-        """Return log q(z) = logsumexp_k (log w_k + log N(z; mu_k, L_k L_k^T))."""
+        """Return log q(z) = logsumexp_k (log w_k + log N(z; mu_k, L_k L_k^T)), (n,).
+
+        z: (n, d), latents.
+        """
         return mixture(full_components(z, self.weights.log(), self.means, self.scale_tril))
 
     @torch.no_grad()
     def sample(self, n: int, rng: torch.Generator) -> Flat:
-        """Return n draws, (n, d): mu_k + L_k noise; the numbers come from the generator's device."""
+        """Return draws mu_k + L_k noise, (n, d).
+
+        n: how many.
+        rng: gives the random numbers; they come from its device.
+        """
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=self.means.dtype).to(self.means.device)
         uniform = torch.rand(n, generator=rng, device=rng.device, dtype=self.means.dtype).to(self.means.device)
         chosen = choose(self.weights, uniform)

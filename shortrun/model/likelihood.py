@@ -16,16 +16,23 @@ PerPair = Float[Tensor, "n m"]
 
 
 def observed(values: Images, mask: Mask | None) -> Images:
-    """Return values with zeros in place of the entries that are not observed (mask 0).
+    """Return values with zeros in place of the entries that are not observed.
 
-    A where, not a product: a non-finite value under the mask must not leak through 0 * inf. For the same reason x and
-    decoded go through it before the log-probability is formed, since the gradient of a where is a product again.
+    This is a where, not a product: a non-finite value under the mask must not leak through 0 * inf. For the same reason
+    x and decoded go through it before the log-probability is formed, since the gradient of a where is a product again.
+
+    values: (n, c, h, w).
+    mask: (n or 1, c or 1, h, w), 1 = observed; None where all entries are.
     """
     return values if mask is None else torch.where(mask > 0.5, values, torch.zeros_like(values))
 
 
 def sum_observed(log_prob: Images, mask: Mask | None) -> PerImage:
-    """Sum an entry-wise log-probability over the observed entries (mask 1) of each image."""
+    """Return the sum of an entry-wise log-probability over the observed entries of each image, (n,).
+
+    log_prob: (n, c, h, w).
+    mask: (n or 1, c or 1, h, w), 1 = observed; None where all entries are.
+    """
     return observed(log_prob, mask).flatten(1).sum(1)
 
 
@@ -45,9 +52,24 @@ class LikelihoodSettings(Protocol):
 
 
 class Likelihood(nn.Module):
-    """The distribution of an image given the decoder's output; images are in [-1, 1].
+    """The distribution p(x | z) of an image given the decoder's output; images are in [-1, 1].
 
-    A subclass defines `log_prob`, `mean` and `sample`, and declares what the rest of the package has to know of it.
+    A subclass defines `log_prob`, `mean` and `sample`. It declares in the class variables and in the other methods what
+    the rest of the package has to know of it.
+
+    >>> from shortrun.model.likelihood import sum_observed
+    >>> class Laplace(Likelihood):
+    ...     is_density = True
+    ...     def log_prob(self, x, decoded, mask=None):
+    ...         return sum_observed(-(x - decoded).abs() - torch.tensor(2.0).log(), mask)
+    ...     def mean(self, decoded):
+    ...         return decoded
+    ...     def sample(self, decoded, rng):
+    ...         uniform = torch.rand(decoded.shape, generator=rng) - 0.5
+    ...         return decoded - uniform.sign() * torch.log1p(-2 * uniform.abs())
+    >>> x = torch.zeros(2, 1, 4, 4)
+    >>> [round(value, 3) for value in Laplace().log_prob(x, x).tolist()]
+    [-11.09, -11.09]
     """
 
     has_sigma: ClassVar[bool] = False
@@ -59,23 +81,36 @@ class Likelihood(nn.Module):
     def from_settings(cls, settings: LikelihoodSettings, channels: int, levels: int | None) -> "Likelihood":
         """Return the likelihood that a configuration describes.
 
-        settings: of the model; channels: of an image; levels: values that a pixel can take, None where pixels are
-        floats. Raises InputError where it is not for such pixels.
+        settings: of the model.
+        channels: of an image.
+        levels: values that a pixel can take; None where pixels are floats.
+
+        Raises InputError where the likelihood is not for such pixels.
         """
         return cls()
 
     @classmethod
     def check_images(cls, levels: int | None, name: str) -> None:
-        """Raise InputError where the likelihood is not for the images of a data set; levels: of a pixel."""
+        """Raise InputError where the likelihood is not for the images of a data set.
+
+        levels: values that a pixel can take; None where pixels are floats.
+        name: of the data set, for the error.
+        """
 
     @classmethod
     def describe(cls, settings: LikelihoodSettings) -> str:
-        """Say what settings make of it, after its name: `, sigma 0.3` for example."""
+        """Return what settings make of the likelihood, after its name: `, sigma 0.3` for example.
+
+        settings: of the model.
+        """
         return ""
 
     @classmethod
     def learns(cls, settings: LikelihoodSettings) -> bool:
-        """Return whether it has parameters that are learned along with the decoder's weights."""
+        """Return whether the likelihood has parameters that are learned along with the decoder's weights.
+
+        settings: of the model.
+        """
         return False
 
     def activation(self) -> nn.Module:
@@ -93,15 +128,30 @@ class Likelihood(nn.Module):
         return {"of": density if self.is_density else probability, **self.values()}
 
     def set_sigma(self, sigma: float) -> None:
-        """Set sigma, as a schedule does; for those that have one."""
+        """Set sigma, as a schedule does; for likelihoods that have one.
+
+        sigma: a positive number, of pixels in [-1, 1].
+
+        Raises InputError where the likelihood has none.
+        """
         raise InputError("sigma", sigma, f"{type(self).__name__} has none")
 
     @abstractmethod
     def log_prob(self, x: Images, decoded: Images, mask: Mask | None = None) -> PerImage:
-        """Return log p(x | decoded), summed over the observed entries of each image; mask: 1 = observed."""
+        """Return log p(x | decoded), (n,), summed over the observed entries of each image.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        decoded: (n, c, h, w), the decoder's output.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        """
 
     def log_prob_pairs(self, x: Images, decoded: Float[Tensor, "m c h w"], mask: Mask | None = None) -> PerPair:
-        """Return log p(x_i | decoded_j) of each image for each of m outputs of the decoder, (n, m)."""
+        """Return log p(x_i | decoded_j) of each image for each output of the decoder, (n, m).
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        decoded: (m, c, h, w), outputs of the decoder.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        """
         whole = None if mask is None else mask.expand_as(x)
         rows = [
             self.log_prob(x[i].expand_as(decoded), decoded, None if whole is None else whole[i].expand_as(decoded))
@@ -111,8 +161,15 @@ class Likelihood(nn.Module):
 
     @abstractmethod
     def mean(self, decoded: Images) -> Images:
-        """Return the expected image, in [-1, 1] when the decoder keeps to its range."""
+        """Return the expected image, (n, c, h, w), in [-1, 1] when the decoder keeps to its range.
+
+        decoded: (n, c, h, w), the decoder's output.
+        """
 
     @abstractmethod
     def sample(self, decoded: Images, rng: torch.Generator) -> Images:
-        """Draw x ~ p(x | decoded), detached; numbers come from the generator's device, whatever decoded's is."""
+        """Return draws x ~ p(x | decoded), (n, c, h, w), detached.
+
+        decoded: (n, c, h, w), the decoder's output.
+        rng: gives the random numbers; they come from its device, whatever decoded's is.
+        """

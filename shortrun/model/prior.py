@@ -42,9 +42,33 @@ class PriorSettings(Protocol):
 
 
 class Prior(nn.Module):
-    """The distribution of the flat latents z, (n, d), before an image is seen.
+    """The distribution p(z) of the flat latents, (n, d), before an image is seen.
 
-    A subclass defines the methods below, and declares what the rest of the package has to know of it.
+    A subclass defines the abstract methods. It declares in the class variables what the rest of the package has to know
+    of it.
+
+    dim: d, the number of latents.
+
+    >>> class Wide(Prior):
+    ...     @classmethod
+    ...     def from_settings(cls, settings, dim, seed, tuned):
+    ...         return cls(dim)
+    ...     @classmethod
+    ...     def describe(cls, settings):
+    ...         return "N(0, 4 I)"
+    ...     def log_prob(self, z):
+    ...         return -(z**2).sum(1) / 8 - z.shape[1] * math.log(2 * math.sqrt(2 * math.pi))
+    ...     def over_normal(self, z):
+    ...         return self.log_prob(z) - standard_normal(z)
+    ...     def moments(self):
+    ...         return torch.zeros(self.dim), 4 * torch.ones(self.dim)
+    ...     def parts(self):
+    ...         return torch.zeros(1), torch.zeros(1, self.dim), 2 * torch.ones(1, self.dim)
+    ...     def from_normal(self, noise, uniform):
+    ...         return 2 * noise
+    >>> z = Wide(3).sample(5, torch.Generator().manual_seed(0))
+    >>> z.shape, Wide(3).log_prob(z).shape
+    (torch.Size([5, 3]), torch.Size([5]))
     """
 
     standard: ClassVar[bool] = False
@@ -57,13 +81,19 @@ class Prior(nn.Module):
     def from_settings(cls, settings: PriorSettings, dim: int, seed: int, tuned: bool) -> "Prior":
         """Return the prior that a configuration describes.
 
-        settings: of the model; dim: d; seed: of what is drawn at first; tuned: whether step sizes are tuned on the way.
+        settings: of the model.
+        dim: d, the number of latents.
+        seed: of what is drawn at first.
+        tuned: whether step sizes are tuned while the model learns.
         """
 
     @classmethod
     @abstractmethod
     def describe(cls, settings: PriorSettings) -> str:
-        """Say in words what it is, in a line that describes a model."""
+        """Return what the prior is in words, for a line that describes a model.
+
+        settings: of the model.
+        """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -71,11 +101,17 @@ class Prior(nn.Module):
 
     @abstractmethod
     def log_prob(self, z: Flat) -> PerImage:
-        """Return log p(z)."""
+        """Return log p(z), (n,).
+
+        z: (n, d), latents.
+        """
 
     @abstractmethod
     def over_normal(self, z: Flat) -> PerImage:
-        """Return log p(z) - log N(z; 0, I): what an importance weight takes where z was drawn from N(0, I)."""
+        """Return log p(z) - log N(z; 0, I), (n,): what an importance weight takes where z was drawn from N(0, I).
+
+        z: (n, d), latents.
+        """
 
     @abstractmethod
     def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
@@ -87,13 +123,23 @@ class Prior(nn.Module):
 
     @abstractmethod
     def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
-        """Make draws of z out of standard normal numbers, and of uniform ones, which are drawn only where needed."""
+        """Return draws of z, (n, d), made out of random numbers that are given.
+
+        noise: (n, d), standard normal.
+        uniform: called for n numbers in [0, 1), which are drawn only where they are needed.
+        """
 
     @torch.no_grad()
     def sample(
         self, n: int, rng: torch.Generator, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Flat:
-        """Return n draws of z, (n, d); the numbers come from the generator's device."""
+        """Return draws of z, (n, d).
+
+        n: how many.
+        rng: gives the random numbers; they come from its device.
+        dtype: of the draws.
+        device: where the draws are put.
+        """
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=dtype).to(device)
         return self.from_normal(noise, lambda: torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device))
 
@@ -135,14 +181,14 @@ class Normal(Prior):
 
 
 class Mixture(Prior):
-    """p(z) = sum_k w_k N(z; mu_k, diag sigma_k^2), learned by maximum likelihood of the inferred latents.
+    """The mixture p(z) = sum_k w_k N(z; mu_k, diag sigma_k^2), learned by maximum likelihood of the inferred latents.
 
         w = softmax(logits),   sigma_k^2 = least^2 + exp(2 log_scales_k)
 
     It starts near N(0, I): equal weights, scales of 1, means around 0. The inferred latents are detached, so the
     gradient of -log p(x, z) with respect to the mixture's numbers is that of -log p(z).
 
-    dim: number of latents, d.
+    dim: d, the number of latents.
     components: number of normals, m, at least 1.
     seed: of the first means.
     unit: whether to hold E[|z|^2] = d by one common factor of means and scales. Without it the scale of the latents is
@@ -150,6 +196,9 @@ class Mixture(Prior):
         the inferred latents, the mixture widens to fit them, and a wider prior makes still longer steps best.
 
     Raises InputError for fewer than one component.
+
+    >>> Mixture(dim=2, components=3).sample(5, torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2])
 
     Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
     on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.

@@ -12,12 +12,25 @@ from shortrun.normals import Flat
 
 
 class TopDown(nn.Module):
-    """p(x, z) = p(x | z) p(z) with L layers of latents.
+    """The generator p(x, z) = p(x | z) p(z) with L layers of latents.
 
-    `decoder` is any module that is called with the layers (z_L, ..., z_1), each (n, d_l), and returns what
-    `likelihood` expects, (n, c, h, w): `dense_decoder`, `conv_decoder`, or the user's own. It must be smooth (GELU,
-    SiLU, softplus; no ReLU) and treat samples apart (no batch normalization). `latents` are the sizes (d_L, ..., d_1),
-    and the flat matrix z, (n, d), has the layers side by side in that order. `prior` is p(z), N(0, I) where not given.
+    The flat matrix z, (n, d), has the layers side by side, top down.
+
+    decoder: a module that is called with the layers (z_L, ..., z_1), each (n, d_l), and returns what the likelihood
+        expects, (n, c, h, w): `dense_decoder`, `conv_decoder`, or the user's own. It must be smooth (GELU, SiLU,
+        softplus; no ReLU) and treat samples apart (no batch normalization).
+    likelihood: p(x | z) given the decoder's output.
+    latents: sizes of the layers, top down, (d_L, ..., d_1).
+    prior: p(z); N(0, I) where not given.
+
+    Raises InputError for a decoder with batch normalization, for sizes below 1, and for a prior of another dimension.
+
+    >>> import torch
+    >>> from shortrun import Gaussian, dense_decoder
+    >>> generator = TopDown(dense_decoder((1, 4, 4), (2, 3), width=8), Gaussian(sigma=0.3), (2, 3))
+    >>> z = torch.zeros(5, generator.dim)
+    >>> generator.decode(z).shape, generator.log_joint(torch.zeros(5, 1, 4, 4), z).shape
+    (torch.Size([5, 1, 4, 4]), torch.Size([5]))
 
     Source: Nijkamp et al., "Learning Multi-layer Latent Variable Model via Variational Optimization of Short Run MCMC
     for Approximate Inference", ECCV 2020, arXiv 1912.01909.
@@ -53,27 +66,49 @@ class TopDown(nn.Module):
         return sum(self.latents)
 
     def split(self, z: Flat) -> tuple[Tensor, ...]:
-        """Return the layers (z_L, ..., z_1) of a flat matrix."""
+        """Return the layers (z_L, ..., z_1) of a flat matrix.
+
+        z: (n, d), latents.
+        """
         return z.split(self.latents, dim=1)
 
     def layers(self, z: Flat) -> list[Tensor]:
-        """Return (z_L, ..., z_1): the parts of z, or mu_l + sigma_l u_l where the parameterization is conditional."""
+        """Return (z_L, ..., z_1): the parts of z, or mu_l + sigma_l u_l where the parameterization is conditional.
+
+        z: (n, d), latents.
+        """
         split = self.split(z)
         # a decoder of the user's own is called with the layers and knows no others
         return self.decoder.layers(*split) if isinstance(self.decoder, Decoder) else list(split)
 
     def decode(self, z: Flat) -> Images:
-        """Return E[x | z], (n, c, h, w) in [-1, 1]."""
+        """Return E[x | z], (n, c, h, w) in [-1, 1].
+
+        z: (n, d), latents.
+        """
         return self.likelihood.mean(self.decoder(*self.split(z)))
 
     def log_prior(self, z: Flat) -> PerImage:
-        """Return log p(z): log N(z; 0, I) where no other prior was given."""
+        """Return log p(z), (n,): log N(z; 0, I) where no other prior was given.
+
+        z: (n, d), latents.
+        """
         return self.prior.log_prob(z)
 
     def log_likelihood(self, x: Images, z: Flat, mask: Mask | None = None) -> PerImage:
-        """Return log p(x | z) over the observed entries; mask (n or 1, c or 1, h, w), 1 = observed."""
+        """Return log p(x | z), (n,), over the observed entries.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        z: (n, d), latents.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        """
         return self.likelihood.log_prob(x, self.decoder(*self.split(z)), mask)
 
     def log_joint(self, x: Images, z: Flat, mask: Mask | None = None) -> PerImage:
-        """Return log p(x, z) = log p(x | z) + log p(z), with log p(x | z) over the observed entries."""
+        """Return log p(x, z) = log p(x | z) + log p(z), (n,), with log p(x | z) over the observed entries.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        z: (n, d), latents.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        """
         return self.log_likelihood(x, z, mask) + self.log_prior(z)

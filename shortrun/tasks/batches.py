@@ -34,10 +34,17 @@ def infer(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Latents:
-    """Infer the latents of images by one short run each, `batch_size` images at a time.
+    """Return the latents of images, inferred as the learner does it.
 
-    x: (n, c, h, w) in [-1, 1]; mask: (n, 1 or c, h, w), 1 = observed; steps, noise: in place of the learner's.
-    Raises InputError for images of another shape than the model's.
+    learner: ready to use.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    mask: (n, 1 or c, h, w), 1 = observed; None where all pixels are.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: in place of what the learner does; None keeps that.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError for images of another shape than the model's and for counts below 1.
     """
     check_images(learner, x)
     check_at_least(1, batch_size=batch_size, steps=steps)
@@ -50,7 +57,12 @@ def infer(
 
 
 def decode(learner: Learner, z: Float[Tensor, "n d"], batch_size: int = BATCH_SIZE) -> Images:
-    """Return the images of latents (n, d) as (n, c, h, w) in [-1, 1], on the CPU."""
+    """Return the images of latents, (n, c, h, w) in [-1, 1], on the CPU.
+
+    learner: ready to use.
+    z: (n, d), latents.
+    batch_size: at least 1, images at a time.
+    """
     check_at_least(1, batch_size=batch_size)
     return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
 

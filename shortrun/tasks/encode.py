@@ -29,11 +29,25 @@ def encode(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Encoding:
-    """Infer the latents of images by one short run each.
+    """Return the latents of images, inferred as the learner does it: by one short run each for a learner of chains.
 
-    x: (n, c, h, w) in [-1, 1]; steps: K, noise: False for plain gradient ascent, both in place of the learner's.
     With the conditional parameterization the chain moves u, and layer l is z_l = mu_l(h) + sigma_l(h) u_l with h the
-    state of the layer above. Raises InputError for images of another shape than the model's and for counts below 1.
+    state of the layer above.
+
+    learner: ready to use, as `load` returns it.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: False for plain gradient ascent, in place of what the learner does; None keeps that.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError for images of another shape than the model's and for counts below 1.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> found = encode(learner, torch.zeros(6, 1, 4, 4), torch.Generator().manual_seed(0))
+    >>> found.z.shape, [tuple(layer.shape) for layer in found.layers]
+    (torch.Size([6, 5]), [(6, 2), (6, 3)])
     """
     z, failed = infer(learner, x, rng, steps=steps, noise=noise, batch_size=batch_size)
     parts = [[layer.float().cpu() for layer in learner.layers(part.to(learner.device))] for part in z.split(batch_size)]

@@ -34,13 +34,30 @@ def inpaint(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Inpainting:
-    """Fill in missing pixels: each completion is a short run of its own from the prior, on log p(x_observed, z).
+    """Return images with their missing pixels filled in: each completion is a run of its own, on log p(x_observed, z).
 
         completion = mask x + (1 - mask) E[x | z_K],   uncertainty = sqrt(mean_m (completion_m - mean)^2)
 
-    x: (n, c, h, w) in [-1, 1], what it has at missing pixels is not looked at; mask: (n or 1, 1 or c, h, w), 1 =
-    observed (see `shortrun.tasks.masks`). The spread is over z alone: pixel noise of the likelihood is not added, and
-    one completion alone has no spread. Raises InputError for a mask or images of another shape and counts below 1.
+    The spread is over z alone: pixel noise of the likelihood is not added, and one completion alone has no spread.
+
+    learner: ready to use, as `load` returns it.
+    x: (n, c, h, w) in [-1, 1], the images; what they have at missing pixels is not looked at.
+    mask: (n or 1, 1 or c, h, w), 1 = observed; `shortrun.tasks.masks` makes some.
+    rng: gives the random numbers.
+    completions: at least 1, of each image.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: False for plain gradient ascent, in place of what the learner does; None keeps that.
+    batch_size: at least 1, completions at a time.
+
+    Raises InputError for a mask or images of another shape and counts below 1.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> from shortrun.tasks.masks import half
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> x, rng = torch.zeros(6, 1, 4, 4), torch.Generator().manual_seed(0)
+    >>> found = inpaint(learner, x, half(6, 4, 4, keep="left"), rng, completions=3)
+    >>> found.completions.shape, float(found.uncertainty[..., :2].max())
+    (torch.Size([3, 6, 1, 4, 4]), 0.0)
     """
     check_at_least(1, completions=completions)
     check_images(learner, x)

@@ -23,14 +23,22 @@ class Interpolation(NamedTuple):
 
 
 def slerp(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int) -> Float[Tensor, "n columns d"]:
-    """Walk from a to b along a great circle, at t = 0, 1/(columns-1), ..., 1; both ends are exact.
+    """Return a walk from a to b along a great circle, at t = 0, 1/(columns-1), ..., 1; both ends are exact.
 
         z(t) = ((1-t)|a| + t|b|) (sin((1-t) w) a/|a| + sin(t w) b/|b|) / sin(w),   w the angle between a and b
 
-    The norm of z ~ N(0, I) in d dimensions is close to sqrt(d): the middle of a straight line between two draws has
-    a norm near sqrt(d/2), where there are next to no draws, and would be decoded to a washed-out image. Here the norm
+    The norm of z ~ N(0, I) in d dimensions is close to sqrt(d). The middle of a straight line between two draws has a
+    norm near sqrt(d/2), where there are next to no draws, and would be decoded to a washed-out image. Here the norm
     goes evenly from |a| to |b|. Where the two point the same way, or exactly apart, the plane of the circle is not
     defined and the straight line is taken.
+
+    a: (n, d), where the walks start.
+    b: (n, d), where they end.
+    columns: at least 2, points of a walk.
+
+    >>> walk = slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), columns=3)
+    >>> [round(value, 3) for value in walk[0, 1].tolist()]
+    [0.707, 0.707]
     """
     t = torch.linspace(0, 1, columns, dtype=a.dtype, device=a.device)[:, None]
     t[-1] = 1
@@ -56,10 +64,25 @@ def interpolate(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Interpolation:
-    """Infer the latents of both ends by one short run each, walk between them on a great circle (`slerp`) and decode.
+    """Return walks from images to others: the decoded latents of a great circle (`slerp`) between both ends.
 
-    x_from, x_to: (n, c, h, w) in [-1, 1]; columns: images of a walk, at least 2. Raises InputError for ends that
-    differ in number, for images of another shape than the model's and for counts out of range.
+    learner: ready to use, as `load` returns it.
+    x_from: (n, c, h, w) in [-1, 1], where the walks start.
+    x_to: (n, c, h, w) in [-1, 1], where they end.
+    rng: gives the random numbers.
+    columns: at least 2, images of a walk, both ends included.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: False for plain gradient ascent, in place of what the learner does; None keeps that.
+    batch_size: at least 1, images at a time.
+
+    Raises InputError for ends that differ in number, for images of another shape than the model's and for counts out of
+    range.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> x, rng = torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)
+    >>> interpolate(learner, x - 1, x + 1, rng, columns=5).images.shape
+    torch.Size([2, 5, 1, 4, 4])
     """
     if columns < 2:
         raise InputError("columns", columns, "write a whole number of at least 2: the ends are two of them")

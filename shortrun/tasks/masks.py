@@ -15,7 +15,19 @@ Side = Literal["left", "right", "top", "bottom"]
 
 
 def random_pixels(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.5) -> Mask:
-    """Leave out round(missing h w) pixels of each image at random, at least one and not all: missing is in (0, 1)."""
+    """Return masks (n, 1, h, w) that leave out pixels of each image at random.
+
+    They are round(missing h w) pixels, at least one and not all.
+
+    n: how many images.
+    h: their height in pixels.
+    w: their width in pixels.
+    rng: gives the random numbers.
+    missing: in (0, 1), the share of missing pixels; another raises InputError.
+
+    >>> float(random_pixels(1, 4, 4, torch.Generator().manual_seed(0), missing=0.25).sum())
+    12.0
+    """
     check_missing(missing)
     count = min(max(round(missing * h * w), 1), h * w - 1)
     order = torch.rand(n, h * w, generator=rng, device=rng.device).argsort(dim=1).cpu()
@@ -23,7 +35,18 @@ def random_pixels(n: int, h: int, w: int, rng: torch.Generator, missing: float =
 
 
 def centre_box(n: int, h: int, w: int, size: int | None = None) -> Mask:
-    """Leave out a box in the centre, `size` x `size` pixels: half of the shorter side of the image where not given."""
+    """Return masks (n, 1, h, w) that leave out a box in the centre.
+
+    n: how many images.
+    h: their height in pixels.
+    w: their width in pixels.
+    size: 1 to min(h, w), pixels of a side of the box; half of the shorter side of the image where not given.
+
+    Raises InputError for another size.
+
+    >>> centre_box(1, 4, 4, size=2)[0, 0, 1].tolist()
+    [1.0, 0.0, 0.0, 1.0]
+    """
     size = max(1, min(h, w) // 2) if size is None else size
     if not 1 <= size <= min(h, w):
         raise InputError("size", size, f"the side of the box is 1 to {min(h, w)} pixels here")
@@ -34,7 +57,18 @@ def centre_box(n: int, h: int, w: int, size: int | None = None) -> Mask:
 
 
 def stripes(n: int, h: int, w: int, size: int | None = None) -> Mask:
-    """Leave out every other horizontal stripe, `size` pixels high (h / 8 where not given); the top one is observed."""
+    """Return masks (n, 1, h, w) that leave out every other horizontal stripe; the top one is observed.
+
+    n: how many images.
+    h: their height in pixels.
+    w: their width in pixels.
+    size: 1 to h - 1, pixels of the height of a stripe; h / 8 where not given.
+
+    Raises InputError for another size.
+
+    >>> stripes(1, 4, 1, size=1).flatten().tolist()
+    [1.0, 0.0, 1.0, 0.0]
+    """
     size = max(1, h // 8) if size is None else size
     if not 1 <= size < h:
         raise InputError("size", size, f"stripes are 1 to {h - 1} pixels high here")
@@ -43,7 +77,16 @@ def stripes(n: int, h: int, w: int, size: int | None = None) -> Mask:
 
 
 def half(n: int, h: int, w: int, keep: Side = "left") -> Mask:
-    """Leave out one half and keep the other: left, right, top or bottom; of an odd side the middle line is kept."""
+    """Return masks (n, 1, h, w) that leave out one half; of an odd side the middle line is kept.
+
+    n: how many images.
+    h: their height in pixels.
+    w: their width in pixels.
+    keep: the half that is observed: left, right, top or bottom.
+
+    >>> half(1, 1, 4, keep="right").flatten().tolist()
+    [0.0, 0.0, 1.0, 1.0]
+    """
     mask = torch.ones(n, 1, h, w)
     if keep in ("left", "right"):
         missing = mask[..., w - w // 2 :] if keep == "left" else mask[..., : w // 2]
@@ -54,9 +97,20 @@ def half(n: int, h: int, w: int, keep: Side = "left") -> Mask:
 
 
 def brush(n: int, h: int, w: int, rng: torch.Generator, missing: float = 0.3, size: int | None = None) -> Mask:
-    """Leave out curved strokes of a brush, others for each image, until at least the share `missing` of it is gone.
+    """Return masks (n, 1, h, w) that leave out curved strokes of a brush, others for each image, until enough is gone.
 
-    size: thickness of a stroke, in pixels; an eighth of the image's shorter side where not given. missing is in (0, 1).
+    n: how many images.
+    h: their height in pixels.
+    w: their width in pixels.
+    rng: gives the random numbers.
+    missing: in (0, 1), the least share of missing pixels.
+    size: 1 to min(h, w), pixels of the thickness of a stroke; an eighth of the shorter side where not given.
+
+    Raises InputError for another share or size.
+
+    >>> mask = brush(1, 8, 8, torch.Generator().manual_seed(0), missing=0.5)
+    >>> bool(mask.mean() <= 0.5)
+    True
     """
     check_missing(missing)
     size = max(1, round(min(h, w) / 8)) if size is None else size

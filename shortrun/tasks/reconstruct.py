@@ -32,10 +32,22 @@ def reconstruct(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Reconstruction:
-    """Infer the latents of images by one short run each and decode them: x' = E[x | z_K].
+    """Return images through their latents and back: x' = E[x | z_K].
 
-    x: (n, c, h, w) in [-1, 1]; steps: K, noise: False for plain gradient ascent, both in place of the learner's.
+    learner: ready to use, as `load` returns it.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: False for plain gradient ascent, in place of what the learner does; None keeps that.
+    batch_size: at least 1, images at a time.
+
     Raises InputError for images of another shape than the model's and for counts below 1.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> found = reconstruct(learner, torch.zeros(6, 1, 4, 4), torch.Generator().manual_seed(0))
+    >>> found.images.shape, found.mse.shape
+    (torch.Size([6, 1, 4, 4]), torch.Size([6]))
     """
     z, failed = infer(learner, x, rng, steps=steps, noise=noise, batch_size=batch_size)
     images = decode(learner, z, batch_size)

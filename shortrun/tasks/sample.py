@@ -14,10 +14,22 @@ from shortrun.tasks.batches import BATCH_SIZE
 def sample(
     learner: Learner, n: int, rng: torch.Generator, batch_size: int = BATCH_SIZE, source: Source = "prior"
 ) -> Float[Tensor, "n c h w"]:
-    """Draw n images x = E[x | z], z from the prior, as (n, c, h, w) in [-1, 1], on the CPU.
+    """Return new images x = E[x | z], (n, c, h, w) in [-1, 1], on the CPU.
 
-    source: fitted draws z from the density that was fitted to the latents of training images. The numbers are drawn
-    batch by batch, so they depend on `batch_size` too. Raises InputError for n < 1, and where there is no such density.
+    The numbers are drawn batch by batch, so they depend on `batch_size` too.
+
+    learner: ready to use, as `load` returns it.
+    n: at least 1, how many.
+    rng: gives the random numbers.
+    batch_size: at least 1, images at a time.
+    source: prior, or fitted for the density that was fitted to the latents of training images.
+
+    Raises InputError for counts below 1, and where the fitted density is asked for and there is none.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> sample(learner, 6, torch.Generator().manual_seed(0)).shape
+    torch.Size([6, 1, 4, 4])
     """
     check_at_least(1, n=n, batch_size=batch_size)
     sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]

@@ -30,13 +30,29 @@ def traverse(
     span: float = 2.5,
     batch_size: int = BATCH_SIZE,
 ) -> Traversal:
-    """Vary one layer of latents and hold the others.
+    """Return variations of images in one layer of latents, with the others held.
 
-    z: (n, d), of images (`encode(...).z`) or drawn from the prior. layer: L is the top, 1 the lowest, as in the paper.
-    The layer is redrawn from its prior for each column; or, with `coordinate` (0 is its first), that one number
-    goes from -span to span and the rest of the layer is held too. What is held is what the chain moves: with the
-    conditional parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
+    The layer is redrawn from its prior for each column. Where a coordinate is given, that one number goes from -span to
+    span instead, and the rest of the layer is held too. What is held is what the chain moves: with the conditional
+    parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
+
+    learner: ready to use, as `load` returns it.
+    z: (n, d), of images (`encode(...).z`) or drawn from the prior.
+    layer: 1 (the lowest) to L (the top), as in the paper.
+    rng: gives the random numbers.
+    columns: at least 1, variations of each image.
+    coordinate: 0 to d_l - 1, the one number of the layer that is varied; None for the whole layer.
+    span: a coordinate goes from -span to span, in standard deviations of the prior.
+    batch_size: at least 1, images at a time.
+
     Raises InputError for a layer or a coordinate out of range and for counts below 1.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> found = traverse(learner, learner.draw_prior(6, rng), layer=2, rng=rng, columns=4)
+    >>> found.images.shape, found.z.shape
+    (torch.Size([6, 4, 1, 4, 4]), torch.Size([6, 4, 5]))
     """
     check_at_least(1, columns=columns)
     first, last = varied_range(learner, layer, coordinate)
@@ -53,7 +69,11 @@ def traverse(
 def varied_range(learner: Learner, layer: int, coordinate: int | None = None) -> tuple[int, int]:
     """Return the columns [first, last) of the flat z that a layer, or one coordinate of it, has.
 
-    layer: L is the top, 1 the lowest; coordinate: 0 is its first. Raises InputError where there is none such.
+    learner: whose latents they are.
+    layer: 1 (the lowest) to L (the top).
+    coordinate: 0 to d_l - 1; None for the whole layer.
+
+    Raises InputError where there is none such.
     """
     latents = learner.latents
     if not 1 <= layer <= len(latents):

@@ -21,10 +21,22 @@ from shortrun.training.run_folder import RunFolder, no_run
 
 
 def info(run_path: str | Path) -> str:
-    """Say what a run is: data, model, inference, training, its state, test figures with their conditions, pictures.
+    """Return what a run is and what it reached, in words.
 
-    run_path: the folder of a run, finished or not, or one that `save_pretrained` wrote. Reads no weights and runs
-    nothing. Raises InputError where it is neither, or where a file in it is damaged.
+    The words are of data, model, inference, training, its state, test figures with their conditions, and pictures.
+    Reads no weights and runs nothing.
+
+    run_path: the folder of a run, finished or not, or one that `save_pretrained` wrote.
+
+    Raises InputError where it is neither, or where a file in it is damaged.
+
+    >>> import tempfile
+    >>> from shortrun import ModelConfig, Vae
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Vae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8)).save_pretrained(folder)
+    ...     words = info(folder).splitlines()
+    >>> words[1].split()
+    ['learner', 'vae']
     """
     run = RunFolder(Path(run_path))
     if not run.config.is_file() and not (run.path / run.description.name).is_file():

@@ -39,11 +39,11 @@ def train(
     learner: type[Learner] | None = None,
     watch: Watch | None = None,
 ) -> Path:
-    """Learn a model and return its run folder.
+    """Return the run folder of a model that is learned here.
 
     config: a configuration, or a recipe's name or path.
-    out: the run folder, else a dated one under runs/.
-    device: cpu or cuda, else the best there is.
+    out: the run folder; a dated one under runs/ where not given.
+    device: cpu or cuda; the best there is where not given.
     dataset: images in place of those that the configuration names.
     decoder: the user's own module in place of the one that is named, called with the layers (z_L, ..., z_1).
     learner: the user's own class in place of the one that is named.
@@ -51,7 +51,23 @@ def train(
         counted.
 
     What is given of dataset, decoder and learner has to be given again to `resume`; decoder, and a learner's class that
-    cannot be imported, to `load`. Raises InputError for what cannot be used, Interrupted after Ctrl-C.
+    cannot be imported, to `load`.
+
+    Raises InputError for what cannot be used, Interrupted after Ctrl-C.
+
+    >>> import tempfile
+    >>> from shortrun import InferenceConfig, ModelConfig, TrainingConfig, load, load_dataset
+    >>> config = Config(
+    ...     model=ModelConfig(latents=(2, 3), width=8),
+    ...     inference=InferenceConfig(steps=2),
+    ...     training=TrainingConfig(updates=3, batch_size=20, fit_images=0),
+    ... )
+    >>> digits = load_dataset("digits", train_limit=60, test_limit=20)
+    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +ELLIPSIS
+    ...     run = train(config, Path(folder) / "run", device="cpu", dataset=digits)
+    ...     type(load(run)).__name__
+    epoch 1  step 3/3 ...
+    'ShortRun'
     """
     name = None if learner is None else name_of(LEARNERS, learner)
     if isinstance(config, str):
@@ -75,10 +91,34 @@ def resume(
     learner: type[Learner] | None = None,
     watch: Watch | None = None,
 ) -> Path:
-    """Go on with an interrupted run where its last checkpoint stands, mid-epoch too, and return its folder.
+    """Return the folder of an interrupted run, which goes on where its last checkpoint stands, mid-epoch too.
 
-    The finished run equals the unbroken one bit for bit on the same machine. A finished run is left as it is. The
-    arguments are those of `train`. Raises InputError where there is no run, and as `train` does.
+    The finished run equals the unbroken one bit for bit on the same machine. A finished run is left as it is.
+
+    path: the run folder.
+    device: cpu or cuda; the best there is where not given.
+    dataset: images, where `train` was given some.
+    decoder: the user's own module, where `train` was given one.
+    learner: the user's own class, where `train` was given one.
+    watch: called after every update, as by `train`.
+
+    Raises InputError where there is no run, and as `train` does.
+
+    >>> import tempfile
+    >>> from shortrun import InferenceConfig, ModelConfig, TrainingConfig, load_dataset
+    >>> def stop(moment):
+    ...     raise KeyboardInterrupt
+    >>> training = TrainingConfig(updates=3, batch_size=20, fit_images=0)
+    >>> config = Config(model=ModelConfig(latents=(2,), width=8), inference=InferenceConfig(steps=2), training=training)
+    >>> digits = load_dataset("digits", train_limit=60, test_limit=20)
+    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +ELLIPSIS
+    ...     run = Path(folder) / "run"
+    ...     try:
+    ...         _ = train(config, run, device="cpu", dataset=digits, watch=stop)
+    ...     except KeyboardInterrupt:
+    ...         resume(run, device="cpu", dataset=digits) == run
+    epoch 1  step 3/3 ...
+    True
     """
     run, config = open_run(Path(path))
     if run.result.is_file():

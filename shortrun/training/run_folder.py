@@ -68,9 +68,13 @@ class RunFolder:
 
 
 def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
-    """Make a new run folder, at `out` or dated under runs/, with the resolved configuration in it.
+    """Return a new run folder with the resolved configuration in it.
 
-    Raises InputError where `out` holds something already.
+    config: of the run.
+    name: of the images, for the name of a dated folder.
+    out: where it is made; None for a dated folder under runs/.
+
+    Raises InputError where `out` holds something already, or cannot be written.
     """
     if out is None:
         stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
@@ -90,7 +94,12 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:
-    """Open an existing run; raise InputError where there is none."""
+    """Return an existing run and its configuration.
+
+    path: its folder.
+
+    Raises InputError where there is no run.
+    """
     run = RunFolder(Path(path))
     if not run.config.is_file():
         raise no_run(path)
@@ -104,12 +113,20 @@ def no_run(path: Path) -> InputError:
 
 
 def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learner] | None = None) -> Learner:
-    """Load a trained learner from a run folder, or from a folder that `save_pretrained` wrote.
+    """Return a trained learner, ready to use.
 
-    path: the folder.
+    path: the folder of a run, or one that `save_pretrained` wrote.
     decoder: the user's own module, where the run was trained with one.
     learner: its class, where that is the user's own and cannot be imported by the name that the run has.
+
     Raises InputError where nothing is there, or something else.
+
+    >>> import tempfile
+    >>> from shortrun import ModelConfig, Vae
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Vae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8)).save_pretrained(folder)
+    ...     load(folder).latents
+    (2, 3)
     """
     run = RunFolder(Path(path))
     if not run.path.is_dir():

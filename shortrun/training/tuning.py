@@ -113,12 +113,26 @@ def tune(
     over: str = "one",
     steps: int | None = None,
 ) -> Tuned:
-    """Find the step sizes of a learner's chains on some images; the learner is left as it is.
+    """Return the step sizes that are best for a learner's chains on some images; the learner is left as it is.
 
-    x: (n, c, h, w) in [-1, 1]; estimator: marginal, conditional or path; tuner: grid, gradient or acceptance; over:
-    one, layers, schedule or both; steps: K in place of the learner's. `Space(over, latents, decay).write(
-    learner.step_size, result.settings)`, decay the learner's, puts the result into a learner with as many step sizes.
-    Raises InputError for names that are none.
+    `Space(over, latents, decay).write(learner.step_size, result.settings)`, decay the learner's, puts the result into a
+    learner with as many step sizes.
+
+    learner: whose chains are tuned, ready to use.
+    x: (n, c, h, w) in [-1, 1], the images, 8 for example.
+    rng: gives the random numbers; all step sizes are compared on the same draws.
+    estimator: of the divergence that is minimized: marginal, conditional or path.
+    tuner: grid or gradient, which minimize the divergence, or acceptance, which aims at 57.4% of a Metropolis step.
+    over: what is tuned: one step size, one for each of the layers, schedule for one and its decay, or both.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+
+    Raises InputError for words that are none of these, and for words that do not go together.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> found = tune(learner, torch.zeros(4, 1, 4, 4), torch.Generator().manual_seed(0), steps=2)
+    >>> found.settings.shape, found.value <= found.start
+    (torch.Size([1]), True)
     """
     chains = Chains(learner, x.to(learner.device), rng, steps)
     space = Space(over, learner.generator.latents, learner.step_size.decay)
@@ -138,9 +152,13 @@ def tune(
 def image_acceptance(
     learner: ChainLearner, x: Images, rng: torch.Generator, settings: Settings, steps: int | None = None
 ) -> Float[Tensor, "n"]:
-    """Return how often each image's Metropolis-adjusted chain accepts with the settings that `tune` found, (n,).
+    """Return how often each image's Metropolis-adjusted chain accepts with settings that `tune` found, (n,) in [0, 1].
 
-    x, rng in the state that `tune` was given, steps: as there, for the same draws; settings: of one step size.
+    learner: as `tune` was given it.
+    x: (n, c, h, w) in [-1, 1], the images that `tune` was given.
+    rng: in the state that `tune` was given, for the same draws.
+    settings: of one step size.
+    steps: as `tune` was given it.
     """
     chains = Chains(learner, x.to(learner.device), rng, steps)
     with frozen(learner.generator):
@@ -148,7 +166,13 @@ def image_acceptance(
 
 
 def move_step_size(learner: ChainLearner, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
-    """Move a learner's step sizes a little towards the best for its present weights, as training does now and then."""
+    """Move a learner's step sizes a little towards the best for its present weights, as training does now and then.
+
+    learner: whose step sizes are changed.
+    x: (n, c, h, w) in [-1, 1], training images, on the learner's device.
+    rng: gives the random numbers.
+    tuning: what is tuned, and how.
+    """
     chains = Chains(learner, x, rng)
     space = Space(tuning.over, learner.generator.latents, learner.step_size.decay)
     start = space.read(learner.step_size)
@@ -186,10 +210,25 @@ def divergence_curves(
 ) -> Curves:
     """Return each estimator's curve over constant step sizes, and where the tuners find its minimum.
 
-    x: (n, c, h, w) in [-1, 1]. The estimators share each chain and its Hessians; beyond 256 latents they are
-    stochastic, and the conditional one goes without gradient. step_sizes: those looked at before the tuners look
-    closer; 13 from 0.001 to 10 where not given. shown: called with a sequence of work and words for it, returns it, to
-    show progress. Raises InputError for names that are none.
+    The estimators share each chain and its Hessians. Beyond 256 latents they are stochastic, and the conditional one
+    goes without gradient.
+
+    learner: whose chains are looked at, ready to use.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers; all step sizes are compared on the same draws.
+    estimators: of marginal, conditional and path.
+    step_sizes: those looked at before the tuners look closer; 13 from 0.001 to 10 where not given.
+    tuners: of grid and gradient.
+    shown: called with a sequence of work and words for it, returns it, to show progress.
+
+    Raises InputError for names that are none.
+
+    >>> from shortrun import ModelConfig, ShortRun
+    >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
+    >>> x, rng = torch.zeros(4, 1, 4, 4), torch.Generator().manual_seed(0)
+    >>> curves = divergence_curves(learner, x, rng, ["marginal"], step_sizes=[0.1, 0.5], tuners=[])
+    >>> [round(s, 3) for s, mean, error in curves.points("marginal")]
+    [0.1, 0.5]
     """
     for name in tuners:
         if name not in TUNERS:

@@ -119,3 +119,17 @@ def test_help_does_not_wait_for_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"import {module} imports torch {done.stderr}"
+
+
+def test_no_two_files_import_each_other_in_a_circle() -> None:
+    """Imports for types count too: a circle of names is one that a reader has to walk."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    arrows = {
+        name: imported_modules(ast.parse(path.read_text(encoding="utf-8")), name.split(".")[:-1])
+        & modules.keys() - {name}
+        for name, path in modules.items()
+    }
+    while arrows:  # take away files that import nothing that is left; what stays is a circle, or leads to one
+        ends = {name for name, others in arrows.items() if not others & arrows.keys()}
+        assert ends, f"a circle among {sorted(arrows)}"
+        arrows = {name: others for name, others in arrows.items() if name not in ends}

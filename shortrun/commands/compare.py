@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,19 +65,7 @@ def main(words: list[str]) -> int:
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
         got = repr(" ".join(arguments.learners)) if arguments.learners else "none"
         raise InputError("learners", got, "write each one once")
-    configs: dict[str, Config] = {}
-    for entry in arguments.learners:
-        learner, *settings = entry.split(",")
-        own = [*rest, *options(entry, settings)]
-        if learner.endswith(".toml"):
-            name, config = Path(learner).stem, parse(learner, None, own).alone()
-        else:
-            check_name(LEARNERS, learner, "learners")
-            name, config = learner, parse(recipe, learner, own).alone()
-        name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))  # it names a folder
-        if name in configs:
-            raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
-        configs[name] = config
+    configs = entrants(recipe, arguments.learners, rest)
 
     from shortrun.compare import Budget, compare
 
@@ -98,6 +87,24 @@ def main(words: list[str]) -> int:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
     return 0
+
+
+def entrants(recipe: str, learners: Iterable[str], words: list[str]) -> dict[str, Config]:
+    """Return what is compared, by the name of its folder; words: the options, which are for all of them."""
+    configs: dict[str, Config] = {}
+    for entry in learners:
+        learner, *settings = entry.split(",")
+        own = [*words, *options(entry, settings)]
+        if learner.endswith(".toml"):
+            name, config = Path(learner).stem, parse(learner, None, own).alone()
+        else:
+            check_name(LEARNERS, learner, "learners")
+            name, config = learner, parse(recipe, learner, own).alone()
+        name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))
+        if name in configs:
+            raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
+        configs[name] = config
+    return configs
 
 
 def options(entry: str, settings: list[str]) -> list[str]:

@@ -48,17 +48,11 @@ def write_outputs(
     """Write pictures and one .npz, each whole or not at all, and print their paths."""
     import numpy as np
 
-    from shortrun.figures.images import write_png
     from shortrun.files import replacing
 
     notes = _notes(command, arguments)
-    with _writing(folder):
-        for name, picture in pictures.items():
-            write_png(picture, folder / name, notes)
-        with replacing(folder / array_file) as path:
-            np.savez_compressed(path, **dict(arrays), **{key: np.array(words) for key, words in notes.items()})  # pyright: ignore[reportArgumentType]
-    for name in [*pictures, array_file]:
-        print(f"wrote {folder / name}")
+    with _beside(pictures, notes, folder / array_file) as path, replacing(path) as temporary:
+        np.savez_compressed(temporary, **dict(arrays), **{key: np.array(words) for key, words in notes.items()})  # pyright: ignore[reportArgumentType]
 
 
 def write_numbers(
@@ -70,17 +64,12 @@ def write_numbers(
     number_file: str,
 ) -> None:
     """Write pictures and one .json of numbers, each whole or not at all, and print their paths."""
-    from shortrun.figures.images import write_png
     from shortrun.files import write_text
 
     notes = _notes(command, arguments)
     text = {MADE_BY: command, ARGUMENTS: json.loads(notes[ARGUMENTS]), **numbers}
-    with _writing(folder):
-        for name, picture in pictures.items():
-            write_png(picture, folder / name, notes)
-        write_text(folder / number_file, json.dumps(text, indent=2, allow_nan=False) + "\n")
-    for name in [*pictures, number_file]:
-        print(f"wrote {folder / name}")
+    with _beside(pictures, notes, folder / number_file) as path:
+        write_text(path, json.dumps(text, indent=2, allow_nan=False) + "\n")
 
 
 def _notes(command: str, arguments: ModelArguments) -> dict[str, str]:
@@ -88,13 +77,21 @@ def _notes(command: str, arguments: ModelArguments) -> dict[str, str]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _beside(pictures: Mapping[str, "Image.Image"], notes: dict[str, str], file: Path) -> Iterator[Path]:
+    """Write pictures, give the path of the file that the block writes beside them, and print all paths."""
+    from shortrun.figures.images import write_png
+
+    folder = file.parent
     try:
-        yield
+        for name, picture in pictures.items():
+            write_png(picture, folder / name, notes)
+        yield file
     except OSError as error:
         raise InputError(
             "out", problem=f"{folder} cannot be written ({error.strerror or error})", instead="write another folder"
         ) from None
+    for name in [*pictures, file.name]:
+        print(f"wrote {folder / name}")
 
 
 def warn_of_failed(failed: "torch.Tensor") -> None:

@@ -57,7 +57,7 @@ def main(words: list[str]) -> int:
 def describe(learner: "Learner", source: Literal["prior", "fitted"]) -> str:
     """Say what the latents were drawn from."""
     if source == "prior" or learner.latent_density is None:
-        from shortrun.learners.settings import prior_class
+        from shortrun.learners.declared import prior_class
 
         model = ModelConfig() if learner.description is None else learner.description.model
         return f"latents from the prior, {prior_class(model).describe(model)}"

@@ -52,17 +52,19 @@ def main(words: list[str]) -> int:
             instead="drop --images, --steps and --no-noise, which are for images",
         )
     learner = read_model(arguments)
+
+    from shortrun.figures.images import captioned_rows, titled, to_bytes
+    from shortrun.tasks import traverse
+    from shortrun.tasks.traverse import varied_range
+
     top = len(learner.latents)
     layers = list(range(top, 0, -1)) if arguments.layer is None else [arguments.layer]
-    check_place(learner, arguments)
+    if arguments.layer is not None:
+        varied_range(learner, arguments.layer, arguments.coordinate)  # refuses those that are not there
     names = ["traversal.png", "traversal.npz"]
     folder = choose_folder(arguments, COMMAND, "traversal", names)
     rng = random_numbers(arguments.seed)
     z, blocks = find_starts(learner, arguments, rng)
-
-    from shortrun.figures.images import captioned_rows, titled, to_bytes
-    from shortrun.tasks import traverse
-
     pictures, arrays = {}, {}
     for layer in layers:
         varied = traverse(
@@ -80,14 +82,6 @@ def main(words: list[str]) -> int:
     picture = titled(captioned_rows(rows), f"each row: one layer {how}, the others held")
     write_outputs(folder, COMMAND, arguments, {names[0]: picture}, arrays, names[1])
     return 0
-
-
-def check_place(learner: "Learner", arguments: Traverse) -> None:
-    """Raise InputError where the layer or the coordinate is not there."""
-    from shortrun.tasks.traverse import varied_range
-
-    if arguments.layer is not None:
-        varied_range(learner, arguments.layer, arguments.coordinate)
 
 
 def find_starts(

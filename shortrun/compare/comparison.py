@@ -11,7 +11,7 @@ from torch import nn
 
 from shortrun.compare import curve
 from shortrun.compare.budget import Budget, updates_a_second
-from shortrun.compare.contest import RECORD, Turn, hold, recorded, turns
+from shortrun.compare.contest import RECORD, Turn, hold, recorded, run_of, turns
 from shortrun.compare.pictures import draw_curves, draw_images
 from shortrun.compare.table import write_table
 from shortrun.config import Config
@@ -27,7 +27,6 @@ from shortrun.metrics.figure import to_json
 from shortrun.training import load
 from shortrun.training.machine import machine
 from shortrun.training.processes import Processes, choose_device
-from shortrun.training.run_folder import RunFolder
 from shortrun.training.setup import build_learner, read_dataset
 from shortrun.training.watching import Watch
 
@@ -118,7 +117,8 @@ def features_on(place: torch.device, dataset: Dataset, features: nn.Module | Non
 def write_pictures(out: Path, names: Iterable[str], dataset: Dataset, points: int) -> None:
     """Draw what finished models make and, where points were measured on their way, how good they were by then."""
     curves = kept_of(out, names, curve.FILE if points else RECORD)
-    write_png(draw_images({name: load(out / name / "seed_0") for name in curves}, dataset.test), out / "images.png")
+    first = {name: load(run_of(out, name, 0).path) for name in curves}
+    write_png(draw_images(first, dataset.test), out / "images.png")
     if points:
         write_png(draw_curves(curves), out / "curves.png")
 
@@ -128,7 +128,7 @@ def kept_of(out: Path, names: Iterable[str], file: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for name in names:
         for seed in itertools.count():
-            run = RunFolder(out / name / f"seed_{seed}")
+            run = run_of(out, name, seed)
             if not (run.path / RECORD).is_file():
                 break
             found.setdefault(name, []).append(read_json(run.path / file))

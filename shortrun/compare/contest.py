@@ -33,13 +33,17 @@ class Turn(NamedTuple):
         return self.run.path / RECORD
 
 
+def run_of(out: Path, name: str, seed: int) -> RunFolder:
+    """Return the folder of one model of a contest: out/NAME/seed_N."""
+    return RunFolder(out / name / f"seed_{seed}")
+
+
 def turns(configs: Mapping[str, Config], out: Path, seeds: int) -> Iterator[Turn]:
-    """Give all models of each configuration, seed by seed: the folder of one is out/NAME/seed_N."""
+    """Give all models of each configuration, seed by seed."""
     for seed in range(seeds):
         for name, config in configs.items():
             training = dataclasses.replace(config.training, seed=seed)
-            run = RunFolder(out / name / f"seed_{seed}")
-            yield Turn(name, seed, dataclasses.replace(config, training=training), run)
+            yield Turn(name, seed, dataclasses.replace(config, training=training), run_of(out, name, seed))
 
 
 def hold(

@@ -19,12 +19,6 @@ from shortrun.model.likelihood import Images, Mask
 from shortrun.pixels import squared_error
 
 
-def check_steps(steps: int) -> int:
-    """Return K, or raise InputError where it is no number of steps."""
-    check_at_least(1, steps=steps)
-    return steps
-
-
 def draw_by(
     log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]
 ) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
@@ -93,8 +87,7 @@ class ChainLearner(LatentLearner):
         candidates: int = 1,
     ) -> None:
         super().__init__()
-        check_steps(steps)
-        check_at_least(1, candidates=candidates)
+        check_at_least(1, steps=steps, candidates=candidates)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
@@ -163,7 +156,8 @@ class ChainLearner(LatentLearner):
         noise: whether the chain is noisy, in place of what the learner does; None keeps that.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
-        steps = self.steps if steps is None else check_steps(steps)
+        check_at_least(1, steps=steps)
+        steps = self.steps if steps is None else steps
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), part, x.device)
         start = self.start(x, draws, mask)
         z, failed, retried = self._run(x, start, draws, mask, noise)

@@ -8,13 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import Config, EncoderConfig, LearnerConfig, ModelConfig
-from shortrun.errors import InputError
+from shortrun.errors import InputError, check_at_least
 from shortrun.inference import DrawnNoise
-from shortrun.learners.chain import check_steps
+from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.latent_learner import LatentLearner
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
-from shortrun.learners.settings import checked_for_learner
 from shortrun.model import TopDown
 from shortrun.model.encoders import Encoder, Moments
 from shortrun.model.likelihood import Images, Mask, PerImage
@@ -222,7 +221,8 @@ class EncoderLearner(LatentLearner):
                 raise InputError("steps", steps, "an encoder takes none unless pixels are missing: leave it out")
             z = self.draw(x, self._noise(x, rng, part) if noise else self._zeros(x)).z
         else:
-            z = self._impute(x, rng, mask, ROUNDS if steps is None else check_steps(steps), noise is not False, part)
+            check_at_least(1, steps=steps)
+            z = self._impute(x, rng, mask, ROUNDS if steps is None else steps, noise is not False, part)
         failed = ~torch.isfinite(z).all(1)
         if failed.any():
             z = torch.where(failed[:, None], self._noise(x, rng, part), z)

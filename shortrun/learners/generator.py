@@ -3,7 +3,7 @@
 from torch import nn
 
 from shortrun.config import LearnerConfig
-from shortrun.learners.settings import likelihood_class, prior_class
+from shortrun.learners.declared import likelihood_class, prior_class
 from shortrun.model import TopDown
 from shortrun.registry import DECODERS, find
 from shortrun.streams import initial_weights

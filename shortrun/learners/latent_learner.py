@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from shortrun.config import Config, LearnerConfig
+from shortrun.learners.declared import likelihood_class, prior_class
 from shortrun.learners.learner import Flat, Learner
-from shortrun.learners.settings import likelihood_class, prior_class
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
 

@@ -5,22 +5,21 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
 from huggingface_hub import ModelHubMixin
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from shortrun.config import Config, LearnerConfig
+from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
+from shortrun.learners.declared import Declared, declared_class
 from shortrun.learners.latent_density import FILE, LatentDensity, write_density
 from shortrun.learners.pretrained import rebuilt, write_model
-from shortrun.learners.settings import check_declared, own_settings
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.normals import Flat
-from shortrun.registry import LEARNERS, name_of
 
 Kind = TypeVar("Kind", bound="Learner")
 Rows = Int64[Tensor, "n"]
@@ -41,11 +40,14 @@ class Inferred(NamedTuple):
     """Chains that were started again, counted once for each time."""
 
 
-class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generative-model", "latent-variable-model"]):
+class Learner(
+    nn.Module, Declared, ModelHubMixin, library_name="shortrun", tags=["generative-model", "latent-variable-model"]
+):
     """A model of images that `train` learns and the commands use.
 
-    A subclass defines the abstract methods. It declares in the class variables what the rest of the package has to know
-    of it. Most are not subclasses of this class but of `LatentLearner`, `ChainLearner` or `EncoderLearner`.
+    A subclass defines the abstract methods, and declares in class variables what the rest of the package has to know of
+    it: see `Declared`. Most are not subclasses of this class but of `LatentLearner`, `ChainLearner` or
+    `EncoderLearner`.
 
     description: what `save_pretrained` writes; None where the learner was put together by hand.
     latents: the sizes of the layers of latents, top down; z is (n, d) with the layers side by side.
@@ -62,82 +64,11 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
     'ShortRun'
     """
 
-    has_generator: ClassVar[bool] = False
-    """Whether it has a `generator` p(x, z) of a few latents, so that densities can be fitted to them and annealed."""
-    has_chain: ClassVar[bool] = False
-    """Whether it infers by Langevin steps: step sizes, their schedule and candidates are for it."""
-    short_runs: ClassVar[bool] = False
-    """Whether each inference is a chain of `steps` steps from the prior: what is tuned while learning, and measured by
-    `tune` and `diagnose`."""
-    has_encoder: ClassVar[bool] = False
-    """Whether it draws from q(z|x) in closed form, by `propose`: training.kl_schedule is for it."""
-    has_density: ClassVar[bool] = False
-    """Whether `log_prob` gives log p(x) exactly."""
-    parameterization: ClassVar[Literal["ladder", "conditional"] | None] = None
-    """The one parameterization of the generator that it is defined for; None: any."""
-    Settings: ClassVar[type | None] = None
-    """A dataclass of settings that only this learner has, the table `own` of a configuration."""
-
     description: LearnerConfig | None
     latent_density: LatentDensity | None = None
     """Fitted after training, saved with the model; no part of the weights."""
-    progress: ClassVar[tuple[str, ...]] = ("mse", "second_moment")
-    """The statistics that are shown while training goes on, those of them that `loss` returns."""
     kl_weight: float = 1.0
     """Of the divergence from the prior in the loss of a learner with an encoder; the others have no such term."""
-
-    @classmethod
-    @abstractmethod
-    def from_description(cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> "Learner":
-        """Return the learner that a description is of, with new weights.
-
-        description: what `save_pretrained` writes, checked.
-        decoder: the user's own module, where description.own_decoder says that there is one; else None.
-        seed: 0 or more, of the initial weights.
-        """
-
-    @classmethod
-    def check(cls, settings: Config | LearnerConfig) -> None:
-        """Raise InputError for settings that are not for the learner; a subclass that refuses more calls this first.
-
-        settings: of a run, or of a saved model.
-        """
-        check_declared(cls, settings)
-
-    @classmethod
-    def own_settings(cls, description: LearnerConfig) -> Any:
-        """Return the settings that only this learner has, as its `Settings`.
-
-        description: of the learner.
-        """
-        return own_settings(cls, description)
-
-    @classmethod
-    def describe_model(cls, settings: Config | LearnerConfig) -> str:
-        """Return in a line what model settings are of.
-
-        settings: of a run, or of a saved model.
-        """
-        return name_of(LEARNERS, cls)
-
-    @classmethod
-    def describe_settings(
-        cls, settings: Config | LearnerConfig, found: tuple[tuple[float, ...], float] | None = None
-    ) -> str:
-        """Return in a line how latents are inferred by settings.
-
-        settings: of a run, or of a saved model.
-        found: the step sizes and the decay that training led to; None where it led to none.
-        """
-        return "exact" if cls.has_density else name_of(LEARNERS, cls)
-
-    @classmethod
-    def fixed(cls, settings: Config | LearnerConfig) -> tuple[str, ...]:
-        """Return how the names of tensors begin that are saved with the weights but are not learned.
-
-        settings: of a run, or of a saved model.
-        """
-        return ()
 
     @property
     @abstractmethod
@@ -382,6 +313,19 @@ class Learner(nn.Module, ModelHubMixin, library_name="shortrun", tags=["generati
                 )
             )
         return rebuilt(cls, folder, decoder)
+
+
+def learner_class(name: str) -> type[Learner]:
+    """Return the class of a learner.
+
+    name: of the registry, or module:Name.
+
+    Raises InputError where it is no learner.
+
+    >>> learner_class("vae").__name__
+    'Vae'
+    """
+    return cast(type[Learner], declared_class(name))
 
 
 @contextmanager

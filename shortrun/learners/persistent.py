@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import Config, LearnerConfig, PersistentConfig
-from shortrun.errors import InputError
+from shortrun.errors import InputError, check_at_least
 from shortrun.inference import DrawnNoise
-from shortrun.learners.chain import ChainLearner, check_steps
+from shortrun.learners.chain import ChainLearner
 from shortrun.learners.chain_store import ChainStore, process_rank
 from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Inferred, Rows, Statistics
@@ -77,7 +77,8 @@ class Persistent(
         candidates: int = 1,
     ) -> None:
         super().__init__(generator, steps, step_size, step_decay, noise, retries, description, candidates)
-        self.fresh_steps, self.store = check_steps(fresh_steps), store
+        check_at_least(1, fresh_steps=fresh_steps)
+        self.fresh_steps, self.store = fresh_steps, store
         # no buffer: it belongs to a run, not to the model, and must not be copied with it
         self.chains: ChainStore | None = None
 

@@ -1,23 +1,20 @@
 """A learner on disk: config.json, which a person can read, and model.safetensors. Nothing is unpickled."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig, checked_settings
 from shortrun.errors import InputError, in_one_line
 from shortrun.files import read_json, write_json
+from shortrun.learners.declared import Declared, checked_for_learner, declared_class
 from shortrun.learners.latent_density import read_density
-from shortrun.learners.settings import checked_for_learner, learner_class
 from shortrun.learners.weights import read_weights, write_weights
 from shortrun.mapping import from_mapping, to_mapping
 from shortrun.registry import LEARNERS, name_of
 
-if TYPE_CHECKING:
-    from shortrun.learners.learner import Learner
-
-Kind = TypeVar("Kind")  # a class of learners: a bound would be a circle
+Kind = TypeVar("Kind", bound=Declared)
 
 
 def write_model(weights: dict[str, Tensor], description: LearnerConfig | None, folder: Path) -> None:
@@ -72,7 +69,7 @@ def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
     return cast(Kind, learner.eval())
 
 
-def _class_of(description: LearnerConfig, kind: Any) -> "type[Learner]":
+def _class_of(description: LearnerConfig, kind: type[Declared]) -> type[Declared]:
     """Return the class that a description is of: `kind` where it is meant, else what its name says.
 
     So a class that is defined where nothing can import it, in a notebook for example, loads its own models.
@@ -80,4 +77,4 @@ def _class_of(description: LearnerConfig, kind: Any) -> "type[Learner]":
     _, colon, name = description.learner.partition(":")
     if description.learner == name_of(LEARNERS, kind) or (colon and name == kind.__qualname__):
         return kind
-    return learner_class(description.learner)
+    return declared_class(description.learner)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.learners.chain import ChainLearner
+from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.learner import Rows
-from shortrun.learners.settings import checked_for_learner
 from shortrun.model.likelihood import Images
 from shortrun.registry import LEARNERS, name_of
 

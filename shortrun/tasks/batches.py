@@ -47,9 +47,7 @@ def infer(
     Raises InputError for images of another shape than the model's and for counts below 1.
     """
     check_images(learner, x)
-    check_at_least(1, batch_size=batch_size)
-    if steps is not None:
-        check_at_least(1, steps=steps)
+    check_at_least(1, batch_size=batch_size, steps=steps)
     parts = []
     for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
         part = None if mask is None else mask[rows].to(learner.device)

@@ -163,7 +163,7 @@ def test_without_rows_or_chains_there_is_one_clear_line(tmp_path: Path) -> None:
     bare = Persistent.from_description(learner.description)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="start_training"):
         bare.loss(x, rng(), rows=torch.arange(3))
-    with pytest.raises(InputError, match=r"^steps: got 0"):
+    with pytest.raises(InputError, match=r"^fresh_steps: got 0"):
         Persistent(learner.generator, fresh_steps=0)
 
 

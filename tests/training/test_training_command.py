@@ -43,7 +43,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["digits", "--training.sigma-schedule", "0.5", "0.3", "0.1", "0.2"],
             ["--training.sigma-schedule: got shares", "rising order"],
         ),
-        (["--resume", "not/a/run"], ["not/a/run", "not a run"]),
+        (["--resume", "not/a/run"], ["not/a/run", "not a folder"]),
         (["digits", "--resume", "x"], ["--resume", "drop 'digits'"]),
     ],
 )

@@ -1,7 +1,10 @@
-"""Which class a configuration's learner is, and the settings that only this class can judge."""
+"""What a class of learners declares of itself, and the settings that only this class can judge."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeVar
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, TypeVar
+
+from torch import nn
 
 from shortrun.config import Config, LearnerConfig, ModelConfig, TrainingConfig, checked_settings, checked_table
 from shortrun.errors import InputError
@@ -9,27 +12,8 @@ from shortrun.mapping import from_mapping, to_mapping
 from shortrun.model import Likelihood, Prior
 from shortrun.registry import LEARNERS, LIKELIHOODS, PRIORS, find, name_of
 
-if TYPE_CHECKING:
-    from shortrun.learners.learner import Learner
-
 Settings = TypeVar("Settings", Config, LearnerConfig)
 Kind = TypeVar("Kind")
-
-
-def learner_class(name: str) -> "type[Learner]":
-    """Return the class of a learner.
-
-    name: of the registry, or module:Name.
-
-    Raises InputError where it is no learner.
-
-    >>> learner_class("vae").__name__
-    'Vae'
-    """
-    kind = find(LEARNERS, name, "learner")
-    if not hasattr(kind, "from_description"):
-        raise InputError("learner", repr(name), "write the name of a subclass of shortrun.Learner")
-    return kind
 
 
 def likelihood_class(model: ModelConfig) -> type[Likelihood]:
@@ -49,7 +33,91 @@ def _below(kind: type[Kind], found: object, argument: str, word: str) -> type[Ki
     return found
 
 
-def checked_for_learner(settings: Settings, kind: "type[Learner] | None" = None) -> Settings:
+class Declared:
+    """What the rest of the package has to know of a class of learners, before there is a learner."""
+
+    has_generator: ClassVar[bool] = False
+    """Whether it has a `generator` p(x, z) of a few latents, so that densities can be fitted to them and annealed."""
+    has_chain: ClassVar[bool] = False
+    """Whether it infers by Langevin steps: step sizes, their schedule and candidates are for it."""
+    short_runs: ClassVar[bool] = False
+    """Whether each inference is a chain of `steps` steps from the prior: what is tuned while learning, and measured by
+    `tune` and `diagnose`."""
+    has_encoder: ClassVar[bool] = False
+    """Whether it draws from q(z|x) in closed form, by `propose`: training.kl_schedule is for it."""
+    has_density: ClassVar[bool] = False
+    """Whether `log_prob` gives log p(x) exactly."""
+    parameterization: ClassVar[Literal["ladder", "conditional"] | None] = None
+    """The one parameterization of the generator that it is defined for; None: any."""
+    Settings: ClassVar[type | None] = None
+    """A dataclass of settings that only this learner has, the table `own` of a configuration."""
+    progress: ClassVar[tuple[str, ...]] = ("mse", "second_moment")
+    """The statistics that are shown while training goes on, those of them that `loss` returns."""
+
+    @classmethod
+    @abstractmethod
+    def from_description(cls, description: LearnerConfig, decoder: nn.Module | None = None, seed: int = 0) -> Any:
+        """Return the learner that a description is of, with new weights.
+
+        description: what `save_pretrained` writes, checked.
+        decoder: the user's own module, where description.own_decoder says that there is one; else None.
+        seed: 0 or more, of the initial weights.
+        """
+
+    @classmethod
+    def check(cls, settings: Config | LearnerConfig) -> None:
+        """Raise InputError for settings that are not for the learner; a subclass that refuses more calls this first.
+
+        settings: of a run, or of a saved model.
+        """
+        check_declared(cls, settings)
+
+    @classmethod
+    def own_settings(cls, settings: Config | LearnerConfig) -> Any:
+        """Return the settings that only this learner has, as its `Settings`.
+
+        settings: of a run, or of a saved model.
+        """
+        assert cls.Settings is not None
+        return checked_table(from_mapping(cls.Settings, settings.own, "own"), "own")
+
+    @classmethod
+    def describe_model(cls, settings: Config | LearnerConfig) -> str:
+        """Return in a line what model settings are of.
+
+        settings: of a run, or of a saved model.
+        """
+        return name_of(LEARNERS, cls)
+
+    @classmethod
+    def describe_settings(
+        cls, settings: Config | LearnerConfig, found: tuple[tuple[float, ...], float] | None = None
+    ) -> str:
+        """Return in a line how latents are inferred by settings.
+
+        settings: of a run, or of a saved model.
+        found: the step sizes and the decay that training led to; None where it led to none.
+        """
+        return "exact" if cls.has_density else name_of(LEARNERS, cls)
+
+    @classmethod
+    def fixed(cls, settings: Config | LearnerConfig) -> tuple[str, ...]:
+        """Return how the names of tensors begin that are saved with the weights but are not learned.
+
+        settings: of a run, or of a saved model.
+        """
+        return ()
+
+
+def declared_class(name: str) -> type[Declared]:
+    """Return the class of a learner by its name, or by module:Name; raise InputError where it is no learner."""
+    found = find(LEARNERS, name, "learner")
+    if not (isinstance(found, type) and issubclass(found, Declared)):
+        raise InputError("learner", repr(name), "write the name of a subclass of shortrun.Learner")
+    return found
+
+
+def checked_for_learner(settings: Settings, kind: type[Declared] | None = None) -> Settings:
     """Return settings as `shortrun.config.checked_settings` does, after the checks of their learner too.
 
     settings: of a run, or of a saved model.
@@ -58,20 +126,14 @@ def checked_for_learner(settings: Settings, kind: "type[Learner] | None" = None)
     Raises InputError for the first value that cannot be used.
     """
     settings = checked_settings(settings)
-    kind = kind or learner_class(settings.learner)
+    kind = kind or declared_class(settings.learner)
     if settings.own and kind.Settings is None:
         raise InputError("own", ", ".join(settings.own), f"{settings.learner} has no settings of its own: leave it out")
     kind.check(settings)
-    return dataclasses.replace(settings, own={} if kind.Settings is None else to_mapping(own_settings(kind, settings)))
+    return dataclasses.replace(settings, own={} if kind.Settings is None else to_mapping(kind.own_settings(settings)))
 
 
-def own_settings(kind: "type[Learner]", settings: Config | LearnerConfig) -> Any:
-    """Return the settings that only a learner has, as the dataclass that its class declares for them."""
-    assert kind.Settings is not None
-    return checked_table(from_mapping(kind.Settings, settings.own, "own"), "own")
-
-
-def check_declared(kind: "type[Learner]", settings: Config | LearnerConfig) -> None:
+def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> None:
     """Raise InputError for the first setting that is not for a learner, by what its class declares of itself."""
     name = name_of(LEARNERS, kind)
     model, inference = settings.model, settings.inference

@@ -42,7 +42,7 @@ class ChainDensity:
 
     @abstractmethod
     def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
+        """Take in where the chain starts, z_0, and the density that it was drawn from."""
 
     @abstractmethod
     def follow(self, step: Step) -> None:
@@ -57,7 +57,7 @@ class Conditional(ChainDensity):
     """log q = log q(z_0) - sum_k log |det A_k|; see `conditional`."""
 
     def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
+        """Take in where the chain starts, z_0, and the density that it was drawn from."""
         self.value = initial.log_prob(z)
 
     def follow(self, step: Step) -> None:
@@ -75,7 +75,7 @@ class Marginal(ChainDensity):
     needs_noise = True
 
     def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
+        """Take in where the chain starts, z_0, and the density that it was drawn from."""
         self.z, self.initial = z.double(), initial
         # what a component adds to the noise goes through dz_k/dz_0; of only one it is taken along as if it were noise
         self.jacobian = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
@@ -126,7 +126,7 @@ class Path(ChainDensity):
     needs_noise = True
 
     def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
+        """Take in where the chain starts, z_0, and the density that it was drawn from."""
         self.value, self.last = initial.log_prob(z), None
 
     def follow(self, step: Step) -> None:

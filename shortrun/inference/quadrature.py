@@ -15,12 +15,18 @@ SMALL = 1e-12
 
 
 def beside(steps: list[Step], basis: Columns, rng: torch.Generator, depth: int) -> tuple[PerImage, PerImage]:
-    """Estimate the mean eigenvalue, and the mean logarithm of one, of the covariance of what is beside a subspace.
+    """Estimate the mean eigenvalue, and the mean logarithm of one, of the covariance in the complement of a subspace.
 
     M is the covariance of the ends of chains that start from N(0, I) and lose their part in the subspace at each step.
-    From one random vector u beside it: u^T M u, and u^T log(M) u between Gauss quadrature, an upper bound, and
-    Gauss-Radau's with a node at the least eigenvalue that M can have, min s_{K-1}^2, a lower one: where both would meet
-    if each went on as in its last product. depth: products with M, two Hessian products a step each.
+    One random vector u of the complement gives both. The mean eigenvalue is u^T M u. For u^T log(M) u there are two
+    bounds: Gauss quadrature from above, and Gauss-Radau quadrature from below, with a node at the least eigenvalue that
+    M can have, min s_{K-1}^2. Each bound moves by less with every product; the estimate is the value at which the two
+    would meet if both went on by the ratio of their last changes.
+
+    steps: of the chain, each with its Hessian products.
+    basis: (n, d, r), of the subspace.
+    rng: gives the signs of u.
+    depth: products with M, of two Hessian products a step each.
 
     Source: Golub and Meurant, "Matrices, Moments and Quadrature with Applications", 2010.
     """

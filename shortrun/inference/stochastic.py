@@ -53,7 +53,7 @@ class LanczosConditional(ChainDensity):
         return cls(rng, **({"every": 1 if d >= LARGE else 2} | changes))
 
     def start(self, z: Flat, initial: Initial) -> None:
-        """See z_0, and what it was drawn from."""
+        """Take in where the chain starts, z_0, and the density that it was drawn from."""
         self.value, self.seen = initial.log_prob(z), 0
         self.block: list[Step] = []
 

@@ -30,14 +30,14 @@ def write_model(weights: dict[str, Tensor], description: LearnerConfig | None, f
     write_json(folder / "config.json", to_mapping(description))
 
 
-def read_model(folder: Path) -> tuple[LearnerConfig, dict[str, Tensor]]:
-    """Read what `write_model` wrote; raise InputError where it is absent, damaged or not of this package."""
+def read_description(folder: Path) -> LearnerConfig:
+    """Read the config.json that `write_model` wrote; raise InputError where it is absent or damaged."""
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(
             str(folder), problem="no config.json in it", instead="give the folder of a run or of a saved model"
         )
-    return from_mapping(LearnerConfig, read_json(path), "config.json"), read_weights(folder / "model.safetensors")
+    return from_mapping(LearnerConfig, read_json(path), "config.json")
 
 
 def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
@@ -46,7 +46,7 @@ def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
     decoder: the user's own module, where the model was built with one. Raises InputError where a file is absent,
     damaged, does not fit, or holds another learner; the settings are checked before anything is allocated.
     """
-    description, weights = read_model(folder)
+    description = read_description(folder)
     if description.own_decoder and decoder is None:
         raise InputError(
             "decoder",
@@ -55,11 +55,16 @@ def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
         )
     if decoder is not None and not description.own_decoder:
         raise InputError("decoder", problem=f"{folder} has a decoder of this package", instead="leave the argument out")
-    found = _class_of(description, kind)
+    try:
+        found = _class_of(description, kind)
+        description = checked_for_learner(description, found)
+    except InputError as error:  # the settings are the file's, not the caller's
+        raise error.renamed(f"config.json.{error.argument}") from None
     if not issubclass(found, kind):
         problem = f"a {found.__name__} in it, no {kind.__name__}"
         raise InputError(str(folder), problem=problem, instead="load it with shortrun.load")
-    learner = found.from_description(checked_for_learner(description, found), decoder)
+    weights = read_weights(folder / "model.safetensors")
+    learner = found.from_description(description, decoder)
     try:
         learner.load_state_dict(weights)
     except RuntimeError as error:

@@ -107,6 +107,16 @@ def test_values_that_were_set_by_hand_are_those_that_are_saved(tmp_path: Path) -
     assert learner.description.model.sigma == pytest.approx(0.21)  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_settings_are_checked_before_weights_are_read(tmp_path: Path) -> None:
+    learner_of().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    values["model"]["width"] = 0
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^config.json.model.width: got 0; write a whole number of at least 1"):
+        ShortRun.from_pretrained(tmp_path)
+
+
 def test_a_value_that_cannot_be_is_not_saved(tmp_path: Path) -> None:
     learner = learner_of()
     learner.steps = 0

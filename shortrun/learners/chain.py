@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from shortrun.inference import DrawnNoise, Initial, StepSize, no_noise, short_ru
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
+from shortrun.model.casting import cast_once
 from shortrun.model.likelihood import Images, Mask
 from shortrun.pixels import squared_error
 
@@ -208,6 +210,12 @@ class ChainLearner(LatentLearner):
         anew: it then starts from a new draw of the prior, else from its start. The latents of chains that failed after
         all retries are left as they are.
         """
+        run = partial(self._run_and_retry, x, start, draws, mask, noise, anew)
+        return cast_once(self.generator, x.device, run)
+
+    def _run_and_retry(
+        self, x: Images, start: Flat, draws: DrawnNoise, mask: Mask | None, noise: bool | None, anew: bool
+    ) -> Inferred:
         noisy, sizes = self.noise if noise is None else noise, self.step_size(len(draws))
 
         def run(x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None) -> Flat:

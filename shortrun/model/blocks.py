@@ -19,6 +19,45 @@ def thin_channels(channels: int, positions: int) -> int:
     return min(THIN, channels) if positions > 64 else channels
 
 
+class Gelu(nn.Module):
+    """GELU, at one speed in every memory layout.
+
+    Maps of channels that come out of a convolution may lie channels last. On a CPU, PyTorch's GELU in bfloat16 takes
+    twice as long for them as for the same numbers in a tensor that it calls contiguous, hence the other view of them.
+    """
+
+    def forward(self, h: State) -> State:
+        if h.ndim == 4 and not h.is_contiguous() and h.is_contiguous(memory_format=torch.channels_last):
+            return F.gelu(h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.gelu(h)
+
+
+class Pool(nn.Module):
+    """A map of channels at a smaller resolution, row by row, (n, c, h' w'), as one product of matrices.
+
+    Each value is a mean over its part of the map, as in `nn.AdaptiveAvgPool2d`. On a CPU that module takes four to
+    twenty times as long, forward and backward, which made it as slow as a 3x3 convolution.
+
+    here: height and width of the map.
+    there: height and width of the result, none larger than the map's.
+    """
+
+    means: Tensor
+
+    def __init__(self, here: tuple[int, int], there: tuple[int, int]) -> None:
+        super().__init__()
+        self.whole = here == there
+        rows, columns = (
+            F.adaptive_avg_pool1d(torch.eye(length)[None], shorter)[0]
+            for length, shorter in zip(here, there, strict=True)
+        )
+        # follows from the shapes, so it is no part of a saved model
+        self.register_buffer("means", torch.kron(rows, columns), persistent=False)
+
+    def forward(self, h: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c _"]:
+        return h.flatten(2) if self.whole else h.flatten(2) @ self.means.to(h.dtype)
+
+
 class Inject(nn.Module):
     """A latent vector (n, d) as a state: a linear map, or one to a few channels and a convolution to all of them."""
 
@@ -42,7 +81,7 @@ class Perceptron(nn.Sequential):
     """GELU and linear, `depth` times: the body of a dense block."""
 
     def __init__(self, width: int, depth: int) -> None:
-        super().__init__(*[module for _ in range(depth) for module in (nn.GELU(), nn.Linear(width, width))])
+        super().__init__(*[module for _ in range(depth) for module in (Gelu(), nn.Linear(width, width))])
 
 
 class Convolutions(nn.Sequential):
@@ -50,7 +89,7 @@ class Convolutions(nn.Sequential):
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__(
-            *[module for _ in range(depth) for module in (nn.GELU(), nn.Conv2d(channels, channels, 3, padding=1))]
+            *[module for _ in range(depth) for module in (Gelu(), nn.Conv2d(channels, channels, 3, padding=1))]
         )
 
 
@@ -63,7 +102,7 @@ class Grow(nn.Module):
         if above == here:
             self.up = nn.Identity()
         else:
-            self.up = nn.Sequential(nn.GELU(), nn.ConvTranspose2d(above[0], here[0], 4, stride=2, padding=1))
+            self.up = nn.Sequential(Gelu(), nn.ConvTranspose2d(above[0], here[0], 4, stride=2, padding=1))
 
     def forward(self, h: State) -> State:
         h = self.up(h)
@@ -81,11 +120,12 @@ class Conditional(nn.Module):
     def __init__(self, state: tuple[int, ...], latent: int) -> None:
         super().__init__()
         if len(state) == 1:
-            self.features, size = nn.GELU(), state[0]
+            self.features, size = Gelu(), state[0]
         else:
-            side = [min(4, length) for length in state[1:]]
-            self.features = nn.Sequential(nn.GELU(), nn.AdaptiveAvgPool2d((side[0], side[1])), nn.Flatten())
-            size = state[0] * side[0] * side[1]
+            channels, height, width = state
+            side = (min(4, height), min(4, width))
+            self.features = nn.Sequential(Gelu(), Pool((height, width), side), nn.Flatten())
+            size = channels * side[0] * side[1]
         self.linear = nn.Linear(size, 2 * latent)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -106,7 +146,7 @@ class ToPixels(nn.Sequential):
     def __init__(self, width: int, image_shape: tuple[int, int, int], activation: nn.Module) -> None:
         channels, height, breadth = image_shape
         super().__init__(
-            nn.GELU(), nn.Linear(width, channels * height * breadth), nn.Unflatten(1, image_shape), activation
+            Gelu(), nn.Linear(width, channels * height * breadth), nn.Unflatten(1, image_shape), activation
         )
 
 
@@ -116,8 +156,9 @@ class ToImage(nn.Module):
     def __init__(self, channels: int, image_shape: tuple[int, int, int], activation: nn.Module) -> None:
         super().__init__()
         self.size = image_shape[1:]
+        self.gelu = Gelu()
         self.up = nn.ConvTranspose2d(channels, image_shape[0], 4, stride=2, padding=1)
         self.activation = activation
 
     def forward(self, h: State) -> Float[Tensor, "n c h w"]:
-        return self.activation(self.up(F.gelu(h))[..., : self.size[0], : self.size[1]])
+        return self.activation(self.up(self.gelu(h))[..., : self.size[0], : self.size[1]])

@@ -16,6 +16,7 @@ from shortrun.registry import LEARNERS, name_of
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Checkpoints, load_state
 from shortrun.training.interruption import stop_signals
+from shortrun.training.machine import keep_freed_memory
 from shortrun.training.order import Order
 from shortrun.training.position import Window
 from shortrun.training.processes import Processes, processes
@@ -143,6 +144,7 @@ def learn(
         run = RunFolder(here.agree(folder(dataset.name).path if here.first else None))
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
+        keep_freed_memory()
         state = State.start(learner, config.training, here)
         learner.start_training(len(dataset.train), config.training.seed, run.path)
         if run.state.is_file():

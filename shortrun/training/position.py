@@ -54,7 +54,9 @@ class Position:
 
         Whole numbers are counts, which are added up; the others are means, whose sums go into the window.
         """
-        mine = torch.tensor([*(value.item() for value in statistics.values()), float(stop)], device=here.device)
+        # one transfer from the device, the only one of all statistics
+        values = [*statistics.values(), torch.tensor(float(stop))]
+        mine = torch.stack([value.detach().reshape(()).to(here.device, torch.float32) for value in values])
         *shared, asked = here.mean(mine).tolist()
         for (name, value), mean in zip(statistics.items(), shared, strict=True):
             if value.is_floating_point():

@@ -1,0 +1,64 @@
+"""The weights of matrix products in the precision of autocast, cast once for a whole chain."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Result = TypeVar("Result")
+
+PRODUCTS = (nn.Linear, nn.modules.conv._ConvNd)
+"""Modules whose weights autocast casts at every call. Others may compute in float32 whatever autocast says."""
+
+
+class _Run(nn.Module):
+    """A module beside the function that `functional_call` is to call."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, run: Callable[[], Result]) -> Result:
+        return run()
+
+
+def cast_weights(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
+    """Return the weights of a module's matrix products in the precision of autocast, by name.
+
+    Those of convolutions lie channels last, in which oneDNN and cuDNN compute; what they return then does so too. None
+    where autocast is off.
+
+    module: any.
+    device: where its weights are.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return {}
+    dtype, cast = torch.get_autocast_dtype(device.type), {}
+    for name, owner in module.named_modules():
+        if isinstance(owner, PRODUCTS):
+            for part, weight in owner.named_parameters(name, recurse=False):
+                layout = torch.channels_last if weight.ndim == 4 else torch.preserve_format
+                cast[part] = weight.detach().to(dtype, memory_format=layout)
+    return cast
+
+
+def cast_once(module: nn.Module, device: torch.device, run: Callable[[], Result]) -> Result:
+    """Return what a function returns, which runs with the weights of matrix products in the precision of autocast.
+
+    Autocast casts a frozen weight anew at every call, because it remembers only those that are learned: in a chain, K
+    times an update. The weights of the block get no gradients.
+
+    module: whose weights are cast; they are the old ones again afterwards.
+    device: where its weights are.
+    run: called without arguments.
+
+    >>> layer = nn.Linear(2, 3)
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     cast_once(layer, torch.device("cpu"), lambda: layer.weight.dtype), layer.weight.dtype
+    (torch.bfloat16, torch.float32)
+    """
+    weights = cast_weights(module, device)
+    if not weights:
+        return run()
+    return torch.func.functional_call(_Run(module), {f"module.{name}": part for name, part in weights.items()}, (run,))

@@ -33,6 +33,21 @@ def test_inpainting_writes_a_table_with_both_rivals(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "centre_3_steps.png").is_file()
 
 
+def test_speed_prints_a_line_for_each_recipe_and_batch() -> None:
+    words = [sys.executable, "-m", "benchmarks.speed", "--small", "--eager", "--turns", "1", "--threads", "1"]
+    words += ["--recipes", "digits", "svhn5", "--batches", "4", "6"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    chains, updates = lines[:6], lines[6:]
+    assert [line.split("|")[1].strip() for line in chains[2:]] == ["digits", "digits", "svhn5", "svhn5"]
+    assert [line.split("|")[2].strip() for line in updates[2:]] == ["4", "4"]
+    for table in (chains, updates):
+        assert {line.count("|") for line in table} == {table[0].count("|")}
+    assert all(float(line.split("|")[6]) > 0 for line in chains[2:])
+    assert "memory at K = 100" in done.stdout
+
+
 @pytest.mark.parametrize("path", sorted((BENCHMARKS / "race").rglob("*.toml")), ids=lambda path: path.stem)
 def test_entrants_of_a_race_have_the_same_generator_of_the_same_images(path: Path) -> None:
     """Those in a folder are one entrant each, the others hold values for every learner."""

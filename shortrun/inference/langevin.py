@@ -12,6 +12,8 @@ from torch import Tensor
 
 LogDensity = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n"]]
 StepSizes = float | Float[Tensor, "..."]
+Step = Callable[[LogDensity, Float[Tensor, "n d"], StepSizes, Float[Tensor, "n d"]], Float[Tensor, "n d"]]
+"""Takes what `langevin_step` takes, and returns what it returns."""
 
 
 @runtime_checkable
@@ -84,7 +86,11 @@ def langevin_step(
 
 
 def short_run(
-    log_density: LogDensity, z: Float[Tensor, "n d"], step_size: StepSizes, noise: ChainNoise
+    log_density: LogDensity,
+    z: Float[Tensor, "n d"],
+    step_size: StepSizes,
+    noise: ChainNoise,
+    step: Step = langevin_step,
 ) -> Float[Tensor, "n d"]:
     """Return where K = len(noise) Langevin steps from z end, (n, d).
 
@@ -99,6 +105,7 @@ def short_run(
         latent, (K, 1, 1) for a step of each k, (n, 1) for a step of each image.
     noise: standard normal (K, n, d), or an object that draws each (n, d) when it is its turn; `no_noise` for gradient
         ascent.
+    step: takes each step; `langevin_step`, or a `CompiledStep`.
 
     >>> def log_density(z):
     ...     return -((z - 3) ** 2).sum(1) / 2
@@ -119,5 +126,5 @@ def short_run(
     else:
         schedule = [step_size] * steps
     for s, eps in zip(schedule, noise, strict=True):
-        z = langevin_step(log_density, z, s, eps)
+        z = step(log_density, z, s, eps)
     return z

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from shortrun.config import Config, LearnerConfig
 from shortrun.errors import check_at_least
-from shortrun.inference import DrawnNoise, Initial, StepSize, no_noise, short_run
+from shortrun.inference import DrawnNoise, Initial, StepSize, langevin_step, no_noise, short_run
+from shortrun.inference.langevin import Step
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
@@ -94,6 +95,8 @@ class ChainLearner(LatentLearner):
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
         self.candidates = candidates
+        self.step: Step = langevin_step
+        """Takes the steps of chains; training may put a compiled one in its place."""
 
     def _present(self, described: LearnerConfig) -> LearnerConfig:
         described = super()._present(described)
@@ -218,16 +221,19 @@ class ChainLearner(LatentLearner):
     ) -> Inferred:
         noisy, sizes = self.noise if noise is None else noise, self.step_size(len(draws))
 
-        def run(x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None) -> Flat:
+        def run(
+            x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None, step: Step = langevin_step
+        ) -> Flat:
             return short_run(
                 lambda latents: self.generator.log_joint(x, latents, mask),
                 z,
                 step_size,
                 draws if noisy else no_noise(len(draws), z),
+                step,
             )
 
         with torch.no_grad(), frozen(self.generator):
-            z = run(x, start, sizes, draws, mask)
+            z = run(x, start, sizes, draws, mask, self.step)
             retried = 0
             failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))  # so is z where this is
             for attempt in range(1, self.retries + 1):

@@ -168,6 +168,8 @@ def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> No
         raise InputError("training.step_size_schedule", problem=f"{name} takes no Langevin steps", instead="drop it")
     if not kind.has_chain and inference.candidates > 1:
         raise InputError("inference.candidates", problem=f"{name} starts no chains", instead="drop it")
+    if not kind.has_chain and training.compile == "always":
+        raise InputError("training.compile", problem=f"{name} takes no Langevin steps", instead="write auto or never")
     if not kind.has_encoder and training.kl_schedule:
         raise InputError(
             "training.kl_schedule",

@@ -15,6 +15,7 @@ from shortrun.learners import ChainLearner, Learner, checked_for_learner, learne
 from shortrun.registry import LEARNERS, name_of
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Checkpoints, load_state
+from shortrun.training.compiling import choose_step, keep_compiled_graphs
 from shortrun.training.interruption import stop_signals
 from shortrun.training.machine import keep_freed_memory
 from shortrun.training.order import Order
@@ -145,6 +146,7 @@ def learn(
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
         keep_freed_memory()
+        keep_compiled_graphs()
         state = State.start(learner, config.training, here)
         learner.start_training(len(dataset.train), config.training.seed, run.path)
         if run.state.is_file():
@@ -166,8 +168,11 @@ def take_steps(
     total = position.total = settings.updates or settings.epochs * order.steps_an_epoch
     tunings = tuning_steps(config, learner.dim, total) if config.inference.tuned else frozenset()
     metrics = Metrics(run.path, position) if here.first else None
-    progress = Progress(position, settings.batch_size, learner.progress, shown=here.first)
     clock = Clock(position)
+    if learner.has_chain:
+        x = dataset.train.images(order.rows(position.step, here)).to(here.device)
+        choose_step(cast(ChainLearner, learner), x, settings, position, here)
+    progress = Progress(position, settings.batch_size, learner.progress, shown=here.first)
     checkpoints = Checkpoints(run, state, clock, metrics, settings.checkpoint_seconds)
     if position.step == 0:
         checkpoints.save()  # a run that is killed early can be resumed too

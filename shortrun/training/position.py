@@ -38,6 +38,8 @@ class Position:
     counts: dict[str, int] = field(default_factory=lambda: {"retried": 0, "failed": 0})
     """What the learner has counted since the start; the metrics of every learner name the chains retried and failed."""
     window: Window = field(default_factory=Window)
+    compiled: bool | None = None
+    """Whether the steps of chains are compiled, which is decided before the first update; None: not decided yet."""
 
     @property
     def retried(self) -> int:

@@ -35,7 +35,7 @@ class Gelu(nn.Module):
 class Pool(nn.Module):
     """A map of channels at a smaller resolution, row by row, (n, c, h' w'), as one product of matrices.
 
-    Each value is a mean over its part of the map, as in `nn.AdaptiveAvgPool2d`. On a CPU that module takes four to
+    Each value is a mean over its part of the map, as in `nn.AdaptiveAvgPool2d`. On a CPU that module takes two to
     twenty times as long, forward and backward, which made it as slow as a 3x3 convolution.
 
     here: height and width of the map.

@@ -38,6 +38,7 @@ class RaeSettings:
     regularizer: Literal["l2", "gradient", "none"] = "l2"
     """Of the decoder: l2 is the sum of its squared weights, gradient the squared norm of its Jacobian."""
     regularizer_weight: Annotated[float, NOT_NEGATIVE] = 1e-7
+    """Of the regularizer in the loss: lambda."""
 
 
 class Rae(
@@ -54,9 +55,9 @@ class Rae(
     z_i (gradient), or none; its spectral norm is left out. There is no prior and no likelihood, and so no log p(x),
     no annealing and no draw from a posterior. All draws of its own are those of the fitted density.
 
-    The error is summed over pixels in [0, 1], as in the paper and in pythae, whose beta = 1e-4 and lambda = 1e-7 are
-    the defaults. It is sigma^2 / 2 times the Gaussian -log p(x|z) of the other learners, but for a constant. Adam's
-    updates do not depend on the scale of a loss, so learning rates mean here what they mean there.
+    The error is summed over pixels in [0, 1], as the paper writes it and as pythae has it, whose beta = 1e-4 and
+    lambda = 1e-7 are the defaults. It is sigma^2 / 2 times the Gaussian -log p(x|z) of the other learners, but for a
+    constant. Adam's updates do not depend on the scale of a loss, so learning rates mean here what they mean there.
 
     Decoder and encoder are those of the learner vae, with the same initial weights for a seed. Of what the encoder
     says, the means are the latents; its standard deviations are not used. `build` makes a learner from its settings.
@@ -290,7 +291,7 @@ def gradient_penalty(decoded: Images, z: Flat, signs: Images) -> PerImage:
 
         |J|^2 = sum_jk (d D_j / d z_k)^2 = E |v^T J|^2,   v of independent signs, 1 or -1 with equal chances
 
-    It can be differentiated once more. The paper writes |grad D(z)|^2.
+    It can be differentiated once more.
 
     decoded: (n, c, h, w) in [-1, 1], made of z.
     z: (n, d), latents.

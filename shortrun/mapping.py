@@ -62,7 +62,7 @@ def as_type(value: object, hint: Any, name: str) -> Any:
     converted = _tupled(value)
     if Path in get_args(hint) and isinstance(converted, str):
         converted = Path(converted)
-    if hint is bool or not _holds_bool(converted):  # a bool is an int to Python, but not to a reader
+    if bool in (hint, *get_args(hint)) or not _holds_bool(converted):  # a bool is an int to Python, but not to a reader
         for floated in (True, False):  # a whole number will do for a float, and becomes one
             try:
                 return check_type(_floated(converted) if floated else converted, hint, collection_check_strategy=EVERY)

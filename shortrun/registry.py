@@ -20,6 +20,7 @@ LEARNERS: Names = {
     "ladder_vae": "shortrun.learners.ladder_vae:LadderVae",
     "persistent": "shortrun.learners.persistent:Persistent",
     "vlae": "shortrun.learners.vlae:Vlae",
+    "rae": "shortrun.learners.rae:Rae",
     "glow": "shortrun.learners.glow:Glow",
 }
 LIKELIHOODS: Names = {

@@ -78,7 +78,8 @@ def main(words: list[str]) -> int:
     for i, start in enumerate(blocks):
         rows.append(start)
         rows += [(caption(layer, top, arguments.coordinate), pictures[layer][i]) for layer in layers]
-    how = "redrawn from its prior" if arguments.coordinate is None else "moved from -2.5 to 2.5 in one coordinate"
+    home = "its prior" if learner.has_prior else "the fitted density"
+    how = f"redrawn from {home}" if arguments.coordinate is None else "moved from -2.5 to 2.5 in one coordinate"
     picture = titled(captioned_rows(rows), f"each row: one layer {how}, the others held")
     write_outputs(folder, COMMAND, arguments, {names[0]: picture}, arrays, names[1])
     return 0

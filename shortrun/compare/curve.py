@@ -39,7 +39,7 @@ def noting(turn: Turn, dataset: Dataset, features: nn.Module | None, chosen: Ite
         noise = {"noise": True} if with_generator(average) else {}
         rebuilt = [average.reconstruct(part.to(average.device), rng, **noise).cpu() for part in x.split(500)]
         point = {"step": moment.step, "seconds": moment.seconds, "mse": float(mse(x, torch.cat(rebuilt)).mean())}
-        if features is not None:
+        if features is not None and average.has_prior:  # what is fitted to latents is fitted at the end alone
             drawn = torch.cat([average.sample(500, rng).cpu() for _ in range(SAMPLES // 500)])
             point["fid_prior"] = frechet_distance(features, x, drawn)
         curve[moment.step] = point

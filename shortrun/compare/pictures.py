@@ -25,9 +25,8 @@ def draw_images(learners: Mapping[str, Learner], test: ImageSet) -> Image.Image:
     for name, learner in learners.items():
         rows.append((f"{label[name]}: rebuilt", learner.reconstruct(x, stream(0, Use.PICTURE))))
     for name, learner in learners.items():
-        rows.append((f"{label[name]}: prior", learner.sample(len(x), stream(0, Use.PICTURE))))
-        if learner.latent_density is not None:
-            rows.append((f"{label[name]}: fitted", learner.sample(len(x), stream(0, Use.PICTURE), "fitted")))
+        for source in learner.sources:
+            rows.append((f"{label[name]}: {source}", learner.sample(len(x), stream(0, Use.PICTURE), source)))
     return captioned_rows(rows)
 
 

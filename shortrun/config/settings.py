@@ -200,7 +200,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The inference network of vae, ladder_vae and vlae; its shape mirrors the generator's."""
+    """The inference network of vae, ladder_vae, vlae and rae; its shape mirrors the generator's."""
 
     width: Count | None = None
     """Units, or channels at the coarsest resolution; the generator's where not given."""

@@ -34,7 +34,8 @@ def log_p(assessment: Assessment) -> list[Figure]:
     if learner.has_density:
         return exact(learner, x, assessment.rng(Use.ANNEALING))
     if not with_generator(learner):
-        return [NATS.left_out("the learner has no generator")]
+        reason = "the learner has no generator p(x, z), and so no likelihood"
+        return [quantity.left_out(reason) for quantity in (NATS, BITS_PER_DIM, IMPORTANCE_NATS)]
 
     def annealed() -> list[Figure]:
         rng, temperatures = assessment.rng(Use.ANNEALING), assessment.temperatures

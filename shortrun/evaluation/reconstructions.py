@@ -10,8 +10,8 @@ from torch import Tensor
 
 from shortrun.errors import installed
 from shortrun.evaluation.assessment import Assessment
-from shortrun.evaluation.quantity import RECONSTRUCTIONS, Measure, Quantity
-from shortrun.learners import Learner, with_generator
+from shortrun.evaluation.quantity import RECONSTRUCTIONS, Measure, Quantity, unless_refused
+from shortrun.learners import Learner
 from shortrun.learners.learner import Inferred
 from shortrun.metrics import pixels
 from shortrun.metrics.figure import Figure
@@ -112,20 +112,22 @@ def draw_and_point(assessment: Assessment) -> Iterable[Figure]:
 
     A draw has the spread of the posterior in it, a point has not: a draw is the end of a chain with noise, or one from
     an encoder's Gaussian; a point is the end of the same chain without noise, from a draw of the prior, or the
-    Gaussian's mean. Whichever of the two a learner takes unless told otherwise, `mse` is the error of.
+    Gaussian's mean. Whichever of the two a learner takes unless told otherwise, `mse` is the error of. What a learner
+    does not do, to draw where its encoder is deterministic for example, is left out with the reason that it gives.
     """
     learner, n = assessment.learner, assessment.test_images
     for quantity, noise, words in ((MSE_DRAW, True, "a draw"), (MSE_POINT, False, "a point")):
-        if not with_generator(learner):
-            yield quantity.left_out("the latents are the images in other coordinates: there is nothing to infer")
-            continue
-        rng, errors = assessment.rng(Use.DRAW), []
-        for rows in assessment.batches(n, f"reconstructing from {words}"):
-            x = assessment.dataset.test.images(rows)
-            rebuilt = learner.reconstruct(x.to(learner.device), rng, noise=noise).cpu()
-            errors.append(pixels.mse(x, rebuilt))
-        conditions = {"images": n, **UNIT_RANGE, "inference": learner.describe_inference(noise=noise)}
-        yield quantity.figure(float(torch.cat(errors).mean()), conditions)
+
+        def measured(quantity: Quantity = quantity, noise: bool = noise, words: str = words) -> Iterator[Figure]:
+            rng, errors = assessment.rng(Use.DRAW), []
+            for rows in assessment.batches(n, f"reconstructing from {words}"):
+                x = assessment.dataset.test.images(rows)
+                rebuilt = learner.reconstruct(x.to(learner.device), rng, noise=noise).cpu()
+                errors.append(pixels.mse(x, rebuilt))
+            conditions = {"images": n, **UNIT_RANGE, "inference": learner.describe_inference(noise=noise)}
+            yield quantity.figure(float(torch.cat(errors).mean()), conditions)
+
+        yield from unless_refused(measured, [quantity])
 
 
 def _rebuilt(

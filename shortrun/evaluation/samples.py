@@ -94,16 +94,27 @@ FITTED = Draws(
 
 def sample_figures(assessment: Assessment) -> list[Figure]:
     """Compare draws with all test images: from the prior, and from the density of latents where one was fitted."""
-    sources = [PRIOR] if assessment.learner.latent_density is None else [PRIOR, FITTED]
+    learner = assessment.learner
+    sources = [draws for draws in (PRIOR, FITTED) if draws.source in learner.sources]
+    missing: list[Figure] = []
+    if not learner.has_prior:
+        missing += left_out(PRIOR, "the learner has no prior: its draws are those of the fitted density")
+        if not sources:
+            missing += left_out(FITTED, "no density was fitted to the latents of the model")
     if assessment.features is None:
         reason = "the data set has no labels of two classes or more to learn features from; give features"
-        return [quantity.left_out(reason) for draws in sources for quantity in draws.quantities]
+        return missing + [figure for draws in sources for figure in left_out(draws, reason)]
     quoted = described(assessment.features, assessment.dataset)
     found: list[Figure] = []
     for draws in sources:
-        there = {"drawn_from": _drawn_from(assessment.learner, draws.source), "pixels": "[-1, 1]", **quoted}
+        there = {"drawn_from": _drawn_from(learner, draws.source), "pixels": "[-1, 1]", **quoted}
         found += [figure.under(there) for figure in _distances(assessment, draws)]
-    return found
+    return missing + found
+
+
+def left_out(draws: Draws, reason: str) -> list[Figure]:
+    """Return why there are no figures of the draws from a source."""
+    return [quantity.left_out(reason) for quantity in draws.quantities]
 
 
 def _drawn_from(learner: Learner, source: Source) -> str:

@@ -7,6 +7,7 @@ from shortrun.learners.ladder_vae import LadderVae
 from shortrun.learners.latent_learner import LatentLearner, with_generator
 from shortrun.learners.learner import Inferred, Learner, frozen, learner_class
 from shortrun.learners.persistent import Persistent
+from shortrun.learners.rae import Rae
 from shortrun.learners.short_run import ShortRun
 from shortrun.learners.vae import Vae
 from shortrun.learners.vlae import Vlae
@@ -19,6 +20,7 @@ __all__ = [
     "LatentLearner",
     "Learner",
     "Persistent",
+    "Rae",
     "ShortRun",
     "Vae",
     "Vlae",

@@ -38,6 +38,8 @@ class Declared:
 
     has_generator: ClassVar[bool] = False
     """Whether it has a `generator` p(x, z) of a few latents, so that densities can be fitted to them and annealed."""
+    has_prior: ClassVar[bool] = True
+    """Whether new images can be drawn from a prior; without one they all come from the density fitted to latents."""
     has_chain: ClassVar[bool] = False
     """Whether it infers by Langevin steps: step sizes, their schedule and candidates are for it."""
     short_runs: ClassVar[bool] = False
@@ -173,7 +175,7 @@ def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> No
     if not kind.has_encoder and training.kl_schedule:
         raise InputError(
             "training.kl_schedule",
-            problem=f"{name} has no encoder",
+            problem=f"{name} has no encoder q(z|x)",
             instead="drop it, or choose a learner that has one, vae for example",
         )
     if not prior.allows_acceptance and inference.tuned and inference.tuning.tuner == "acceptance":

@@ -62,15 +62,15 @@ class FitRecord:
     """Of them, those held out while the size was chosen."""
     nats: float
     """Mean of log q(z) over the latents held out, by the chosen size fitted to the others."""
-    prior_nats: float
-    """The same of the model's prior; one that was learned has seen these images too."""
-    better_than_prior: bool
+    prior_nats: float | None
+    """The same of the model's prior; one that was learned has seen these images too. None where it has no prior."""
+    better_than_prior: bool | None
     candidates: tuple[Candidate, ...]
 
     @property
-    def gain(self) -> float:
+    def gain(self) -> float | None:
         """Nats for each image by which it foretells latents better than the prior; below 0: worse."""
-        return self.nats - self.prior_nats
+        return None if self.prior_nats is None else self.nats - self.prior_nats
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def fit_latent_density(
     rng: torch.Generator,
     sizes: Sequence[int] = SIZES,
     held_out: float = 0.2,
-    log_prior: Callable[[Flat], PerImage] = standard_normal,
+    log_prior: Callable[[Flat], PerImage] | None = standard_normal,
 ) -> LatentDensity:
     """Return a mixture of normals that is fitted to latents, of the size that foretells held-out ones best.
 
@@ -101,7 +101,7 @@ def fit_latent_density(
     rng: draws which are held out, and the starts of the fits.
     sizes: numbers of normals that are tried, in rising order.
     held_out: in (0, 1), the share of the latents that the sizes are compared on.
-    log_prior: log p(z) of the model's prior, (n, d) -> (n,), which the record compares with.
+    log_prior: log p(z) of the model's prior, (n, d) -> (n,), which the record compares with; None where it has none.
 
     Raises InputError for fewer than 10 images, for latents that are not finite, for sizes or a share that cannot be.
 
@@ -119,8 +119,10 @@ def fit_latent_density(
     candidates = [found for kind in kinds for found in _candidates(seen, unseen, kind, sizes, state)]
     best = max(candidates, key=lambda candidate: candidate.nats)
     fitted = _fit(rows, best.covariance, best.components, state)
-    with torch.no_grad():
-        prior_nats = float(log_prior(shuffled[:held].to(z.device)).double().mean())
+    prior_nats = None
+    if log_prior is not None:
+        with torch.no_grad():
+            prior_nats = float(log_prior(shuffled[:held].to(z.device)).double().mean())
     record = FitRecord(
         components=best.components,
         covariance=best.covariance,
@@ -128,7 +130,7 @@ def fit_latent_density(
         held_out_images=held,
         nats=best.nats,
         prior_nats=prior_nats,
-        better_than_prior=best.nats > prior_nats,
+        better_than_prior=None if prior_nats is None else best.nats > prior_nats,
         candidates=tuple(candidates),
     )
     return LatentDensity(_module(fitted, best.covariance), record)

@@ -169,17 +169,28 @@ class Learner(
         """
         return self.decode(self.infer(x, rng, steps=steps, noise=noise).z)
 
-    def sample(self, n: int, rng: torch.Generator, source: Source = "prior") -> Images:
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What new images can be drawn from here, the learner's own first; empty where there is nothing."""
+        prior: tuple[Source, ...] = ("prior",) if self.has_prior else ()
+        return prior if self.latent_density is None else (*prior, "fitted")
+
+    def sample(self, n: int, rng: torch.Generator, source: Source | None = None) -> Images:
         """Return new images, the decoded draws of latents, (n, c, h, w) in [-1, 1].
 
         n: how many.
         rng: gives the random numbers.
-        source: prior, or fitted for the density that was fitted to the latents of training images.
+        source: prior, or fitted for the density that was fitted to the latents of training images; None for the prior,
+            or the fitted density where the learner has no prior.
 
-        Raises InputError where the fitted density is asked for and there is none, and for other words than the two.
+        Raises InputError where there is no such source, and for other words than the two.
         """
-        if source not in get_args(Source):
+        if source not in (None, *get_args(Source)):
             raise InputError("source", repr(source), "write prior or fitted")
+        if source == "prior" and not self.has_prior:
+            raise InputError("source", "'prior'", "the learner has none: write fitted")
+        if source is None:
+            source = "prior" if self.has_prior else "fitted"
         return self.decode(self.draw_prior(n, rng) if source == "prior" else self.draw_fitted(n, rng))
 
     def draw_fitted(self, n: int, rng: torch.Generator) -> Flat:
@@ -203,6 +214,24 @@ class Learner(
         rng: gives the random numbers.
         """
         return torch.randn(n, self.dim, generator=rng, device=rng.device).to(self.device)
+
+    def redraw(self, z: Flat, first: int, last: int, rng: torch.Generator) -> Flat:
+        """Return latents of which some are drawn anew, as they are where no image is seen, (n, d).
+
+        z: (n, d), latents.
+        first: the first of those, 0 to d - 1.
+        last: the one after the last of them.
+        rng: gives the random numbers.
+        """
+        drawn = self.draw_prior(len(z), rng).to(z)
+        return torch.cat([z[:, :first], drawn[:, first:last], z[:, last:]], 1)
+
+    def spread(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]] | None:
+        """Return mean and lower triangular root of the covariance of the latents that new images are made of.
+
+        None for 0 and I, which are those of the prior N(0, I).
+        """
+        return None
 
     def log_prob(self, x: Images) -> PerImage:
         """Return log p(x) in nats, (n,), of learners that declare `has_density`.

@@ -71,3 +71,47 @@ class GaussianMixture(nn.Module):
             rows = chosen == k
             z[rows] = self.means[k] + noise[rows] @ self.scale_tril[k].T
         return z
+
+    @torch.no_grad()
+    def spread(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+        """Return the mean of q(z) and the lower triangular root of its covariance.
+
+        mean = sum_k w_k mu_k,   covariance = sum_k w_k (L_k L_k^T + (mu_k - mean) (mu_k - mean)^T)
+        """
+        weights, means, scale_tril = (part.double() for part in (self.weights, self.means, self.scale_tril))
+        mean = weights @ means
+        away = means - mean
+        covariance = (weights[:, None, None] * scale_tril @ scale_tril.mT).sum(0) + (weights[:, None] * away).T @ away
+        return mean.to(self.means), torch.linalg.cholesky(covariance).to(self.means)
+
+    @torch.no_grad()
+    def redraw(self, z: Flat, first: int, last: int, rng: torch.Generator) -> Flat:
+        """Return latents with z_v, those from `first` to `last` - 1, drawn anew given the others z_o, (n, d).
+
+            z_v | z_o, k ~ N(mu_v + C_vo C_oo^-1 (z_o - mu_o), C_vv - C_vo C_oo^-1 C_ov),   k ~ p(k | z_o)
+
+        with mu and C = L L^T those of component k.
+
+        z: (n, d), latents.
+        first: 0 to d - 1.
+        last: first + 1 to d.
+        rng: gives the random numbers; they come from its device.
+        """
+        noise = torch.randn(len(z), last - first, generator=rng, device=rng.device, dtype=torch.float64).to(z.device)
+        uniform = torch.rand(len(z), 1, generator=rng, device=rng.device, dtype=torch.float64).to(z.device)
+        weights, means, scale_tril = (part.double() for part in (self.weights, self.means, self.scale_tril))
+        covariance = scale_tril @ scale_tril.mT
+        varied = torch.arange(first, last, device=z.device)
+        others = torch.cat([torch.arange(first, device=z.device), torch.arange(last, self.dim, device=z.device)])
+        given = z.double()[:, others]
+        roots = torch.linalg.cholesky(covariance[:, others[:, None], others])
+        shares = torch.softmax(full_components(given, weights.log(), means[:, others], roots), 1).cumsum(1)
+        chosen = torch.searchsorted(shares, uniform, right=True)[:, 0].clamp(max=len(weights) - 1)
+        redrawn = z.clone()
+        for k in chosen.unique().tolist():
+            rows, across = chosen == k, covariance[k][others[:, None], varied]
+            gain = torch.cholesky_solve(across, roots[k])
+            left = torch.linalg.cholesky(covariance[k][varied[:, None], varied] - across.T @ gain)
+            mean = means[k, varied] + (given[rows] - means[k, others]) @ gain
+            redrawn[rows, first:last] = (mean + noise[rows] @ left.T).to(z)
+        return redrawn

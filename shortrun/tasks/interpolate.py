@@ -54,6 +54,22 @@ def slerp(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int) -> Flo
     return torch.where(round_trip, circle, (1 - t) * a + t * b)
 
 
+def walk(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int, spread: tuple[Tensor, Tensor] | None
+) -> Float[Tensor, "n columns d"]:
+    """Return walks from a to b along great circles (`slerp`) in coordinates whose mean is 0 and whose covariance is I.
+
+    spread: mean, (d,), and lower triangular root of the covariance, (d, d), of the latents; None for 0 and I.
+    """
+    if spread is None:
+        return slerp(a, b, columns)
+    mean, root = (part.to(a) for part in spread)
+    white = [torch.linalg.solve_triangular(root, (end - mean).T, upper=False).T for end in (a, b)]
+    z = mean + slerp(white[0], white[1], columns) @ root.T
+    z[:, 0], z[:, -1] = a, b
+    return z
+
+
 def interpolate(
     learner: Learner,
     x_from: Float[Tensor, "n c h w"],
@@ -65,6 +81,9 @@ def interpolate(
     batch_size: int = BATCH_SIZE,
 ) -> Interpolation:
     """Return walks from images to others: the decoded latents of a great circle (`slerp`) between both ends.
+
+    A learner without the prior N(0, I) has the circle where the density fitted to its latents has mean 0 and covariance
+    I.
 
     learner: ready to use, as `load` returns it.
     x_from: (n, c, h, w) in [-1, 1], where the walks start.
@@ -90,6 +109,6 @@ def interpolate(
         raise InputError("x_to", f"{len(x_to)} images to walk to from {len(x_from)}", "give as many of both")
     starts = infer(learner, x_from, rng, steps=steps, noise=noise, batch_size=batch_size)
     ends = infer(learner, x_to, rng, steps=steps, noise=noise, batch_size=batch_size)
-    z = slerp(starts.z, ends.z, columns)
+    z = walk(starts.z, ends.z, columns, learner.spread())
     images = decode(learner, z.flatten(0, 1), batch_size).unflatten(0, (len(z), columns))
     return Interpolation(images, z, starts.failed | ends.failed)

@@ -12,7 +12,7 @@ from shortrun.tasks.batches import BATCH_SIZE
 
 
 def sample(
-    learner: Learner, n: int, rng: torch.Generator, batch_size: int = BATCH_SIZE, source: Source = "prior"
+    learner: Learner, n: int, rng: torch.Generator, batch_size: int = BATCH_SIZE, source: Source | None = None
 ) -> Float[Tensor, "n c h w"]:
     """Return new images x = E[x | z], (n, c, h, w) in [-1, 1], on the CPU.
 
@@ -22,9 +22,10 @@ def sample(
     n: at least 1, how many.
     rng: gives the random numbers.
     batch_size: at least 1, images at a time.
-    source: prior, or fitted for the density that was fitted to the latents of training images.
+    source: prior, or fitted for the density that was fitted to the latents of training images; None for the prior, or
+        the fitted density where the learner has no prior.
 
-    Raises InputError for counts below 1, and where the fitted density is asked for and there is none.
+    Raises InputError for counts below 1, and where there is no such source.
 
     >>> from shortrun import ModelConfig, ShortRun
     >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))

@@ -32,8 +32,9 @@ def traverse(
 ) -> Traversal:
     """Return variations of images in one layer of latents, with the others held.
 
-    The layer is redrawn from its prior for each column. Where a coordinate is given, that one number goes from -span to
-    span instead, and the rest of the layer is held too. What is held is what the chain moves: with the conditional
+    The layer is redrawn from its prior for each column, or from the density fitted to latents, given the other layers,
+    where the learner has no prior. Where a coordinate is given, that one number goes from -span to span instead, and
+    the rest of the layer is held too. What is held is what the chain moves: with the conditional
     parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
 
     learner: ready to use, as `load` returns it.
@@ -42,7 +43,7 @@ def traverse(
     rng: gives the random numbers.
     columns: at least 1, variations of each image.
     coordinate: 0 to d_l - 1, the one number of the layer that is varied; None for the whole layer.
-    span: a coordinate goes from -span to span, in standard deviations of the prior.
+    span: a coordinate goes from -span to span, in standard deviations of the prior or of the fitted density.
     batch_size: at least 1, images at a time.
 
     Raises InputError for a layer or a coordinate out of range and for counts below 1.
@@ -58,10 +59,12 @@ def traverse(
     first, last = varied_range(learner, layer, coordinate)
     varied = z.cpu()[:, None].repeat(1, columns, 1)
     if coordinate is None:
-        drawn = learner.draw_prior(len(z) * columns, rng).unflatten(0, (len(z), columns))
-        varied[..., first:last] = drawn[..., first:last].cpu()
+        varied = learner.redraw(varied.flatten(0, 1), first, last, rng).unflatten(0, (len(z), columns))
     else:
         varied[..., first] = torch.linspace(-span, span, columns)
+        if (spread := learner.spread()) is not None:
+            mean, root = (part.cpu() for part in spread)
+            varied[..., first] = mean[first] + root[first].norm() * varied[..., first]
     images = decode(learner, varied.flatten(0, 1), batch_size).unflatten(0, (len(z), columns))
     return Traversal(images, varied)
 

@@ -14,6 +14,7 @@ from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import write_json
 from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
+from shortrun.learners.learner import Source
 from shortrun.metrics.figure import Figure, to_json
 from shortrun.streams import Use, stream
 from shortrun.training.machine import machine
@@ -23,6 +24,8 @@ from shortrun.training.tracking import Metrics
 from shortrun.version import __version__
 
 COLUMNS = 12
+SAMPLES: dict[Source, str] = {"prior": "samples.png", "fitted": "samples_fitted.png"}
+"""Pictures of draws, by what they are from."""
 
 
 def reconstruction_rows(learner: Learner, test: ImageSet, seed: int, pairs: int) -> Image.Image:
@@ -41,8 +44,9 @@ def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, 
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns)).to(learner.device)
     rng = stream(seed, Use.PICTURE, device=learner.device)
-    rebuilt, samples = learner.reconstruct(x, rng), learner.sample(3 * columns, rng)
-    rows = [("test image", x), ("reconstruction", rebuilt), *(("sample", row) for row in samples.split(columns))]
+    rows = [("test image", x), ("reconstruction", learner.reconstruct(x, rng))]
+    if learner.sources:  # without a prior there are none before a density is fitted, at the end
+        rows += [("sample", row) for row in learner.sample(3 * columns, rng).split(columns)]
     picture = captioned_rows(rows)
     write_png(picture, run.figures / f"epoch_{epoch:04d}.png")
     metrics.picture(picture, "reconstructions_and_samples", epoch)
@@ -51,17 +55,18 @@ def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, 
 def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolder) -> None:
     """Fit a density to the latents of training images, give it to the learner, and write it beside the model.
 
-    There is none for a learner without a generator, whose latents are as many as the pixels, for fewer than 10 images,
-    or where the configuration says so.
+    There is none for a learner with a prior and no generator, whose latents are as many as the pixels, for fewer than
+    10 images, or where the configuration says so.
     """
     learner.latent_density = None
     count = min(config.training.fit_images, len(train))
-    if with_generator(learner) and count >= LEAST:
+    log_prior = learner.generator.log_prior if with_generator(learner) else None
+    if (log_prior or not learner.has_prior) and count >= LEAST:
         rng = stream(config.training.seed, Use.FIT, device=learner.device)
         # the images of a data set may be in the order of their labels
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()
         parts = [learner.draw_posterior(train.images(part).to(learner.device), rng) for part in rows.split(500)]
-        learner.latent_density = fit_latent_density(torch.cat(parts), rng, log_prior=learner.generator.log_prior)
+        learner.latent_density = fit_latent_density(torch.cat(parts), rng, log_prior=log_prior)
     write_density(learner.latent_density, run.checkpoint)
 
 
@@ -90,11 +95,9 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     """
     seed = config.training.seed
     fit_density(learner, dataset.train, config, run)
-    samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device))
-    write_png(grid(samples, COLUMNS), run.figures / "samples.png")
-    if learner.latent_density is not None:
-        fitted = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device), "fitted")
-        write_png(grid(fitted, COLUMNS), run.figures / "samples_fitted.png")
+    for source in learner.sources:
+        samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device), source)
+        write_png(grid(samples, COLUMNS), run.figures / SAMPLES[source])
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
     result: dict[str, Any] = {
         **to_json(test_figures(learner, dataset, config)),

@@ -59,6 +59,7 @@ def test_few_images_get_diagonal_covariances_and_what_is_worse_than_the_prior_is
     assert record.covariance == "diag"
     assert {found.covariance for found in record.candidates} == {"diag"}
     assert not record.better_than_prior
+    assert record.prior_nats is not None
     assert record.gain == record.nats - record.prior_nats < 0
     assert fit_latent_density(torch.randn(33, 16, generator=rng()), rng()).record.candidates[0].covariance == "full"
 

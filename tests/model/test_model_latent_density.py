@@ -69,3 +69,41 @@ def test_there_is_nothing_to_learn_and_all_is_kept() -> None:
 def test_shapes_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(InputError, match="scale_tril: got"):
         GaussianMixture(*(torch.ones(shape) for shape in shapes))
+
+
+def test_mean_and_covariance_are_those_of_all_components() -> None:
+    made = mixture()
+    mean, root = made.spread()
+    parts = MixtureSameFamily(Categorical(made.weights), MultivariateNormal(made.means, scale_tril=made.scale_tril))
+    torch.testing.assert_close(mean, parts.mean)
+    torch.testing.assert_close((root @ root.T).diagonal(), parts.variance)
+    assert torch.equal(root, root.tril())
+    drawn = made.sample(200_000, rng())
+    torch.testing.assert_close(root @ root.T, torch.cov(drawn.T), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 2), (1, 3), (0, 3)])
+def test_some_latents_drawn_anew_leave_the_density_as_it_is(first: int, last: int) -> None:
+    """Given the others they come from q(z_v | z_o): draws of q stay draws of q."""
+    made, n = mixture(), 100_000
+    z = made.sample(n, rng())
+    again = made.redraw(z, first, last, rng(1))
+    held = [i for i in range(3) if not first <= i < last]
+    assert torch.equal(again[:, held], z[:, held])
+    assert (again[:, first:last] != z[:, first:last]).all()
+    mean, root = made.spread()
+    torch.testing.assert_close(again.mean(0), mean, rtol=0, atol=0.05)
+    torch.testing.assert_close(torch.cov(again.T), root @ root.T, rtol=0.05, atol=0.05)
+    error = 5 * float(made.log_prob(z).std()) * (2 / n) ** 0.5
+    assert float(made.log_prob(again).mean()) == pytest.approx(float(made.log_prob(z).mean()), abs=error)
+
+
+def test_a_latent_of_one_normal_drawn_anew_has_its_conditional_moments() -> None:
+    made, n = mixture(m=1), 100_000
+    covariance = made.scale_tril[0] @ made.scale_tril[0].T
+    z = made.sample(1, rng())
+    drawn = made.redraw(z.expand(n, -1), 1, 2, rng(1))[:, 1]
+    o = torch.tensor([0, 2])
+    gain = torch.linalg.solve(covariance[o][:, o], covariance[o, 1])
+    assert float(drawn.mean()) == pytest.approx(float(made.means[0, 1] + (z[0, o] - made.means[0, o]) @ gain), abs=0.02)
+    assert float(drawn.var()) == pytest.approx(float(covariance[1, 1] - covariance[1, o] @ gain), rel=0.02)

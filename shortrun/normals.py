@@ -1,7 +1,7 @@
 """Densities of normal distributions and their mixtures, row by row.
 
-`torch.distributions` gives the same numbers, and takes one and a half to two times as long for a mixture of diagonal
-normals, which a chain evaluates at every step: hence own lines.
+`torch.distributions` gives the same numbers, and takes one and a half to two times as long for a mixture of normals,
+which a chain evaluates at every step: hence own lines.
 """
 
 import math
@@ -12,6 +12,8 @@ from torch import Tensor
 
 Flat = Float[Tensor, "n d"]
 PerImage = Float[Tensor, "n"]
+Roots = Float[Tensor, "m d d"]
+"""Lower triangular matrices L with a positive diagonal: a covariance L L^T each."""
 
 
 def standard_normal(z: Flat) -> PerImage:
@@ -19,36 +21,42 @@ def standard_normal(z: Flat) -> PerImage:
     return -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 
-def weighted(
-    squared: Float[Tensor, "n m"], log_weights: Float[Tensor, "m"], log_dets: Float[Tensor, "m"], dim: int
-) -> Float[Tensor, "n m"]:
-    """Return log w_c + log N(z; mu_c, R_c R_c^T) of each row and each component c.
-
-    squared: |R_c^-1 (z - mu_c)|^2; log_dets: log det R_c; dim: d, of z.
-    """
-    return log_weights - log_dets - 0.5 * dim * math.log(2 * math.pi) - 0.5 * squared
+def log_heights(roots: Roots) -> Float[Tensor, "m"]:
+    """Return the logarithms of the largest values of normal densities, log N(mu; mu, L L^T), of their roots L."""
+    return -roots.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * roots.shape[-1] * math.log(2 * math.pi)
 
 
-def diagonal_components(
-    z: Flat, log_weights: Float[Tensor, "m"], means: Float[Tensor, "m d"], scales: Float[Tensor, "m d"]
-) -> Float[Tensor, "n m"]:
-    """Return log w_c + log N(z; mu_c, diag sigma_c^2) of each row and each component c; scales: sigma, positive."""
-    squared = (((z[:, None] - means) / scales) ** 2).sum(2)
-    return weighted(squared, log_weights, scales.log().sum(1), z.shape[1])
+def inverses(roots: Roots) -> Roots:
+    """Return the inverses L^-1 of roots: they take (z - mu) to standard normal numbers."""
+    identity = torch.eye(roots.shape[-1], dtype=roots.dtype, device=roots.device).expand_as(roots)
+    return torch.linalg.solve_triangular(roots, identity, upper=False)
 
 
 def full_components(
-    z: Flat, log_weights: Float[Tensor, "m"], means: Float[Tensor, "m d"], scale_tril: Float[Tensor, "m d d"]
+    z: Flat, log_weights: Float[Tensor, "m"], means: Float[Tensor, "m d"], roots: Roots, inverse: Roots | None = None
 ) -> Float[Tensor, "n m"]:
     """Return log w_c + log N(z; mu_c, L_c L_c^T) of each row and each component c.
 
-    scale_tril: L, lower triangular with a positive diagonal.
+    roots: L; inverse: L^-1 where it is known, by which this is faster.
     """
-    scaled = torch.linalg.solve_triangular(scale_tril, (z - means[:, None]).mT, upper=False)
-    log_dets = scale_tril.diagonal(dim1=1, dim2=2).log().sum(1)
-    return weighted((scaled**2).sum(1).T, log_weights, log_dets, z.shape[1])
+    return log_weights + log_heights(roots) - 0.5 * squares(z, means, roots, inverse)
+
+
+def squares(z: Flat, means: Float[Tensor, "m d"], roots: Roots, inverse: Roots | None = None) -> Float[Tensor, "n m"]:
+    """Return (z - mu_c)^T (L_c L_c^T)^-1 (z - mu_c) of each row and each component c.
+
+    roots: L; inverse: L^-1 where it is known, by which this is faster.
+    """
+    away = (z - means[:, None]).mT
+    white = torch.linalg.solve_triangular(roots, away, upper=False) if inverse is None else inverse @ away
+    return (white**2).sum(1).T
 
 
 def mixture(components: Float[Tensor, "n m"]) -> PerImage:
     """Return log sum_c exp(component c) of each row: the log density of a mixture from its weighted components."""
     return torch.logsumexp(components, 1)
+
+
+def chi_square_bound(d: int) -> float:
+    """Return what a chi-square variable of d degrees of freedom exceeds once in 10^9 (Wilson and Hilferty, 1931)."""
+    return d * (1 - 2 / (9 * d) + 6 * math.sqrt(2 / (9 * d))) ** 3

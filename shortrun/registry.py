@@ -30,7 +30,7 @@ LIKELIHOODS: Names = {
 }
 PRIORS: Names = {
     "normal": "shortrun.model.prior:Normal",
-    "mixture": "shortrun.model.prior:Mixture",
+    "mixture": "shortrun.model.mixture:Mixture",
 }
 DECODERS: Names = {
     "dense": "shortrun.model.decoders:dense_decoder",

@@ -24,7 +24,6 @@ class Use(Enum):
     TUNE = (4,), "the update: which images a step size is tuned on, and their chains"
     FIT = (5,), "nothing: the density that is fitted to latents"
     ENCODER = (1,), "nothing: the initial weights of an encoder"
-    MIXTURE = (2,), "nothing: the first means of a mixture prior"
     STARTS = (1606, 8571, 0, 0), "nothing: where the chains of training images start"
     PRIOR = (1509, 1), "nothing: draws from the prior, for distances between sets of images"
     FITTED = (1509, 2), "nothing: the same from the fitted density"
@@ -46,8 +45,8 @@ def seed_of(seed: int, use: Use, *more: int) -> int:
     """Return the seed of a use's stream, from 0 to 2^64 - 1; more: the update or the epoch, where the use has one.
 
     Source of the mixing: numpy's `SeedSequence`. It takes missing words for zeros, so ENCODER has the numbers of CHAIN
-    at update 0, and MIXTURE those of PICTURE. Figures have been published with both; the uses do not meet: the first
-    of each pair draws weights, the second latents. A test holds all other streams apart.
+    at update 0. Figures have been published with both, and they do not meet: the first draws weights, the second
+    latents. A test holds all other streams apart.
     """
     return int(np.random.SeedSequence((seed, *use.key, *more)).generate_state(1, np.uint64)[0])
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from shortrun.config import InferenceConfig, ModelConfig
 from shortrun.learners import ShortRun
-from shortrun.model import Gaussian, TopDown
+from shortrun.model import Gaussian, Mixture, TopDown
+from shortrun.normals import inverses
 
 
 class Linear(nn.Module):
@@ -37,6 +38,17 @@ def small_learner(parameterization: str = "ladder", image_shape: tuple[int, int,
         for weights in learner.parameters():
             weights.add_(0.2 * torch.randn(weights.shape, generator=rng))
     return learner.eval()
+
+
+def mixed_learner() -> tuple[ShortRun, Mixture]:
+    """Return the same with three normals of full covariances as its prior, and them."""
+    learner, prior, numbers = small_learner(), Mixture(9, 3), rng(6)
+    roots = 0.3 * torch.randn(3, 9, 9, generator=numbers).tril(-1)
+    roots += torch.diag_embed(0.5 + torch.rand(3, 9, generator=numbers))
+    parts = {"means": torch.randn(3, 9, generator=numbers), "roots": roots, "inverse": inverses(roots)}
+    prior.load_state_dict(prior.state_dict() | parts | {"log_weights": torch.tensor([0.2, 0.3, 0.5]).log()})
+    learner.generator.prior = prior
+    return learner, prior
 
 
 def rng(seed: int = 0) -> torch.Generator:

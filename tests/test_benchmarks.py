@@ -33,6 +33,28 @@ def test_inpainting_writes_a_table_with_both_rivals(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "centre_3_steps.png").is_file()
 
 
+def test_starts_compares_prior_and_regression(tmp_path: Path) -> None:
+    config = Config(
+        model=ModelConfig(latents=(4, 4), width=16),
+        inference=InferenceConfig(steps=4, start="regression"),
+        training=TrainingConfig(updates=60, batch_size=100, fit_images=0),
+    )
+    run = shortrun.train(config, tmp_path / "run")
+    words = [sys.executable, str(BENCHMARKS / "starts.py"), str(run), "--images", "60", "--steps", "1", "4"]
+    done = subprocess.run([*words, "--other", "digits"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    errors, heights, conditions = (
+        done.stdout.strip().split("\n\n")[0],
+        *done.stdout.strip().split("\n\n")[1].rsplit("\n", 1),
+    )
+    rows = [line.split(" | ") for line in errors.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["prior", "regression"] * 7
+    # what 60 updates have found puts the start nearer than the prior does
+    assert float(rows[1][2]) < float(rows[0][2])
+    assert len(heights.splitlines()) == len(errors.splitlines())
+    assert json.loads(conditions)["test_images"] == 60
+
+
 def test_speed_prints_a_line_for_each_recipe_and_batch() -> None:
     words = [sys.executable, "-m", "benchmarks.speed", "--small", "--eager", "--turns", "1", "--threads", "1"]
     words += ["--recipes", "digits", "svhn5", "--batches", "4", "6"]

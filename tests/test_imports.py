@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "shortrun"
 
-SHARED = {"errors", "files", "mapping", "normals", "pixels", "progress", "registry", "streams", "version"}
+SHARED = {"errors", "files", "mapping", "normals", "pixels", "progress", "registry", "streams", "sums", "version"}
 # rooms of one line do not import one another
 ORDER = [
     {"model", "inference", "data", "figures", "config", "metrics"},

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from shortrun.normals import diagonal_components, full_components, mixture, standard_normal
+from shortrun.normals import full_components, inverses, log_heights, mixture, standard_normal
 
 N, M, D = 7, 3, 4
 
@@ -15,34 +15,35 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 Z, MEANS, LOG_WEIGHTS = normal(N, D), normal(M, D, seed=1), torch.log_softmax(normal(M, seed=2), 0)
-SCALES = normal(M, D, seed=3).exp()
-TRIL = 0.5 * normal(M, D, D, seed=4).tril(-1) + torch.diag_embed(SCALES)
+ROOTS = 0.5 * normal(M, D, D, seed=4).tril(-1) + torch.diag_embed(normal(M, D, seed=3).exp())
 
 
 def test_the_standard_normal() -> None:
     torch.testing.assert_close(standard_normal(Z), Normal(0.0, 1.0).log_prob(Z).sum(1))
 
 
-def test_components_and_mixture_of_diagonal_normals() -> None:
-    each = Independent(Normal(MEANS, SCALES), 1)
-    components = diagonal_components(Z, LOG_WEIGHTS, MEANS, SCALES)
+@pytest.mark.parametrize("known", [False, True], ids=["solved", "inverse known"])
+def test_components_and_mixture_of_normals_with_full_covariances(known: bool) -> None:
+    each = MultivariateNormal(MEANS, scale_tril=ROOTS)
+    components = full_components(Z, LOG_WEIGHTS, MEANS, ROOTS, inverses(ROOTS) if known else None)
     torch.testing.assert_close(components, LOG_WEIGHTS + each.log_prob(Z[:, None]))
     torch.testing.assert_close(
         mixture(components), MixtureSameFamily(Categorical(logits=LOG_WEIGHTS), each).log_prob(Z)
     )
 
 
-def test_components_and_mixture_of_normals_with_full_covariances() -> None:
-    each = MultivariateNormal(MEANS, scale_tril=TRIL)
-    components = full_components(Z, LOG_WEIGHTS, MEANS, TRIL)
-    torch.testing.assert_close(components, LOG_WEIGHTS + each.log_prob(Z[:, None]))
-    torch.testing.assert_close(
-        mixture(components), MixtureSameFamily(Categorical(logits=LOG_WEIGHTS), each).log_prob(Z)
-    )
+def test_heights_are_the_densities_at_the_means() -> None:
+    torch.testing.assert_close(log_heights(ROOTS), MultivariateNormal(MEANS, scale_tril=ROOTS).log_prob(MEANS))
+
+
+def test_inverses_undo_the_roots() -> None:
+    found = inverses(ROOTS)
+    torch.testing.assert_close(found @ ROOTS, torch.eye(D, dtype=torch.float64).expand(M, D, D))
+    assert torch.equal(found, found.tril())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_numbers_keep_their_precision(dtype: torch.dtype) -> None:
-    z, log_weights, means, scales, tril = (part.to(dtype) for part in (Z, LOG_WEIGHTS, MEANS, SCALES, TRIL))
-    assert diagonal_components(z, log_weights, means, scales).dtype == dtype
-    assert full_components(z, log_weights, means, tril).dtype == dtype
+    z, log_weights, means, roots = (part.to(dtype) for part in (Z, LOG_WEIGHTS, MEANS, ROOTS))
+    assert full_components(z, log_weights, means, roots).dtype == dtype
+    assert full_components(z, log_weights, means, roots, inverses(roots)).dtype == dtype

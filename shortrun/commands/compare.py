@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from shortrun.commands.own import with_own
+from shortrun.commands.own import AS_PUBLISHED, AsPublished, with_own
 from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError, Interrupted, renaming
 from shortrun.registry import LEARNERS, check_name
@@ -18,7 +18,8 @@ USAGE = f"""usage: shortrun compare RECIPE [--learners NAME ...] [--seeds N] [--
 
 Train and evaluate several learners on the same images with the same budget: {", ".join(LEARNERS)},
 module:Name of your own, or recipes of your own (.toml), each named by its file. Settings of one learner alone follow
-it after commas: vae,training.learning-rate=2e-3. To choose settings, measure on train images: --data.held-out 2000.
+it after commas: vae,training.learning-rate=2e-3; short_run,as-published has the inference of the paper.
+To choose settings, measure on train images: --data.held-out 2000.
 RECIPE is one of {", ".join(recipe_names())},
 or the path of a .toml file; each of its values can be overridden, for all learners:
 shortrun compare RECIPE --help lists them. What is finished is kept: the same command again, with the same --out, goes
@@ -44,6 +45,9 @@ class Compare(Config):
     """Test images that log p(x) is estimated of; 0 for none."""
     points: int = 6
     """Of the curves of quality against time; 0 for none."""
+    as_published: AsPublished = False
+    """The inference of Nijkamp et al. 2020 in place of the recipe's: start and prior N(0, I), 25 steps of one size that
+    is tuned by the paper's estimator."""
     device: str | None = None
     """cpu or cuda; the best there is where not given."""
 
@@ -108,9 +112,12 @@ def entrants(recipe: str, learners: Iterable[str], words: list[str]) -> dict[str
 
 
 def options(entry: str, settings: list[str]) -> list[str]:
-    """Return the settings of one learner, each KEY=VALUE, as options of the command line."""
+    """Return the settings of one learner, each KEY=VALUE or as-published, as options of the command line."""
     found: list[str] = []
     for setting in settings:
+        if setting.strip() == AS_PUBLISHED.removeprefix("--"):
+            found.append(AS_PUBLISHED)
+            continue
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
             raise InputError("learners", repr(entry), "write settings as vae,training.learning-rate=2e-3")

@@ -1,22 +1,28 @@
-"""Options for the settings that only the chosen learner has: `--own.NAME VALUE`."""
+"""What the words of a command change of a recipe before its values are read: `--as-published`, `--own.NAME VALUE`."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from shortrun.config import Config
+import tyro
+
+from shortrun.config import Config, as_published
 from shortrun.mapping import from_mapping
 
 Arguments = TypeVar("Arguments", bound=Config)
+AsPublished = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+AS_PUBLISHED = "--as-published"
 
 
 def with_own(kind: type[Arguments], recipe: Config, words: Sequence[str]) -> Arguments:
     """Return a command's arguments as the recipe has them, with options for settings of the learner's own.
 
+    Where the words ask for the inference of the paper, the recipe's own is left aside; other options still override.
+
     kind: the arguments of the command. recipe: whose learner it is. words: of the command line. A built-in learner's
     class is imported for that only where the words or the recipe ask for such settings, since it takes seconds.
     """
-    values = dict(vars(recipe))
+    values = dict(vars(as_published(recipe) if AS_PUBLISHED in words else recipe))
     if ":" in recipe.learner or recipe.own or any(word.startswith("--own.") for word in words):
         from shortrun.learners import learner_class
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from shortrun.commands.own import with_own
+from shortrun.commands.own import AsPublished, with_own
 from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError
 
@@ -25,6 +25,9 @@ class Train(Config):
 
     out: Path | None = None
     """Folder of the run; a dated one under runs/ where not given."""
+    as_published: AsPublished = False
+    """The inference of Nijkamp et al. 2020 in place of the recipe's: start and prior N(0, I), 25 steps of one size that
+    is tuned by the paper's estimator."""
     device: str | None = None
     """cpu or cuda; the best there is where not given."""
 

@@ -16,7 +16,8 @@ from shortrun.training.watching import Moment
 
 PATTERN = re.compile(r"(\d+(?:\.\d+)?) ?(s|epochs?)")
 WARM_UP, WINDOWS, WINDOW_SECONDS = 5, 4, 1.5
-"""Updates left out first, then windows of time of which the fastest counts: other work can only slow one down."""
+"""Updates left out first, and all before everything that is fitted to latents was fitted once; then windows of time of
+which the fastest counts: other work can only slow one down."""
 
 
 class Budget(NamedTuple):
@@ -68,7 +69,7 @@ def updates_a_second(config: Config, dataset: Dataset, device: str | None = None
     rates: list[float] = []
 
     def watch(moment: Moment) -> None:
-        if moment.step < WARM_UP:
+        if moment.step < WARM_UP or not moment.learner.settled:
             return
         moments.append((moment.step, moment.seconds))
         (first, since), (last, now) = moments[0], moments[-1]
@@ -79,7 +80,10 @@ def updates_a_second(config: Config, dataset: Dataset, device: str | None = None
                 raise _EnoughError
 
     never = 10**9
-    training = dataclasses.replace(config.training, updates=never, picture_epochs=never, checkpoint_seconds=1e9)
+    compiled = "never" if config.training.compile == "auto" else config.training.compile
+    training = dataclasses.replace(
+        config.training, updates=never, picture_epochs=never, checkpoint_seconds=1e9, compile=compiled
+    )
     endless = dataclasses.replace(config, training=training)
     folder = Path(tempfile.mkdtemp(prefix="shortrun-"))
     try:

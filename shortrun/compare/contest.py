@@ -39,10 +39,14 @@ def run_of(out: Path, name: str, seed: int) -> RunFolder:
 
 
 def turns(configs: Mapping[str, Config], out: Path, seeds: int) -> Iterator[Turn]:
-    """Give all models of each configuration, seed by seed."""
+    """Give all models of each configuration, seed by seed.
+
+    Whether steps are compiled is not left to a measurement: seconds are turned into updates at the rate without.
+    """
     for seed in range(seeds):
         for name, config in configs.items():
-            training = dataclasses.replace(config.training, seed=seed)
+            compiled = "never" if config.training.compile == "auto" else config.training.compile
+            training = dataclasses.replace(config.training, seed=seed, compile=compiled)
             yield Turn(name, seed, dataclasses.replace(config, training=training), run_of(out, name, seed))
 
 

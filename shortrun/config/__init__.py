@@ -1,7 +1,7 @@
 """What a run is made of, read from recipes and checked. Imports no torch."""
 
 from shortrun.config.checks import checked_settings, checked_table
-from shortrun.config.recipes import RECIPES, absolute, load_config, read_recipe, recipe_names
+from shortrun.config.recipes import RECIPES, absolute, as_published, load_config, read_recipe, recipe_names
 from shortrun.config.settings import (
     DENSE,
     DataConfig,
@@ -31,6 +31,7 @@ __all__ = [
     "TrainingConfig",
     "TuningConfig",
     "absolute",
+    "as_published",
     "checked_settings",
     "checked_table",
     "load_config",

@@ -76,6 +76,38 @@ def read_recipe(recipe: str, learner: str | None = None) -> Config:
     return from_mapping(Config, _for_learner(values, learner), "")
 
 
+def as_published(config: Config) -> Config:
+    """Return a configuration with the inference of Nijkamp et al. 2020 in place of its own.
+
+    Chains of 25 noisy steps start from the prior N(0, I). Their step size is constant along the chain, one for all
+    layers, and tuned while the model learns by the paper's estimator. Images, generator, likelihood and the loop stay.
+
+    config: any.
+
+    >>> as_published(load_config("digits")).inference.tuning.estimator
+    'conditional'
+
+    Source: Nijkamp et al., ECCV 2020, arXiv 1912.01909.
+    """
+    tuning = dataclasses.replace(config.inference.tuning, estimator="conditional", tuner="grid", over="one")
+    inference = dataclasses.replace(
+        config.inference,
+        start="prior",
+        candidates=1,
+        steps=25,
+        step_size="tuned",
+        step_decay=1.0,
+        noise=True,
+        tuning=tuning,
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, prior="normal"),
+        inference=inference,
+        training=dataclasses.replace(config.training, step_size_schedule=()),
+    )
+
+
 def _for_learner(values: dict[str, Any], learner: str | None) -> dict[str, Any]:
     """Return the values of a recipe as the chosen learner has them, without the tables of the others."""
     tables = values.pop("learners", {})

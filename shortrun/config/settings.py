@@ -50,7 +50,7 @@ PriorName = Annotated[
     str,
     Named(PRIORS),
     tyro.conf.arg(
-        help=f"p(z): {listed(PRIORS)}. normal is N(0, I), mixture one of normals learned along with the generator."
+        help=f"p(z): {listed(PRIORS)}. normal is N(0, I), mixture one of normals that is fitted to the latents."
     ),
 ]
 
@@ -150,11 +150,15 @@ class InferenceConfig:
     """Without noise the chain is plain gradient ascent."""
     retries: Annotated[int, at_least(0)] = 3
     """How often a chain that became non-finite is started again, each time with half the step."""
+    start: Literal["prior", "regression"] = "prior"
+    """Where chains start: a draw of the prior, or of a normal around what past chains' latents, regressed on the image,
+    say of it."""
     candidates: Annotated[
         int,
         at_least(1, "1 for a start from the prior, or how many draws of it to choose the start among, 256 for example"),
     ] = 1
-    """Draws of the prior, common to a batch, among which each image's start is drawn by their likelihood; 1: none."""
+    """Draws of the prior, common to a batch, among which each image's start is drawn by their likelihood; 1: none. With
+    start = regression the image's own start is one more."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
     def check(self) -> None:

@@ -125,9 +125,11 @@ def _walked(
     """Return energy, error and acceptance of the chains of one batch at the steps that are recorded."""
     learner, generator = chain.learner, chain.learner.generator
     repeated = x.to(learner.device).repeat_interleave(restarts, 0)
-    log_density = chain.log_joint(repeated)
     draws = DrawnNoise(rng, chain.length, (len(repeated), generator.dim), device=learner.device)
-    here, rows, since = evaluate(log_density, learner.start(repeated, draws)), [], []
+    start = learner.start(repeated, draws)
+    # the chain climbs log p(x, z, c) with c held, and its energy is -log p(x, z)
+    log_density, log_joint = learner.log_density(repeated, start.component), chain.log_joint(repeated)
+    here, rows, since = evaluate(log_density, start.z), [], []
     for k in chain.shown(range(chain.length + 1), f"chains up to 10 K {words}"):
         s = sizes[min(k, chain.length - 1)]
         eps = draws.draw() if chain.noise else torch.zeros_like(here.z)
@@ -137,7 +139,8 @@ def _walked(
             decoded = generator.likelihood.mean(generator.decoder(*generator.split(here.z))).float()
             error = mse(decoded.clamp(-1, 1), repeated)
             accepted, since = torch.stack(since).mean(0), []
-            each = torch.stack([-here.log_density.float(), error.float(), accepted.float()])
+            energy = -here.log_density if generator.prior.standard else -log_joint(here.z)
+            each = torch.stack([energy.float(), error.float(), accepted.float()])
             rows.append(each.unflatten(1, (len(x), restarts)).cpu())
         here = there
     return torch.stack(rows)

@@ -62,6 +62,8 @@ class Conditions:
     prior: str
     normal_prior: bool
     """Whether the prior is N(0, I), which needs no words."""
+    start: str
+    """What chains start from: prior, or regression of past chains' latents on their images."""
     candidates: int
     """Draws of the prior among which a chain's start is drawn; 1: the start is a draw of the prior itself."""
     traced_chains: int
@@ -118,6 +120,9 @@ class Diagnosis:
     mixing: list[Mixing] | None
     """Layers and, last, log p(x, z); None where arviz-stats is not installed."""
     aggregates: list[Aggregate]
+    prior_fit: list[float] | None
+    """How far the latents of each layer are from the normals of the prior that they are of, in their units: 1 where
+    they fit, see `Prior.fit`; None where the prior is N(0, I), of which the second moment says it."""
     calibration: Calibration
     gap: Gap
 
@@ -251,6 +256,7 @@ def diagnose(
         distances,
         mixing,
         aggregate(_of_prior(prior, one_each[:, 0]), _of_prior(prior, short), latents),
+        _prior_fit(learner, one_each[:, 0]),
         calibration,
         energy_gap(chain, rng, GAP * len(x)),
     )
@@ -269,8 +275,13 @@ def sampler_of(chain: ChainSettings) -> Sampler:
 
 def _of_prior(prior: Prior, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Return latents less the prior's mean and in its standard deviations, float64."""
-    mean, variance = (moment.detach().double().cpu() for moment in prior.moments())
-    return (z.double() - mean) / variance.sqrt()
+    mean, root = (part.double().cpu() for part in prior.whole())
+    return (z.double() - mean) / root.norm(dim=1)
+
+
+def _prior_fit(learner: ChainLearner, z: Float[Tensor, "n d"]) -> list[float] | None:
+    fit = learner.prior_fit(z.to(learner.device))
+    return None if fit is None else fit.double().mean(0)[1:].tolist()
 
 
 def _conditions(
@@ -294,6 +305,7 @@ def _conditions(
         likelihood=type(likelihood).__name__,
         prior=type(learner.generator.prior).__name__,
         normal_prior=learner.generator.prior.standard,
+        start="prior" if learner.regression is None else "regression",
         candidates=learner.candidates,
         traced_chains=TRACED,
         short_runs=SHORT,

@@ -164,7 +164,8 @@ def _aggregate(panel: Axes, d: Diagnosis) -> None:
     panel.set_ylabel("over images, one draw each" if d.conditions.normal_prior else "over images, in the prior's sd")
     for index, (at, layer) in enumerate(zip(_latents(d), d.aggregates, strict=True)):
         colour, name = _colour(index), layer_names(len(d.aggregates))[index]
-        panel.plot(at, layer.variance, "o", markersize=3, color=colour, label=f"{name}: z² {layer.second_moment:.2f}")
+        words = f"z² {layer.second_moment:.2f}" if d.prior_fit is None else f"prior fit {d.prior_fit[index]:.2f}"
+        panel.plot(at, layer.variance, "o", markersize=3, color=colour, label=f"{name}: {words}")
         panel.plot(at, layer.mean, "x", markersize=3, color=colour, alpha=0.6)
     panel.axhline(1, color=GREY, linewidth=1)
     panel.axhline(0, color=GREY, linewidth=1)

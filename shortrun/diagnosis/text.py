@@ -18,7 +18,9 @@ def chain_in_words(d: Diagnosis) -> str:
     falling = "" if c.step_size == c.last_step_size else f" falling to {numbers(c.last_step_size)}"
     sigma = "" if c.sigma is None else f" sigma {c.sigma:.3g}"
     noise = "with" if c.noise else "without"
-    start = "" if c.candidates == 1 else f", from {c.candidates} candidates"
+    start = "" if c.start == "prior" else f", from the {c.start}"
+    if c.candidates > 1:
+        start += f"{' and' if start else ', from'} {c.candidates} candidates"
     model = f"{c.likelihood}{sigma}" + ("" if c.normal_prior else f", {c.prior} prior")
     return f"K = {c.steps}, step size {numbers(c.step_size)}{falling}, {noise} noise{start}, {model}"
 
@@ -61,11 +63,12 @@ def summary(d: Diagnosis) -> list[str]:
         )
     units = "" if c.normal_prior else ": less its mean, in its standard deviations"
     lines += ["", f"inferred latents of {c.aggregate_images} images against the prior{units}"]
-    for name, layer in zip(names, d.aggregates, strict=True):
+    for index, (name, layer) in enumerate(zip(names, d.aggregates, strict=True)):
         mean = sum(value**2 for value in layer.mean) / len(layer.mean)
         variance = sum(layer.variance) / len(layer.variance)
+        fit = "" if d.prior_fit is None else f"in units of the prior {d.prior_fit[index]:.2f}  "
         lines.append(
-            f"  {name:<{width}}  second moment {layer.second_moment:.2f}  variance {variance:.2f}  "
+            f"  {name:<{width}}  {fit}second moment {layer.second_moment:.2f}  variance {variance:.2f}  "
             f"root mean square of the means {mean**0.5:.2f}  active {layer.active} of {len(layer.mean)}"
         )
     lines += ["", f"calibration on {d.calibration.simulations} simulated images, {d.calibration.draws} draws each"]

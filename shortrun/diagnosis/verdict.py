@@ -9,7 +9,7 @@
 | length | test MSE falls by > 10% from K to 10 K | the k from which it is within 5% of its end |
 | layer | > 0.5 sd off long runs' means or variance ratio outside 0.7 to 1.4, beyond the null | as for the chain |
 | restarts | R-hat > 1.1 and > 1.2 times what chains on one mode have | none: several restarts |
-| prior | second moment of a layer > 1.3 or < 0.7 | a shorter step of that layer, or model.sigma |
+| prior | second moment of a layer, or its prior fit, > 1.3 or < 0.7 | a shorter step of that layer, or model.sigma |
 | use | fewer than half of a layer's latents active, none: dead | smaller model.latents |
 | calibration | adjusted p < 0.01, and spread > 1.15 or < 0.85, or shift > 0.1 | by the shape |
 
@@ -217,10 +217,11 @@ def judge_prior(d: Diagnosis) -> list[Finding]:
     """Do the inferred latents of many images follow the prior together?"""
     found = []
     names = layer_names(len(d.aggregates))
-    prior = "prior 1" if d.conditions.normal_prior else "about the learned prior's mean, in its variances: 1"
     for index, (name, layer) in enumerate(zip(names, d.aggregates, strict=True)):
-        moment = layer.second_moment
-        said = f"the second moment of the inferred latents of {name} is {moment:.2f} ({prior})"
+        moment = layer.second_moment if d.prior_fit is None else d.prior_fit[index]
+        said = f"the second moment of the inferred latents of {name} is {moment:.2f} (prior 1)"
+        if d.prior_fit is not None:
+            said = f"the inferred latents of {name} are at {moment:.2f} in units of the prior (1 where they fit)"
         if MOMENTS[0] <= moment <= MOMENTS[1]:
             found.append(Finding("prior", True, said))
             continue

@@ -51,8 +51,8 @@ def assess(
     gap_images: simulated images that log p(x) is bounded of from both sides; 0 for none.
     factors: (n, f), whole numbers, known factors of the images that are reconstructed.
     parts: which to measure, of
-        reconstruction: mse, psnr, ssim, second_moment, failed_test_chains, and mse_draw and mse_point, with noise and
-            without
+        reconstruction: mse, psnr, ssim, second_moment, failed_test_chains, with another prior than N(0, I) prior_fit,
+            and mse_draw and mse_point, with noise and without
         probe: probe, the accuracy of `linear_probe` from latents of at most 5000 train images, on test images
         factors: mig, sap, dci_disentanglement, dci_completeness, dci_informativeness, factor_vae, given `factors`
         samples: fid_prior, kid_prior, precision_prior, recall_prior, density_prior, coverage_prior, and the same with

@@ -50,10 +50,11 @@ def importance_bound(
 
     A learner with an encoder proposes from its q(z|x), so that S = 1 is its evidence lower bound. The end of a chain
     has no density in closed form: there q is a Gaussian around it. Its centre is the end of one run, moved up by a few
-    Newton steps. Its precision is the Hessian of -log p(x, z) at the centre with eigenvalues of at least 1, as a
-    posterior is no wider than a standard normal prior where the generator is linear. E w = p(x) for whatever centre and
-    precision, so the bound holds however good they are, and the end of the run being random does not change it. It is
-    log p(x) itself for a linear generator with a Gaussian likelihood and the prior N(0, I).
+    Newton steps. Its precision is the Hessian of -log p(x, z) at the centre with eigenvalues of at least that of the
+    prior where it is widest, 1 for N(0, I), as a posterior is no wider than the prior where the generator is linear.
+    E w = p(x) for whatever centre and precision, so the bound holds however good they are, and the end of the run being
+    random does not change it. It is log p(x) itself for a linear generator with a Gaussian likelihood and the prior
+    N(0, I).
 
     learner: ready to use.
     x: (n, c, h, w) in [-1, 1], the images.
@@ -133,10 +134,11 @@ def _log_weights(
 def gaussian_proposal(generator: TopDown, x: Images, z: Float[Tensor, "n d"], rng: torch.Generator) -> Propose:
     """Return what draws latents of images from a Gaussian near z and gives their log-density.
 
-        q = N(m, P^-1),   m from z by Newton steps z + t P(z)^-1 d/dz log p(x, z),   P(z) = max(-Hessian, I) at m
+        q = N(m, P^-1),   m from z by Newton steps z + t P(z)^-1 d/dz log p(x, z),   P(z) = max(-Hessian, a I) at m
 
-    max by eigenvalue; t: 1, halved until log p(x, z) rises. The result takes a number of draws of each image, k, and
-    returns z, (k n, d), draw by draw, and log q, (k n,), in float64.
+    max by eigenvalue; 1 / a the largest variance of the prior in any direction; t: 1, halved until log p(x, z) rises.
+    The result takes a number of draws of each image, k, and returns z, (k n, d), draw by draw, and log q, (k n,), in
+    float64.
 
     generator: p(x, z).
     x: (n, c, h, w) in [-1, 1], the images.
@@ -168,12 +170,13 @@ def _curvature(
     generator: TopDown, x: Images, z: Float[Tensor, "n d"]
 ) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, "n d"], Float64[Tensor, "n d d"]]:
     """Return the score and the floored eigenvalues and the eigenvectors of -Hessian; N(0, I)'s where not finite."""
+    widest = torch.linalg.matrix_norm(generator.prior.whole()[1].double(), 2) ** 2
     at = Linearized(lambda latents: generator.log_joint(x, latents), z)
     precision = -at.hessian.double()
     identity = torch.eye(z.shape[1], dtype=torch.float64, device=z.device)
     precision = torch.where(torch.isfinite(precision).all(2).all(1)[:, None, None], precision, identity)
     values, vectors = torch.linalg.eigh(precision)
-    return at.score.double(), values.clamp(min=1), vectors
+    return at.score.double(), values.clamp(min=1 / float(widest)), vectors
 
 
 def _risen(generator: TopDown, x: Images, z: Float[Tensor, "n d"], step: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

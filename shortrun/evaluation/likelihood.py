@@ -18,6 +18,7 @@ from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed,
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
+from shortrun.normals import standard_normal
 
 NATS = Quantity("nats", LOG_P, "log p(x), nats", 5)
 BITS_PER_DIM = Quantity("bits_per_dim", LOG_P, "bits/dim", 7)
@@ -165,13 +166,27 @@ def _anneal(
     leapfrog: int,
     posterior: Float[Tensor, "n d"] | None = None,
 ) -> Annealed:
-    """Estimate log p(x) of the images of one batch."""
-    repeated = x.repeat(chains, 1, 1, 1)
-    with frozen(learner.generator):
+    """Estimate log p(x) of the images of one batch.
+
+    The annealing is of E_{u ~ N(0, I)}. z = m + L u, with the mean and the covariance L L^T of the prior: its density
+    relative to that normal enters as a factor, which is 1 for N(0, I) itself.
+    """
+    repeated, generator = x.repeat(chains, 1, 1, 1), learner.generator
+    mean, root = (part.to(x) for part in generator.prior.whole())
+
+    def relative(u: Float[Tensor, "rows d"]) -> Float[Tensor, "rows"]:
+        if generator.prior.standard:
+            return generator.log_likelihood(repeated, u)
+        z = mean + u @ root.T
+        log_whole = standard_normal(u) - root.diagonal().log().sum()
+        return generator.log_likelihood(repeated, z) + generator.log_prior(z) - log_whole
+
+    if posterior is not None and not generator.prior.standard:
+        posterior = torch.linalg.solve_triangular(root, (posterior.to(x) - mean).T, upper=False).T
+    with frozen(generator):
         return annealed_importance(
-            # the annealing is of E_{N(0, I)}: a prior of another kind enters as its density relative to N(0, I)
-            lambda z: learner.generator.log_likelihood(repeated, z) + learner.generator.prior.over_normal(z),
-            learner.generator.dim,
+            relative,
+            generator.dim,
             len(x),
             rng,
             temperatures=temperatures,

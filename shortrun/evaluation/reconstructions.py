@@ -24,6 +24,13 @@ MSE = Quantity("mse", RECONSTRUCTIONS)
 PSNR = Quantity("psnr", RECONSTRUCTIONS, "PSNR", 3, unit="dB, mean over images")
 SSIM = Quantity("ssim", RECONSTRUCTIONS, "SSIM", 4)
 SECOND_MOMENT = Quantity("second_moment", RECONSTRUCTIONS, "second moment", 8)
+PRIOR_FIT = Quantity(
+    "prior_fit",
+    RECONSTRUCTIONS,
+    "prior fit",
+    9,
+    note="prior_fit: latents in units of the normals of the prior that they are of, 1 where they follow it",
+)
 FAILED = Quantity("failed_test_chains", RECONSTRUCTIONS)
 MSE_DRAW = Quantity("mse_draw", RECONSTRUCTIONS, "MSE of a draw", 1)
 MSE_POINT = Quantity("mse_point", RECONSTRUCTIONS, "MSE of a point", 2)
@@ -38,21 +45,22 @@ def reconstruction_figures(
     """Return mean squared error, second moment of the latents and failed chains, of one inference for each image.
 
     `mse` is over all pixels in [0, 1]. `second_moment` is the mean square of the inferred latents per dimension, 1 for
-    latents that follow the prior, and of each layer, top down. `failed_test_chains` counts images whose chain stayed
-    non-finite, which are in `mse` with a draw from the prior.
+    latents that follow N(0, I), and of each layer, top down. Where the prior is another, `prior_fit` is what is 1 for
+    latents that follow it, of all and of each layer: see `Learner.prior_fit`. `failed_test_chains` counts images whose
+    chain stayed non-finite, which are in `mse` with a draw from the prior.
 
     learner: ready to use.
     x: (n, c, h, w) in [-1, 1], the images.
     rng: gives the random numbers.
     batch_size: at least 1, images at a time.
     """
-    error, square, failed = 0.0, torch.zeros(learner.dim, dtype=torch.float64), 0
+    error, spread, failed = 0.0, torch.zeros((), dtype=torch.float64), 0
     for part, inferred, rebuilt in _rebuilt(learner, x.split(batch_size), rng):
         # of a model that has learned nothing but NaN too, which the metric `pixels.mse` refuses
         error += float((difference(rebuilt, part).double() ** 2).sum())
-        square += (inferred.z.double() ** 2).sum(0).cpu()
+        spread = spread + _spread(learner, inferred.z)
         failed += int(inferred.failed.sum())
-    found = [MSE.figure(error / x.numel(), UNIT_RANGE), _second_moment(square / len(x), learner, {})]
+    found = [MSE.figure(error / x.numel(), UNIT_RANGE), *_of_latents(spread / len(x), learner, {})]
     return {figure.name: figure for figure in [*found, FAILED.figure(failed, {})]}
 
 
@@ -63,8 +71,8 @@ class Reconstructed(NamedTuple):
     """The layers of latents as the generator has them, side by side."""
     errors: dict[str, Float64[Tensor, "n"]]
     """What is measured of each image, by name."""
-    square: Float64[Tensor, "d"]
-    """The mean square of the inferred latents."""
+    spread: Float64[Tensor, "more"]
+    """The mean square of each of the inferred latents; behind them, with another prior than N(0, I), how they fit."""
     failed: int
     """Chains that stayed non-finite."""
 
@@ -76,16 +84,16 @@ def reconstructed(assessment: Assessment) -> Reconstructed:
     if min(test.shape[1:]) >= 3 and installed("torchmetrics"):  # parts that stand on the codes alone do without
         measures["ssim"] = pixels.ssim
     errors: dict[str, list[Tensor]] = {name: [] for name in measures}
-    codes, failed, square = [], 0, torch.zeros(learner.dim, dtype=torch.float64)
+    codes, failed, spread = [], 0, torch.zeros((), dtype=torch.float64)
     batches = (test.images(rows) for rows in assessment.batches(n, "reconstructing"))
     for x, inferred, rebuilt in _rebuilt(learner, batches, assessment.rng(Use.TEST)):
         for name, measure in measures.items():
             errors[name].append(measure(x.cpu(), rebuilt.cpu()))
         codes.append(torch.cat(learner.layers(inferred.z), 1).float().cpu())
-        square += inferred.z.double().square().sum(0).cpu()
+        spread = spread + _spread(learner, inferred.z)
         failed += int(inferred.failed.sum())
     joined = {name: torch.cat(parts) for name, parts in errors.items()}
-    return Reconstructed(torch.cat(codes), joined, square / n, failed)
+    return Reconstructed(torch.cat(codes), joined, spread / n, failed)
 
 
 def reconstruction(assessment: Assessment) -> Iterable[Figure]:
@@ -103,7 +111,7 @@ def reconstruction(assessment: Assessment) -> Iterable[Figure]:
         yield SSIM.figure(means["ssim"], {**there, **UNIT_RANGE, "window": window})
     else:
         yield SSIM.left_out("a window needs images of at least 3x3 pixels")
-    yield _second_moment(found.square, assessment.learner, there)
+    yield from _of_latents(found.spread, assessment.learner, there)
     yield FAILED.figure(found.failed, there)
 
 
@@ -140,12 +148,26 @@ def _rebuilt(
         yield x, inferred, learner.decode(inferred.z)
 
 
-def _second_moment(square: Float64[Tensor, "d"], learner: Learner, conditions: dict[str, int]) -> Figure:
+def _spread(learner: Learner, z: Codes) -> Float64[Tensor, "more"]:
+    """Return sums over images: the square of each latent and, with another prior than N(0, I), how latents fit it."""
+    square, fit = (z.double() ** 2).sum(0), learner.prior_fit(z)
+    return (square if fit is None else torch.cat([square, fit.double().sum(0)])).cpu()
+
+
+def _of_latents(spread: Float64[Tensor, "more"], learner: Learner, conditions: dict[str, int]) -> Iterator[Figure]:
+    square, fit = spread[: learner.dim], spread[learner.dim :].tolist()
     layers = [float(layer.mean()) for layer in square.split(learner.latents)]
-    return SECOND_MOMENT.figure(float(square.mean()), conditions, layers=layers)
+    yield SECOND_MOMENT.figure(float(square.mean()), conditions, layers=layers)
+    if fit:
+        yield PRIOR_FIT.figure(fit[0], conditions, layers=fit[1:])
 
 
 MEASURES = (
-    Measure("reconstruction", (MSE, PSNR, SSIM, SECOND_MOMENT, FAILED), reconstruction, needs_torchmetrics=True),
+    Measure(
+        "reconstruction",
+        (MSE, PSNR, SSIM, SECOND_MOMENT, PRIOR_FIT, FAILED),
+        reconstruction,
+        needs_torchmetrics=True,
+    ),
     Measure("reconstruction", (MSE_DRAW, MSE_POINT), draw_and_point, needs_torchmetrics=True),
 )

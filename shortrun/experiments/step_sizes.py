@@ -22,7 +22,7 @@ from shortrun.evaluation import log_likelihood_figures, own_features
 from shortrun.evaluation.tables import markdown, with_error, write_csv
 from shortrun.experiments.arguments import Experiment, check_short_run
 from shortrun.files import read_json, write_text
-from shortrun.learners import ChainLearner
+from shortrun.learners import ChainLearner, checked_for_learner
 from shortrun.metrics import Features, frechet_distance
 from shortrun.metrics.figure import Figure, from_json
 from shortrun.streams import Use, stream
@@ -123,6 +123,8 @@ def step_sizes(
             raise InputError("variants", repr(variant), did_you_mean(variant, VARIANTS))
     check_at_least(1, seeds=seeds, likelihood_images=likelihood_images)
     check_short_run(config)
+    # before the first is trained: acceptance for example is not for every prior
+    configs = {variant: checked_for_learner(VARIANTS[variant](config)) for variant in variants}
     dataset = read_dataset(config)
     features = own_features(dataset)
 
@@ -132,7 +134,6 @@ def step_sizes(
     def write(records: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         return _write_table(records, out)
 
-    configs = {variant: VARIANTS[variant](config) for variant in variants}
     models = (turn._replace(said=f"{turn.name}, seed {turn.seed}") for turn in turns(configs, out, seeds))
     return write(hold(models, dataset, recorded(measure), write, device=device))
 

@@ -19,7 +19,7 @@ from shortrun.errors import InputError, did_you_mean
 from shortrun.inference.initial import Initial
 from shortrun.inference.jacobian import Linearized, Step, steps_of
 from shortrun.inference.langevin import ChainNoise, LogDensity, StepSizes
-from shortrun.normals import Flat, PerImage
+from shortrun.normals import Flat, PerImage, chi_square_bound
 
 Roots = Float[Tensor, "n d d"]
 
@@ -70,47 +70,30 @@ class Conditional(ChainDensity):
 
 
 class Marginal(ChainDensity):
-    """log q = log sum_c w_c N(delta_K; 0, Sigma_K) of each component of q(z_0); see `marginal`."""
+    """log q = log N(delta_K; 0, Sigma_K); see `marginal`."""
 
     needs_noise = True
 
     def start(self, z: Flat, initial: Initial) -> None:
         """Take in where the chain starts, z_0, and the density that it was drawn from."""
-        self.z, self.initial = z.double(), initial
-        # what a component adds to the noise goes through dz_k/dz_0; of only one it is taken along as if it were noise
-        self.jacobian = torch.eye(z.shape[1], dtype=torch.float64, device=z.device).expand(len(z), -1, -1)
-        self.alone = len(initial.log_weights) == 1
+        self.tilt = initial.tilt
         # delta = root^T white. Kept white, |white| never exceeds the noise's: delta's round-off, solved for, would
-        self.white = (self.z - initial.means[0]) / initial.scales[0] if self.alone else torch.zeros_like(self.z)
+        self.white = initial.whitened(z)
         # the rows of a square root: Sigma = root^T root. Sigma itself loses its definiteness when a step overshoots
-        self.root = self.jacobian * initial.scales[0] if self.alone else torch.zeros_like(self.jacobian)
+        self.root = initial.each_root().mT.expand(len(z), -1, -1)
 
     def follow(self, step: Step) -> None:
         """See a step of the chain."""
         fresh = torch.diag_embed(step.step_size.double()).expand_as(self.root)
         drawn = step.noise.double()
         self.root, self.white = _joined((self.root @ step.jacobian.mT, self.white), (fresh, drawn))
-        if not self.alone:
-            self.jacobian = step.jacobian @ self.jacobian
 
     def log_q(self, end: Linearized) -> PerImage:
         """Return log q_s(z_K)."""
-        log_det, squared = self._of_components()
-        d = self.z.shape[1]
-        cut = (squared.amin(1, keepdim=True) - chi_square_bound(d)).clamp(min=0)
-        each = self.initial.log_weights - 0.5 * (log_det + squared - cut + d * math.log(2 * math.pi))
-        return torch.logsumexp(each, 1) + self.initial.tilt
-
-    def _of_components(self) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
-        """Return log det Sigma_K and delta_K^T Sigma_K^-1 delta_K of each."""
-        ends = [(self.root, self.white)]
-        if not self.alone:
-            ends = [
-                _joined((scale[:, None] * self.jacobian.mT, (self.z - mean) / scale), (self.root, self.white))
-                for mean, scale in zip(self.initial.means, self.initial.scales, strict=True)
-            ]
-        log_det = [2 * root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1) for root, _ in ends]
-        return torch.stack(log_det, 1), torch.stack([(white**2).sum(1) for _, white in ends], 1)
+        d = self.white.shape[1]
+        log_det = 2 * self.root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        squared = (self.white**2).sum(1).clamp(max=chi_square_bound(d))
+        return self.tilt - 0.5 * (log_det + squared + d * math.log(2 * math.pi))
 
 
 def _joined(one: tuple[Roots, Flat], other: tuple[Roots, Flat]) -> tuple[Roots, Flat]:
@@ -149,11 +132,6 @@ class Path(ChainDensity):
 
 
 ESTIMATORS: dict[str, type[ChainDensity]] = {"conditional": Conditional, "marginal": Marginal, "path": Path}
-
-
-def chi_square_bound(d: int) -> float:
-    """Return what a chi-square variable of d degrees of freedom exceeds once in 10^9 (Wilson and Hilferty, 1931)."""
-    return d * (1 - 2 / (9 * d) + 6 * math.sqrt(2 / (9 * d))) ** 3
 
 
 def follow(
@@ -229,9 +207,9 @@ def marginal(
         Sigma_0 = I,    Sigma_{k+1} = A_k Sigma_k A_k^T + s_k^2 I
         log q = log N(delta_K; 0, Sigma_K)
 
-    From a mixture of normals, `initial`, it is the logarithm of the sum of w_c N(delta_K; 0, Sigma_K) over components,
-    with delta_0 = z_0 - mu_c and Sigma_0 = diag sigma_c^2. It is exact, sample by sample, where log p(x, z) is
-    quadratic in z and the start is not tilted; elsewhere it bounds the KL from neither side. It is never above
+    From another normal, `initial`, delta_0 = z_0 - mean and Sigma_0 = L L^T. It is exact, sample by sample, where log
+    p(x, z) is quadratic in z and the tilt of the start is the same everywhere; elsewhere it bounds the KL from neither
+    side. It is never above
     `conditional` on average where it is exact. Where steps overshoot (s^2 lambda > 4) the linearization is wider than
     q_s, and the mean can be far below the KL; of the three, `path` alone bounds it then.
 

@@ -67,15 +67,6 @@ class Step(Linearized):
         return torch.eye(self.z.shape[1], dtype=torch.float64, device=self.z.device) + scaled
 
 
-class Scaled(Step):
-    """A step in the coordinates (z - mean) / scale, each (n, d)."""
-
-    def __init__(self, step: Step, mean: Flat, scale: Flat) -> None:
-        self.z, self.score = (step.z - mean) / scale, scale * step.score
-        self.product = lambda v: scale * step.product(scale * v)
-        self.step_size, self.noise = step.step_size / scale, step.noise
-
-
 def steps_of(log_density: LogDensity, z: Flat, step_size: StepSizes, noise: ChainNoise) -> Iterator[Step]:
     """Walk the chain that `short_run` runs, from z with the same step sizes and noise, and yield its K steps."""
     sizes = torch.as_tensor(step_size, dtype=z.dtype, device=z.device)

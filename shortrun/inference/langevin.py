@@ -45,7 +45,10 @@ def score(log_density: LogDensity, z: Float[Tensor, "n d"], create_graph: bool) 
     """
     with torch.enable_grad():
         at = z if create_graph and z.requires_grad else z.detach().requires_grad_()
-        return torch.autograd.grad(log_density(at).sum(), at, create_graph=create_graph)[0]
+        height = log_density(at).sum()
+        # the way back has the precision of the way there; under autocast, products of float32 parts would lose theirs
+        with torch.autocast(z.device.type, enabled=False):
+            return torch.autograd.grad(height, at, create_graph=create_graph)[0]
 
 
 def langevin_update(

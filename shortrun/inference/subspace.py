@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from shortrun.errors import check_at_least
-from shortrun.inference.divergence import ChainDensity, chi_square_bound
+from shortrun.errors import InputError, check_at_least
+from shortrun.inference.divergence import ChainDensity
 from shortrun.inference.initial import Initial
-from shortrun.inference.jacobian import Linearized, Scaled, Step
+from shortrun.inference.jacobian import Linearized, Step
 from shortrun.inference.langevin import langevin_update
 from shortrun.inference.products import (
     LARGE,
@@ -29,7 +29,7 @@ from shortrun.inference.products import (
     without,
 )
 from shortrun.inference.quadrature import beside
-from shortrun.normals import Flat, PerImage
+from shortrun.normals import Flat, PerImage, chi_square_bound
 
 FAR = 5 / 6
 """The share of a chain, counted back from its end, over which the whole steps are spread."""
@@ -90,14 +90,12 @@ class SubspaceMarginal(ChainDensity):
     leading columns are; the rest is interpolated between whole steps. H_k is symmetric, so that these columns give as
     many rows of B_k.
 
-    Prior: from a mixture of m normals the component of z_0 is drawn from its probabilities given z_0 and held, and z
-    is in that component's units. The mean of log q is then above that of the whole mixture, by log m at most.
+    Limits: the start is N(0, I), tilted or not; another raises InputError. Exact where log p(x, z) is quadratic and the
+    complement has the prior's curvature. Differentiable in the step size, with P held fixed. At steps far beyond the
+    best size the growing directions turn away from the fixed P; the estimate is then off by more than a tenth of its
+    value.
 
-    Limits: exact where log p(x, z) is quadratic and the complement has the prior's curvature. Differentiable in the
-    step size, with P held fixed. At steps far beyond the best size the growing directions turn away from the fixed P;
-    the estimate is then off by more than a tenth of its value.
-
-    rng: of the random vector of the complement, of random probes, and of a mixture's component.
+    rng: of the random vector of the complement and of random probes.
     rank: r, at least 1; all of the space, and no complement, where r is d or more.
     stiff: leading columns of P that are multiplied with every Hessian.
     whole: number of whole steps, at least 1.
@@ -121,18 +119,13 @@ class SubspaceMarginal(ChainDensity):
 
     def start(self, z: Flat, initial: Initial) -> None:
         """Take z_0 and the density that it was drawn from."""
-        component = torch.zeros(len(z), dtype=torch.long, device=z.device)
-        if len(initial.log_weights) > 1:
-            chances = torch.softmax(initial.components(z), 1).to(self.rng.device)
-            component = torch.multinomial(chances, 1, generator=self.rng)[:, 0].to(z.device)
-        self.mean, self.scale = initial.means[component].to(z.dtype), initial.scales[component].to(z.dtype)
-        self.initial = initial.tilt - self.scale.double().log().sum(1)
-        self.delta, self.steps = ((z - self.mean) / self.scale).double(), []
+        if not initial.standard:
+            raise InputError("initial", "another density than N(0, I)", "take Marginal, which is dense")
+        self.tilt, self.delta, self.steps = initial.tilt, z.double(), []
         self.sketch: list[Tensor] = []
 
     def follow(self, step: Step) -> None:
         """Take the next step of the chain."""
-        step = Scaled(step, self.mean, self.scale)
         curved = products(step, self.delta[None])[0]
         self.sketch.append(unit(self.delta, self.delta + curved))
         if self.steps:
@@ -147,7 +140,7 @@ class SubspaceMarginal(ChainDensity):
         log_det, squared = self._log_det_and_squared()
         d = self.delta.shape[1]
         squared = squared.clamp(max=chi_square_bound(d))
-        return self.initial - 0.5 * (log_det + squared + d * math.log(2 * math.pi))
+        return self.tilt - 0.5 * (log_det + squared + d * math.log(2 * math.pi))
 
     def _log_det_and_squared(self) -> tuple[PerImage, PerImage]:
         """Return log det Sigma_K and delta_K^T Sigma_K^-1 delta_K."""

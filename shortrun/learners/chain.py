@@ -3,22 +3,23 @@
 import math
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from shortrun.config import Config, LearnerConfig
 from shortrun.errors import check_at_least
-from shortrun.inference import DrawnNoise, Initial, StepSize, langevin_step, no_noise, short_run
-from shortrun.inference.langevin import Step
+from shortrun.inference import DrawnNoise, Initial, Regression, StepSize, langevin_step, no_noise, short_run
+from shortrun.inference.langevin import LogDensity, Step
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.casting import cast_once
 from shortrun.model.likelihood import Images, Mask
+from shortrun.model.prior import Component, choose_each
 from shortrun.pixels import squared_error
 
 
@@ -42,8 +43,35 @@ def draw_by(
     return chosen[:, 0], torch.log_softmax(finite, 1).gather(1, chosen)[:, 0] + math.log(m)
 
 
+class Start(NamedTuple):
+    """Where chains start."""
+
+    z: Flat
+    component: Component
+    """The normal of the prior that the chain of each image holds, (n,)."""
+    initial: Initial
+    """The density that z was drawn from, and the component with it."""
+
+
+def chosen(first: Bool[Tensor, "n"], one: Start, other: Start) -> Start:
+    """Return the start of one where `first` says so, of the other elsewhere."""
+    n, (a, b) = len(first), (one.initial, other.initial)
+    initial = Initial(
+        torch.where(first[:, None], a.means, b.means.to(a.means)),
+        torch.cat([a.roots, b.roots.to(a.roots)]),
+        torch.where(first, a.which, len(a.roots) + b.which.expand(n)),
+        torch.where(first, a.tilt.expand(n), b.tilt.expand(n)),
+    )
+    return Start(
+        torch.where(first[:, None], one.z, other.z), torch.where(first, one.component, other.component), initial
+    )
+
+
 class ChainLearner(LatentLearner):
-    """A generator whose latents are inferred by a K-step Langevin chain started from the prior.
+    """A generator whose latents are inferred by a K-step Langevin chain, from the prior or from a regression.
+
+    Where the prior is a mixture, a component c ~ p(c | z_0) is drawn at the start and held: a Gibbs step on
+    p(z, c | x).
 
     generator: p(x, z).
     steps: K, at least 1.
@@ -54,7 +82,8 @@ class ChainLearner(LatentLearner):
     description: what `save_pretrained` writes; `from_description` fills it.
     candidates: draws of the prior, common to a batch, among which each image's start is drawn in proportion to p(x |
         z). With 1 the start is a draw of the prior itself. With many of them the start alone comes near to a draw of
-        p(z | x).
+        p(z | x). With a regression the image's own start is one more of them.
+    regression: of past chains' latents on their images, which chains start from; None for a start from the prior.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -88,20 +117,26 @@ class ChainLearner(LatentLearner):
         retries: int = 3,
         description: LearnerConfig | None = None,
         candidates: int = 1,
+        regression: Regression | None = None,
     ) -> None:
         super().__init__()
         check_at_least(1, steps=steps, candidates=candidates)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
-        self.candidates = candidates
+        self.candidates, self.regression = candidates, regression
         self.step: Step = langevin_step
         """Takes the steps of chains; training may put a compiled one in its place."""
 
     def _present(self, described: LearnerConfig) -> LearnerConfig:
         described = super()._present(described)
         chain = replace(
-            described.inference, steps=self.steps, noise=self.noise, retries=self.retries, candidates=self.candidates
+            described.inference,
+            steps=self.steps,
+            noise=self.noise,
+            retries=self.retries,
+            candidates=self.candidates,
+            start="prior" if self.regression is None else "regression",
         )
         first, now = chain.first_step_size(len(self.latents)), self.step_size.values
         same_number = len(first) == len(now)
@@ -125,7 +160,9 @@ class ChainLearner(LatentLearner):
         size = " ".join(f"{value:.3g}" for value in step) if inference.tuned or len(step) > 1 else f"{step[0]:g}"
         decay = "" if ratio == 1 else f" falling to {ratio:.3g} of it"
         noise = "with" if inference.noise else "without"
-        return f"{inference.steps} steps{cls.describe_visits(settings)} of size {size}{decay}{how}, {noise} noise"
+        start = "" if inference.start == "prior" else ", from the regression of latents on images"
+        visits = cls.describe_visits(settings)
+        return f"{inference.steps} steps{visits} of size {size}{decay}{how}, {noise} noise{start}"
 
     @classmethod
     def describe_visits(cls, settings: Config | LearnerConfig) -> str:
@@ -134,6 +171,34 @@ class ChainLearner(LatentLearner):
         settings: of a run, or of a saved model.
         """
         return ""
+
+    @property
+    def keeps_latents(self) -> bool:
+        """Whether the prior or the regression is fitted to the latents of updates."""
+        return super().keeps_latents or self.regression is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is fitted to latents has been fitted for the first time."""
+        return super().settled and (self.regression is None or bool(self.regression.fits))
+
+    def features(self, x: Images) -> Float[Tensor, "n p"]:
+        """Return what the latents are regressed on, (n, p); nothing where chains start from the prior.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        """
+        return super().features(x) if self.regression is None else self.regression.features(x)
+
+    def fit_latents(self, z: Flat, features: Float[Tensor, "n p"], rng: torch.Generator) -> None:
+        """Fit the prior to latents, and the regression to both.
+
+        z: (n, d), finite.
+        features: (n, p), as `features` gives them.
+        rng: gives the random numbers.
+        """
+        super().fit_latents(z, features, rng)
+        if self.regression is not None:
+            self.regression.learn(features, z)
 
     @property
     def shares_draws(self) -> bool:
@@ -166,43 +231,85 @@ class ChainLearner(LatentLearner):
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), part, x.device)
         start = self.start(x, draws, mask)
         z, failed, retried = self._run(x, start, draws, mask, noise)
-        return Inferred(torch.where(failed[:, None], start, z), failed, retried)
-
-    def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Flat:
-        """Return where chains start, (n, d): draws from the prior, or from its candidates in proportion to p(x | z).
-
-        The candidates are the same for all images of a call, and in all processes that share a batch.
-
-        x: (n, c, h, w) in [-1, 1], the images.
-        draws: gives the next numbers.
-        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
-        """
-        return self.start_of(x, draws, mask)[0]
+        return Inferred(torch.where(failed[:, None], start.z, z), failed, retried)
 
     @torch.no_grad()
-    def start_of(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> tuple[Flat, Initial]:
-        """Return where chains start, as `start` does, and the density that it was drawn from.
+    def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Start:
+        """Return where chains start.
+
+        That is a draw from the prior, or from the regression once it has learned from chains. An image of which nothing
+        is observed starts from the prior. Among candidates it is drawn in proportion to p(x, z) / q(z), q what the
+        candidate was drawn from; those of the prior are the same for all images of a call, and in all processes that
+        share a batch.
 
         x: (n, c, h, w) in [-1, 1], the images.
         draws: gives the next numbers.
         mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
         """
-        generator = self.generator
-        if self.candidates == 1:
-            z = generator.prior.from_normal(draws.draw(), draws.uniform)
-            tilt = torch.zeros(1, dtype=torch.float64)
-        else:
-            candidates = generator.prior.sample(self.candidates, draws.rng, device=x.device)
-            decoded = generator.decoder(*generator.split(candidates))
-            chosen, tilt = draw_by(generator.likelihood.log_prob_pairs(x, decoded, mask), draws.uniform())
-            z = candidates[chosen]
-        log_weights, means, scales = (part.to(z.device).double() for part in generator.prior.parts())
-        return z, Initial(log_weights, means, scales, tilt.to(z.device))
+        own = self._from_regression(x, draws, mask)
+        if self.candidates > 1:
+            return self._among_candidates(x, draws, mask, own)
+        if own is None:
+            return self._from_prior(draws)
+        if mask is None:
+            return own
+        blind = ~(mask > 0.5).flatten(1).any(1).expand(len(x))
+        return chosen(blind, self._from_prior(draws), own) if blind.any() else own
+
+    def _from_prior(self, draws: DrawnNoise) -> Start:
+        """Return draws of the prior."""
+        prior = self.generator.prior
+        z, component = prior.from_normal(draws.draw(), draws.uniform)
+        return Start(z, component, self._of_components(component))
+
+    def _of_components(self, component: Component) -> Initial:
+        """Return the density of draws from components of the prior, drawn by their weights."""
+        log_weights, means, roots, _ = (part.to(component.device) for part in self.generator.prior.parts())
+        return Initial(means[component], roots, component, log_weights[component].double())
+
+    def _from_regression(self, x: Images, draws: DrawnNoise, mask: Mask | None) -> Start | None:
+        """Return draws from what past chains say of the images; None where there is no regression, or none yet."""
+        if self.regression is None or not self.regression.fits:
+            return None
+        prior = self.generator.prior
+        normal = self.regression.starts(x, mask)
+        z = normal.draw(draws.draw())
+        log_chances = torch.log_softmax(prior.components(z).double(), 1)
+        component = choose_each(log_chances.exp(), draws.uniform())
+        chance = log_chances.gather(1, component[:, None])[:, 0]
+        return Start(z, component, Initial(normal.means, normal.roots, normal.which, chance))
+
+    def _among_candidates(self, x: Images, draws: DrawnNoise, mask: Mask | None, own: Start | None) -> Start:
+        """Return for each image one of the candidates, the image's own start among them where there is one."""
+        generator, prior = self.generator, self.generator.prior
+        pool = DrawnNoise(draws.rng, 1, (self.candidates, generator.dim), device=x.device)
+        candidates, component = prior.from_normal(pool.draw(), pool.uniform)
+        decoded = generator.decoder(*generator.split(candidates))
+        log_weights = generator.likelihood.log_prob_pairs(x, decoded, mask)
+        if own is not None:
+            joint = generator.log_likelihood(x, own.z, mask) + prior.held(own.component)(own.z)
+            log_weights = torch.cat([log_weights, (joint - own.initial.log_prob(own.z).to(joint))[:, None]], 1)
+        picked, tilt = draw_by(log_weights, draws.uniform())
+        common = picked.clamp(max=self.candidates - 1)
+        start = Start(candidates[common], component[common], self._of_components(component[common]))
+        if own is not None:
+            start = chosen(picked < self.candidates, start, own)
+        return start._replace(initial=start.initial._replace(tilt=start.initial.tilt + tilt))
+
+    def log_density(self, x: Images, component: Component, mask: Mask | None = None) -> LogDensity:
+        """Return what chains climb, z -> log p(x, z, c), (n, d) -> (n,), with the component c of each image held.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        component: (n,), as a start has it.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        """
+        generator, log_prior = self.generator, self.generator.prior.held(component)
+        return lambda z: generator.log_likelihood(x, z, mask) + log_prior(z)
 
     def _run(
         self,
         x: Images,
-        start: Flat,
+        start: Start,
         draws: DrawnNoise,
         mask: Mask | None = None,
         noise: bool | None = None,
@@ -210,32 +317,26 @@ class ChainLearner(LatentLearner):
     ) -> Inferred:
         """Run chains from where they start; one that became non-finite runs again with half the step.
 
-        anew: it then starts from a new draw of the prior, else from its start. The latents of chains that failed after
-        all retries are left as they are.
+        anew: it then has a new start, else the same. The latents of chains that failed after all retries are left as
+        they are.
         """
         run = partial(self._run_and_retry, x, start, draws, mask, noise, anew)
         return cast_once(self.generator, x.device, run)
 
     def _run_and_retry(
-        self, x: Images, start: Flat, draws: DrawnNoise, mask: Mask | None, noise: bool | None, anew: bool
+        self, x: Images, start: Start, draws: DrawnNoise, mask: Mask | None, noise: bool | None, anew: bool
     ) -> Inferred:
         noisy, sizes = self.noise if noise is None else noise, self.step_size(len(draws))
 
         def run(
-            x: Images, z: Flat, step_size: Tensor, draws: DrawnNoise, mask: Mask | None, step: Step = langevin_step
-        ) -> Flat:
-            return short_run(
-                lambda latents: self.generator.log_joint(x, latents, mask),
-                z,
-                step_size,
-                draws if noisy else no_noise(len(draws), z),
-                step,
-            )
+            climbed: LogDensity, z: Flat, step_size: Tensor, draws: DrawnNoise, step: Step = langevin_step
+        ) -> tuple[Flat, Tensor]:
+            z = short_run(climbed, z, step_size, draws if noisy else no_noise(len(draws), z), step)
+            return z, ~torch.isfinite(climbed(z))  # where this is finite, so is z
 
         with torch.no_grad(), frozen(self.generator):
-            z = run(x, start, sizes, draws, mask, self.step)
+            z, failed = run(self.log_density(x, start.component, mask), start.z, sizes, draws, self.step)
             retried = 0
-            failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))  # so is z where this is
             for attempt in range(1, self.retries + 1):
                 if not failed.any():
                     break
@@ -243,24 +344,28 @@ class ChainLearner(LatentLearner):
                 retried += len(rows)
                 again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
                 part = mask[rows] if mask is not None and len(mask) > 1 else mask
-                begin = self.start(x[rows], again, part) if anew else start[rows]
-                z[rows] = run(x[rows], begin, sizes * 0.5**attempt, again, part)
-                failed = ~torch.isfinite(self.generator.log_joint(x, z, mask))
+                begin, component = start.z[rows], start.component[rows]
+                if anew:
+                    begin, component, _ = self.start(x[rows], again, part)
+                climbed = self.log_density(x[rows], component, part)
+                z[rows], failed[rows] = run(climbed, begin, sizes * 0.5**attempt, again)
         return Inferred(z, failed, retried)
 
     def _loss_at(self, x: Images, inferred: Inferred) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch."""
         z, failed, retried = inferred
+        self.remember(z.masked_fill(failed[:, None], math.nan), x)
         generator, kept = self.generator, ~failed
         x, z = x[kept], z[kept]
         decoded = generator.decoder(*generator.split(z))
-        log_joint = generator.likelihood.log_prob(x, decoded) + generator.log_prior(z)
-        loss = -log_joint.sum() / max(len(x), 1)
+        log_prior, fit = self.log_prior(z)
+        loss = -(generator.likelihood.log_prob(x, decoded) + log_prior).sum() / max(len(x), 1)
         with torch.no_grad():
             mse = squared_error(generator.likelihood.mean(decoded).float(), x).mean()
         return loss, {
             "mse": mse,
             "second_moment": (z**2).mean(),
+            **fit,
             "retried": torch.tensor(retried),
             "failed": failed.sum(),
         }
@@ -272,6 +377,7 @@ class ChainLearner(LatentLearner):
             "step_size": self.step_size.values,
             "step_decay": self.step_size.decay,
             "noise": self.noise,
+            **({"start": "regression"} if self.regression is not None else {}),
             **({"candidates": self.candidates} if self.candidates > 1 else {}),
         }
 
@@ -282,5 +388,7 @@ class ChainLearner(LatentLearner):
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred, with steps and noise in place of the learner's where given."""
         noisy = self.noise if noise is None else noise
-        start = f", from {self.candidates} candidates of the prior" if self.candidates > 1 else ""
+        start = "" if self.regression is None else ", from the regression"
+        if self.candidates > 1:
+            start += f"{' and' if start else ', from'} {self.candidates} candidates of the prior"
         return f"{steps or self.steps} steps, {'with' if noisy else 'without'} noise{start}"

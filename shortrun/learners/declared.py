@@ -53,7 +53,7 @@ class Declared:
     """The one parameterization of the generator that it is defined for; None: any."""
     Settings: ClassVar[type | None] = None
     """A dataclass of settings that only this learner has, the table `own` of a configuration."""
-    progress: ClassVar[tuple[str, ...]] = ("mse", "second_moment")
+    progress: ClassVar[tuple[str, ...]] = ("mse", "second_moment", "prior_fit")
     """The statistics that are shown while training goes on, those of them that `loss` returns."""
 
     @classmethod
@@ -183,8 +183,4 @@ def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> No
             "inference.tuning.tuner",
             problem=f"by acceptance the steps and the prior {model.prior}, which is learned, drive each other up",
             instead="write grid or gradient, a number for inference.step_size, or model.prior = normal",
-        )
-    if not prior.standard and not kind.has_chain:
-        raise InputError(
-            "model.prior", problem=f"{name} has the divergence from N(0, I) in closed form", instead="write normal"
         )

@@ -31,11 +31,11 @@ class Draw(NamedTuple):
     """A draw from the encoder's q(z|x), and what an update needs of it."""
 
     z: Flat
-    """(n, d), in the coordinates whose prior is N(0, I)."""
+    """(n, d), in the coordinates of the flat matrix z of `TopDown`."""
     log_q: PerImage
     """log q(z|x) of each image."""
     kl: Float[Tensor, "n layers"]
-    """The divergence of q from the prior in each layer, top down, given the draw of the layers above."""
+    """The divergence of q from N(0, I) in each layer, top down, given the draw of the layers above."""
     decoded: Images
     """What the decoder says of z, as the likelihood wants it."""
 
@@ -44,7 +44,7 @@ class Proposal(NamedTuple):
     """A draw of latents and its density, for bounds by importance weights."""
 
     z: Flat
-    """(n, d), in the coordinates whose prior is N(0, I)."""
+    """(n, d), in the coordinates of the flat matrix z of `TopDown`."""
     log_q: PerImage
     """log q(z|x) of each image, (n,)."""
 
@@ -56,11 +56,11 @@ class EncoderLearner(LatentLearner):
 
     A subclass says whether the encoder has a head for each layer of latents, in `layered`.
 
-    generator: p(x, z) with the prior N(0, I).
+    With another prior than N(0, I) the divergence is log q(z|x) - log p(z) at the draw z.
+
+    generator: p(x, z).
     encoder: gives the moments of each layer, or of all latents at once.
     description: what `save_pretrained` writes; `from_description` fills it.
-
-    Raises InputError for another prior.
 
     >>> from shortrun import ModelConfig, Vae
     >>> learner = Vae.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8))
@@ -76,11 +76,6 @@ class EncoderLearner(LatentLearner):
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         super().__init__()
-        if not generator.prior.standard:
-            name = name_of(LEARNERS, type(self))
-            raise InputError(
-                "model.prior", problem=f"{name} has the divergence from N(0, I) in closed form", instead="write normal"
-            )
         self.generator, self.encoder, self.description = generator, encoder, description
 
     @classmethod
@@ -159,21 +154,27 @@ class EncoderLearner(LatentLearner):
         """Return -mean_i (log p(x_i|z_i) - kl_weight KL_i) with z_i drawn from q(z|x_i), and statistics of the batch.
 
         Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound itself,
-        whatever the weight), `log_likelihood` and `kl` that it is made of, `kl_1` (the lowest layer) to `kl_L`.
+        whatever the weight), `log_likelihood` and `kl` that it is made of. With the prior N(0, I) also `kl_1` (the
+        lowest layer) to `kl_L`, the divergence of each layer.
         """
-        draw = self.draw(x, self._noise(x, rng, part))
+        self.refit(rng)
+        draw, prior = self.draw(x, self._noise(x, rng, part)), self.generator.prior
+        self.remember(draw.z, x)
         log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded)
-        kl = draw.kl.sum(1)
+        # the divergence from N(0, I) is closed; from another prior it is estimated at the draw
+        log_prior, fit = self.log_prior(draw.z)
+        kl = draw.kl.sum(1) if prior.standard else draw.log_q - log_prior
         loss = (self.kl_weight * kl - log_likelihood).mean()
         with torch.no_grad():
             mse = squared_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), x).mean()
-            layers = draw.kl.mean(0)
+            layers = draw.kl.mean(0) if prior.standard else kl.new_zeros(0)
         return loss, {
             "mse": mse,
             "second_moment": (draw.z.detach() ** 2).mean(),
+            **fit,
             "elbo": (log_likelihood - kl).mean().detach(),
             "log_likelihood": log_likelihood.mean().detach(),
-            "kl": layers.sum(),
+            "kl": kl.mean().detach(),
             **{f"kl_{len(layers) - i}": layer for i, layer in enumerate(layers)},
         }
 
@@ -225,7 +226,9 @@ class EncoderLearner(LatentLearner):
             z = self._impute(x, rng, mask, ROUNDS if steps is None else steps, noise is not False, part)
         failed = ~torch.isfinite(z).all(1)
         if failed.any():
-            z = torch.where(failed[:, None], self._noise(x, rng, part), z)
+            draws = DrawnNoise(rng, 1, (len(x), self.dim), part, x.device)
+            spare = self.generator.prior.from_normal(draws.draw().to(z), draws.uniform).z
+            z = torch.where(failed[:, None], spare, z)
         return Inferred(z, failed, 0)
 
     def _impute(

@@ -3,6 +3,7 @@
 from torch import nn
 
 from shortrun.config import LearnerConfig
+from shortrun.inference import Regression
 from shortrun.learners.declared import likelihood_class, prior_class
 from shortrun.model import TopDown
 from shortrun.registry import DECODERS, find
@@ -35,3 +36,14 @@ def build_generator(description: LearnerConfig, decoder: nn.Module | None = None
             )
     prior = prior_class(model).from_settings(model, sum(model.latents), seed, description.inference.tuned)
     return TopDown(module, likelihood, model.latents, prior)
+
+
+def build_start(description: LearnerConfig, generator: TopDown) -> Regression | None:
+    """Return the regression that chains start from, before it learns; None where they start from the prior.
+
+    description: of the learner.
+    generator: whose latents are regressed on images.
+    """
+    if description.inference.start == "prior":
+        return None
+    return Regression(description.image_shape, generator.dim)

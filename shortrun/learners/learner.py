@@ -81,6 +81,11 @@ class Learner(
         return sum(self.latents)
 
     @property
+    def settled(self) -> bool:
+        """Whether an update costs what it will cost from now on."""
+        return True
+
+    @property
     def shares_draws(self) -> bool:
         """Whether images of one call to `infer` share random draws, so that draws for an image twice in it depend."""
         return False
@@ -216,11 +221,11 @@ class Learner(
         return torch.randn(n, self.dim, generator=rng, device=rng.device).to(self.device)
 
     def redraw(self, z: Flat, first: int, last: int, rng: torch.Generator) -> Flat:
-        """Return latents of which some are drawn anew, as they are where no image is seen, (n, d).
+        """Return latents of which some are drawn anew given the others, as they are where no image is seen, (n, d).
 
         z: (n, d), latents.
-        first: the first of those, 0 to d - 1.
-        last: the one after the last of them.
+        first: 0 to d - 1, the first that is drawn anew.
+        last: first + 1 to d, the one after the last.
         rng: gives the random numbers.
         """
         drawn = self.draw_prior(len(z), rng).to(z)
@@ -230,6 +235,28 @@ class Learner(
         """Return mean and lower triangular root of the covariance of the latents that new images are made of.
 
         None for 0 and I, which are those of the prior N(0, I).
+        """
+        return None
+
+    def frame(self, z: Flat) -> tuple[Flat, Float[Tensor, "n d d"]] | None:
+        """Return for each row the normal in whose units walks through latents are taken; None for N(0, I).
+
+        It is the mean, (n, d), and the lower triangular root of the covariance, (n, d, d).
+
+        z: (n, d), latents.
+        """
+        if (spread := self.spread()) is None:
+            return None
+        mean, root = (part.to(z) for part in spread)
+        return mean.expand(len(z), -1), root.expand(len(z), -1, -1)
+
+    def prior_fit(self, z: Flat) -> Float[Tensor, "n more"] | None:
+        """Return how far latents are from the prior, in its units: 1 on average where they follow it.
+
+        That is one number for all latents and one for each layer, top down, (n, 1 + layers); None where the prior is
+        N(0, I), of which the mean square says it.
+
+        z: (n, d), latents.
         """
         return None
 

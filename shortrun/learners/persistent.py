@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from shortrun.config import Config, LearnerConfig, PersistentConfig
 from shortrun.errors import InputError, check_at_least
-from shortrun.inference import DrawnNoise
-from shortrun.learners.chain import ChainLearner
+from shortrun.inference import DrawnNoise, Regression
+from shortrun.learners.chain import ChainLearner, Start
 from shortrun.learners.chain_store import ChainStore, process_rank
-from shortrun.learners.generator import build_generator
+from shortrun.learners.generator import build_generator, build_start
 from shortrun.learners.learner import Inferred, Rows, Statistics
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images, Mask
@@ -51,6 +51,8 @@ class Persistent(
     fresh_steps: at least 1, steps of the run of an image that has no chain.
     store: memory, or disk for chains.npy in the run folder.
     candidates: draws of the prior, among which the start of an image without a chain is drawn; see `ChainLearner`.
+    regression: of kept chains' latents on their images, which an image without a chain starts from; None for a start
+        from the prior.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -75,8 +77,9 @@ class Persistent(
         fresh_steps: int = PersistentConfig.fresh_steps,
         store: Literal["memory", "disk"] = PersistentConfig.store,
         candidates: int = 1,
+        regression: Regression | None = None,
     ) -> None:
-        super().__init__(generator, steps, step_size, step_decay, noise, retries, description, candidates)
+        super().__init__(generator, steps, step_size, step_decay, noise, retries, description, candidates, regression)
         check_at_least(1, fresh_steps=fresh_steps)
         self.fresh_steps, self.store = fresh_steps, store
         # no buffer: it belongs to a run, not to the model, and must not be copied with it
@@ -89,7 +92,8 @@ class Persistent(
     @classmethod
     def describe_visits(cls, settings: Config | LearnerConfig) -> str:
         """Say that an image's own chain takes them, and how many another image gets."""
-        return f" at each visit of a chain, {settings.persistent.fresh_steps} from the prior for new images,"
+        start = "prior" if settings.inference.start == "prior" else "regression"
+        return f" at each visit of a chain, {settings.persistent.fresh_steps} from the {start} for new images,"
 
     @classmethod
     def from_description(
@@ -117,6 +121,7 @@ class Persistent(
             kept.fresh_steps,
             kept.store,
             chain.candidates,
+            build_start(description, generator),
         )
 
     def loss(
@@ -134,6 +139,7 @@ class Persistent(
 
         Raises InputError without rows, and before `start_training`.
         """
+        self.refit(rng)
         return self._loss_at(x, self.visit(x, rng, rows, part))
 
     def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int] = (0, 1)) -> Inferred:
@@ -156,8 +162,10 @@ class Persistent(
             )
         if self.chains is None:
             raise InputError("rows", "images before their chains were started", "call start_training(...) first")
-        start = self.chains.read(rows).to(x.device)
         draws = DrawnNoise(rng, self.steps, (len(x), self.dim), part, x.device)
+        before = self.chains.read(rows).to(x.device)
+        component = self.generator.prior.draw_component(before, draws.uniform)
+        start = Start(before, component, self._of_components(component))
         z, failed, retried = self._run(x, start, draws, anew=False)
         if failed.any():
             z = torch.where(failed[:, None], self.draw_prior(len(x), rng).to(z), z)
@@ -194,7 +202,7 @@ class Persistent(
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred, with steps and noise in place of the learner's where given."""
         said = super().describe_inference(steps or self.fresh_steps, noise)
-        return said if self.candidates > 1 else f"{said}, from the prior"
+        return said if self.candidates > 1 or self.regression is not None else f"{said}, from the prior"
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:
         """Start a chain for each training image, from the prior.
@@ -211,10 +219,12 @@ class Persistent(
 
     def training_state(self) -> dict[str, Tensor]:
         """Return the chains, (images, d), to be written beside the weights."""
-        return {} if self.chains is None else {"chains": self.chains.z}
+        kept = {} if self.chains is None else {"chains": self.chains.z}
+        return {**super().training_state(), **kept}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back the chains; what a file on disk held meanwhile is overwritten."""
         if self.chains is None:
             raise ValueError("the chains were not started")
+        super().load_training_state(state)
         self.chains.load(state["chains"])

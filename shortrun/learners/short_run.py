@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.declared import checked_for_learner
-from shortrun.learners.generator import build_generator
+from shortrun.learners.generator import build_generator, build_start
 from shortrun.learners.learner import Rows
 from shortrun.model.likelihood import Images
 from shortrun.registry import LEARNERS, name_of
@@ -35,6 +35,7 @@ class ShortRun(
     retries: how often a chain that became non-finite is started again, each time with half the step.
     description: what `save_pretrained` writes; `build` fills it.
     candidates: draws of the prior, among which each image's start is drawn; see `ChainLearner`.
+    regression: of past chains' latents on their images, which chains start from; None for a start from the prior.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -94,6 +95,7 @@ class ShortRun(
             chain.retries,
             description,
             chain.candidates,
+            build_start(description, generator),
         )
 
     def loss(
@@ -104,4 +106,5 @@ class ShortRun(
         Its gradient is the whole of learning: z is detached. Images whose chain failed are left out. Statistics:
         `mse` in [0, 1] pixels, `second_moment` of z per dimension, `retried` and `failed` chains.
         """
+        self.refit(rng)
         return self._loss_at(x, self.infer(x, rng, part=part))

@@ -17,11 +17,9 @@ class Vae(
     The flat z has the prior N(0, I) whatever the parameterization of the generator. A decoder of the user's own will do
     as well. `build` makes a learner from its settings.
 
-    generator: p(x, z) with the prior N(0, I).
+    generator: p(x, z).
     encoder: gives the moments of all latents at once.
     description: what `save_pretrained` writes; `build` fills it.
-
-    Raises InputError for another prior.
 
     >>> import torch
     >>> from shortrun import ModelConfig

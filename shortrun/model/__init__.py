@@ -6,7 +6,8 @@ from shortrun.model.discretized_logistic import DiscretizedLogistic
 from shortrun.model.gaussian import Gaussian
 from shortrun.model.latent_density import GaussianMixture
 from shortrun.model.likelihood import Likelihood
-from shortrun.model.prior import Mixture, Normal, Prior
+from shortrun.model.mixture import Mixture
+from shortrun.model.prior import Normal, Prior
 from shortrun.model.top_down import TopDown
 
 __all__ = [

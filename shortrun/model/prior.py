@@ -1,34 +1,60 @@
-"""p(z): standard normal, or a mixture of normals that is learned along with the generator."""
+"""p(z), the distribution of latents before an image is seen: what every prior has, and the standard normal one."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from shortrun.errors import check_at_least
-from shortrun.normals import Flat, PerImage, diagonal_components, mixture, standard_normal
-from shortrun.streams import Use, stream
+from shortrun.normals import Flat, PerImage, full_components, inverses, log_heights, mixture, squares, standard_normal
+from shortrun.sums import symmetric
 
 Uniform = Callable[[], Float[Tensor, "n"]]
 """Draws one number in [0, 1) for each row, when it is called."""
-
-SPREAD = 0.1
-"""Standard deviation of the first means: the components have to differ from one another to part."""
-LEAST_SCALE = 0.1
-"""Smallest standard deviation of a component: one that shrank around a single image would raise its density for ever.
-"""
-RATE = 10.0
-"""How many times as fast as the generator's weights the mixture learns: its numbers are kept divided by this."""
+LogPrior = Callable[[Flat], PerImage]
+Component = Int64[Tensor, "n"]
+"""For each row the normal of the prior that it belongs to, 0 to m - 1."""
 
 
-def choose(weights: Float[Tensor, "m"], uniform: Float[Tensor, "n"]) -> Int64[Tensor, "n"]:
+def choose(weights: Float[Tensor, "m"], uniform: Float[Tensor, "n"]) -> Component:
     """Return the component of each row: uniform numbers in [0, 1) against the running sum of the weights."""
     # the sum of all weights may be rounded to less than 1
     return torch.searchsorted(weights.cumsum(0), uniform, right=True).clamp(max=len(weights) - 1)
+
+
+def choose_each(weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]) -> Component:
+    """Return the component of each row, where each row has weights of its own, which sum to 1."""
+    shares = weights.cumsum(1)
+    return torch.searchsorted(shares, uniform[:, None].to(shares), right=True)[:, 0].clamp(max=shares.shape[1] - 1)
+
+
+class Parts(NamedTuple):
+    """The m normals that a prior is a mixture of."""
+
+    log_weights: Float[Tensor, "m"]
+    means: Float[Tensor, "m d"]
+    roots: Float[Tensor, "m d d"]
+    """Lower triangular, L_c with the covariance L_c L_c^T."""
+    inverse: Float[Tensor, "m d d"]
+    """L_c^-1."""
+
+    @classmethod
+    def of(cls, log_weights: Float[Tensor, "m"], means: Float[Tensor, "m d"], roots: Float[Tensor, "m d d"]) -> "Parts":
+        """Return the normals with these logarithms of weights, means and roots."""
+        return cls(log_weights, means, roots, inverses(roots))
+
+    def to(self, like: Tensor) -> "Parts":
+        """Return the normals in the precision of a tensor and on its device."""
+        return Parts(*(part.to(like) for part in self))
+
+
+class Draw(NamedTuple):
+    """Draws of latents, and the normal that each came from."""
+
+    z: Flat
+    component: Component
 
 
 @runtime_checkable
@@ -42,10 +68,10 @@ class PriorSettings(Protocol):
 
 
 class Prior(nn.Module):
-    """The distribution p(z) of the flat latents, (n, d), before an image is seen.
+    """The distribution p(z) = sum_c w_c N(z; mu_c, L_c L_c^T) of the flat latents, (n, d), before an image is seen.
 
     A subclass defines the abstract methods. It declares in the class variables what the rest of the package has to know
-    of it.
+    of it. One that learns from inferred latents defines `learn` as well.
 
     dim: d, the number of latents.
 
@@ -56,16 +82,8 @@ class Prior(nn.Module):
     ...     @classmethod
     ...     def describe(cls, settings):
     ...         return "N(0, 4 I)"
-    ...     def log_prob(self, z):
-    ...         return -(z**2).sum(1) / 8 - z.shape[1] * math.log(2 * math.sqrt(2 * math.pi))
-    ...     def over_normal(self, z):
-    ...         return self.log_prob(z) - standard_normal(z)
-    ...     def moments(self):
-    ...         return torch.zeros(self.dim), 4 * torch.ones(self.dim)
     ...     def parts(self):
-    ...         return torch.zeros(1), torch.zeros(1, self.dim), 2 * torch.ones(1, self.dim)
-    ...     def from_normal(self, noise, uniform):
-    ...         return 2 * noise
+    ...         return Parts.of(torch.zeros(1), torch.zeros(1, self.dim), 2 * torch.eye(self.dim)[None])
     >>> z = Wide(3).sample(5, torch.Generator().manual_seed(0))
     >>> z.shape, Wide(3).log_prob(z).shape
     (torch.Size([5, 3]), torch.Size([5]))
@@ -73,6 +91,8 @@ class Prior(nn.Module):
 
     standard: ClassVar[bool] = False
     """Whether it is N(0, I) whatever is learned; an encoder's divergence from it then has a closed form."""
+    learns: ClassVar[bool] = False
+    """Whether `learn` fits it to the latents that are inferred while the model learns."""
     allows_acceptance: ClassVar[bool] = True
     """Whether steps can be tuned by acceptance while it is learned: a prior that follows the steps leads them on."""
 
@@ -100,34 +120,128 @@ class Prior(nn.Module):
         self.dim = dim
 
     @abstractmethod
+    def parts(self) -> Parts:
+        """Return the normals that p(z) is a mixture of."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has been fitted, where it learns: an update costs more from then on."""
+        return True
+
+    def learn(self, z: Flat, rng: torch.Generator) -> None:
+        """Fit the prior to the latents of the last updates, where it `learns`.
+
+        z: (n, d), latents.
+        rng: gives the random numbers.
+        """
+
     def log_prob(self, z: Flat) -> PerImage:
         """Return log p(z), (n,).
 
         z: (n, d), latents.
         """
+        return mixture(self.components(z))
 
-    @abstractmethod
-    def over_normal(self, z: Flat) -> PerImage:
-        """Return log p(z) - log N(z; 0, I), (n,): what an importance weight takes where z was drawn from N(0, I).
+    def log_prob_and_fit(self, z: Flat) -> tuple[PerImage, PerImage]:
+        """Return log p(z), and how far latents are from the normals that they are of; see `fit`, both (n,).
 
         z: (n, d), latents.
         """
+        components, parts = self.components(z), self.parts().to(z)
+        with torch.no_grad():
+            away = -2 * (components - parts.log_weights - log_heights(parts.roots))
+            fit = (torch.softmax(components, 1) * away).sum(1) / self.dim
+        return mixture(components), fit
 
-    @abstractmethod
-    def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-        """Return the mean and the variance of each latent."""
+    @torch.no_grad()
+    def fit(self, z: Flat, latents: tuple[int, ...]) -> Float[Tensor, "n layers"]:
+        """Return how far each layer of latents is from the normals that they are of, a number: 1 on average under p(z).
 
-    @abstractmethod
-    def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
-        """Return the logarithms of the weights, the means and the standard deviations of the normals p(z) is of."""
+            E_{c ~ p(c | z)} (z_l - mu_cl)^T C_cl^-1 (z_l - mu_cl) / d_l
 
-    @abstractmethod
-    def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
-        """Return draws of z, (n, d), made out of random numbers that are given.
+        mu_cl and C_cl are of the layer alone. Under N(0, I) it is |z_l|^2 / d_l.
+
+        z: (n, d), latents.
+        latents: the sizes of the layers, top down; (d,) for all latents as one.
+        """
+        share, parts, found = torch.softmax(self.components(z), 1), self.parts().to(z), []
+        layers = zip(z.split(latents, 1), parts.means.split(latents, 1), parts.roots.split(latents, 1), strict=True)
+        for layer, means, rows in layers:
+            away = squares(layer, means, torch.linalg.cholesky(rows @ rows.mT))
+            found.append((share * away).sum(1) / layer.shape[1])
+        return torch.stack(found, 1)
+
+    def components(self, z: Flat) -> Float[Tensor, "n m"]:
+        """Return log w_c + log N(z; mu_c, L_c L_c^T) of each row and each component.
+
+        z: (n, d), latents.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            return full_components(z, *self.parts().to(z))
+
+    def draw_component(self, z: Flat, uniform: Uniform) -> Component:
+        """Return a draw c ~ p(c | z) for each row, (n,).
+
+        z: (n, d), latents.
+        uniform: called for n numbers in [0, 1), which are drawn only where they are needed.
+        """
+        return choose_each(torch.softmax(self.components(z), 1), uniform())
+
+    def held(self, component: Component) -> LogPrior:
+        """Return z -> log w_c + log N(z; mu_c, L_c L_c^T), (n, d) -> (n,), each row with its component held.
+
+        A chain that draws c ~ p(c | z_0) and then moves z alone makes a Gibbs step on p(z, c | x), whose marginal is
+        p(z | x). Its score is one product with a matrix, not one for each component.
+
+        component: (n,), of each row.
+        """
+        parts, n = self.parts(), len(component)
+        heights = (parts.log_weights + log_heights(parts.roots))[component]
+        # the rows of a component side by side, so that one product takes all of them: a matrix for each row would
+        # take n d^2 numbers at every step
+        order = component.argsort(stable=True)
+        counts = torch.bincount(component, minlength=len(parts.means))
+        first = counts.cumsum(0) - counts
+        # a power of two, so that few shapes occur: a compiled step is compiled anew for each
+        most = 1 << (int(counts.max()) - 1).bit_length() if n else 0
+        place = torch.empty_like(component)
+        place[order] = component[order] * most + torch.arange(n, device=component.device) - first[component[order]]
+
+        def log_prior(z: Flat) -> PerImage:
+            with torch.autocast(z.device.type, enabled=False):
+                _, means, _, inverse = parts.to(z)
+                spread = z.new_zeros(len(means) * most, self.dim).index_copy(0, place, z - means[component])
+                white = (spread.view(len(means), most, self.dim) @ inverse.mT).flatten(0, 1)
+                return heights.to(z) - 0.5 * (white**2).sum(1)[place]
+
+        return log_prior
+
+    def whole(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+        """Return the mean of p(z) and the lower triangular root of its covariance.
+
+        mean = sum_c w_c mu_c,   covariance = sum_c w_c (L_c L_c^T + (mu_c - mean) (mu_c - mean)^T)
+        """
+        parts = self.parts()
+        weights, means, roots = parts.log_weights.double().exp(), parts.means.double(), parts.roots.double()
+        mean = weights @ means
+        away = means - mean
+        covariance = torch.einsum("c,cij->ij", weights, roots @ roots.mT) + (weights[:, None] * away).T @ away
+        return mean.to(parts.means), torch.linalg.cholesky(symmetric(covariance)).to(parts.means)
+
+    def from_normal(self, noise: Flat, uniform: Uniform) -> Draw:
+        """Return draws of z made out of random numbers that are given: mu_c + L_c noise.
 
         noise: (n, d), standard normal.
         uniform: called for n numbers in [0, 1), which are drawn only where they are needed.
         """
+        parts = self.parts().to(noise)
+        component = choose(parts.log_weights.exp(), uniform())
+        z = torch.empty_like(noise)
+        with torch.autocast(noise.device.type, enabled=False):
+            for c in component.unique().tolist():
+                rows = component == c
+                z[rows] = parts.means[c] + noise[rows] @ parts.roots[c].T
+        return Draw(z, component)
 
     @torch.no_grad()
     def sample(
@@ -141,7 +255,43 @@ class Prior(nn.Module):
         device: where the draws are put.
         """
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=dtype).to(device)
-        return self.from_normal(noise, lambda: torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device))
+        return self.from_normal(noise, lambda: torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device))[
+            0
+        ]
+
+    @torch.no_grad()
+    def redraw(self, z: Flat, first: int, last: int, noise: Flat, uniform: Uniform) -> Flat:
+        """Return latents with some of them drawn anew given the others, (n, d), in closed form.
+
+        Given c, the latents v = first..last-1 are normal given the others o, with C_c = L_c L_c^T:
+
+            z_v | z_o, c ~ N(mu_v + C_vo C_oo^-1 (z_o - mu_o), C_vv - C_vo C_oo^-1 C_ov),   c ~ p(c | z_o)
+
+        z: (n, d), latents.
+        first: 0 to d - 1.
+        last: first + 1 to d.
+        noise: (n, d), standard normal.
+        uniform: called for n numbers in [0, 1), which are drawn only where they are needed.
+        """
+        parts = self.parts().to(z.double())
+        covariance = parts.roots @ parts.roots.mT
+        varied = torch.arange(first, last, device=z.device)
+        others = torch.tensor([i for i in range(self.dim) if not first <= i < last], dtype=torch.long, device=z.device)
+        given = z.double()[:, others]
+        root = torch.linalg.cholesky(covariance[:, others[:, None], others])
+        component = choose_each(
+            torch.softmax(full_components(given, parts.log_weights, parts.means[:, others], root), 1), uniform()
+        )
+        redrawn = z.clone()
+        for c in component.unique().tolist():
+            rows = component == c
+            across = covariance[c][others[:, None], varied]
+            gain = torch.cholesky_solve(across, root[c])
+            left = symmetric(covariance[c][varied[:, None], varied] - across.T @ gain)
+            mean = parts.means[c][varied] + (given[rows] - parts.means[c][others]) @ gain
+            fresh = noise[rows][:, first:last].double() @ torch.linalg.cholesky(left).T
+            redrawn[rows, first:last] = (mean + fresh).to(z)
+        return redrawn
 
 
 class Normal(Prior):
@@ -149,6 +299,7 @@ class Normal(Prior):
 
     dim: d, the number of latents.
 
+    >>> import math
     >>> round(Normal(dim=2).log_prob(torch.zeros(1, 2)).item() + math.log(2 * math.pi), 6)
     0.0
     """
@@ -165,100 +316,33 @@ class Normal(Prior):
         """Return N(0, I)."""
         return "N(0, I)"
 
+    def parts(self) -> Parts:
+        """Return N(0, I) alone."""
+        identity = torch.eye(self.dim)[None]
+        return Parts(torch.zeros(1), torch.zeros(1, self.dim), identity, identity)
+
     def log_prob(self, z: Flat) -> PerImage:
         """Return log N(z; 0, I)."""
         return standard_normal(z)
 
-    def over_normal(self, z: Flat) -> PerImage:
-        """Return zeros."""
-        return z.new_zeros(len(z))
+    def draw_component(self, z: Flat, uniform: Uniform) -> Component:
+        """Return zeros: there is one component."""
+        return torch.zeros(len(z), dtype=torch.long, device=z.device)
 
-    def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-        """Return zeros and ones."""
-        return torch.zeros(self.dim), torch.ones(self.dim)
+    def held(self, component: Component) -> LogPrior:
+        """Return `log_prob`."""
+        return standard_normal
 
-    def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
-        """Return those of N(0, I) alone."""
-        return torch.zeros(1), torch.zeros(1, self.dim), torch.ones(1, self.dim)
+    def whole(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+        """Return zeros and the identity."""
+        return torch.zeros(self.dim), torch.eye(self.dim)
 
-    def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
+    def from_normal(self, noise: Flat, uniform: Uniform) -> Draw:
         """Return the standard normal numbers themselves."""
-        return noise
+        return Draw(noise, self.draw_component(noise, uniform))
 
-
-class Mixture(Prior):
-    """The mixture p(z) = sum_k w_k N(z; mu_k, diag sigma_k^2), learned by maximum likelihood of the inferred latents.
-
-        w = softmax(logits),   sigma_k^2 = least^2 + exp(2 log_scales_k)
-
-    It starts near N(0, I): equal weights, scales of 1, means around 0. The inferred latents are detached, so the
-    gradient of -log p(x, z) with respect to the mixture's numbers is that of -log p(z).
-
-    dim: d, the number of latents.
-    components: number of normals, m, at least 1.
-    seed: of the first means.
-    unit: whether to hold E[|z|^2] = d by one common factor of means and scales. Without it the scale of the latents is
-        free, since the generator can undo any scale. A tuned step size needs it: with a free scale, longer steps widen
-        the inferred latents, the mixture widens to fit them, and a wider prior makes still longer steps best.
-
-    Raises InputError for fewer than one component.
-
-    >>> Mixture(dim=2, components=3).sample(5, torch.Generator().manual_seed(0)).shape
-    torch.Size([5, 2])
-
-    Source: Nalisnick, Hertel, Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", 2016 NeurIPS workshop
-    on Bayesian deep learning; Tomczak, Welling, "VAE with a VampPrior", 2018, arXiv 1705.07120.
-    """
-
-    allows_acceptance = False
-
-    @classmethod
-    def from_settings(cls, settings: PriorSettings, dim: int, seed: int, tuned: bool) -> "Mixture":
-        """Return a mixture of the settings' components, of unit scale where step sizes are tuned."""
-        return cls(dim, settings.components, seed, unit=tuned)
-
-    @classmethod
-    def describe(cls, settings: PriorSettings) -> str:
-        """Say how many normals it is of."""
-        return f"a mixture of {settings.components} normals learned with the generator"
-
-    def __init__(self, dim: int, components: int, seed: int = 0, unit: bool = False) -> None:
-        super().__init__(dim)
-        check_at_least(1, components=components)
-        self.unit = unit
-        rng = stream(seed, Use.MIXTURE)
-        self.logits = nn.Parameter(torch.zeros(components))
-        self.means = nn.Parameter(SPREAD / RATE * torch.randn(components, dim, generator=rng))
-        self.log_scales = nn.Parameter(torch.full((components, dim), 0.5 * math.log(1 - LEAST_SCALE**2) / RATE))
-
-    def parts(self) -> tuple[Float[Tensor, "m"], Float[Tensor, "m d"], Float[Tensor, "m d"]]:
-        """Return the logarithms of the weights, the means and the standard deviations of the components."""
-        log_weights, means = torch.log_softmax(RATE * self.logits, 0), RATE * self.means
-        variances = torch.exp(2 * RATE * self.log_scales)
-        if self.unit:
-            # what the floor leaves of the unit, so that no scale falls below it
-            moment = log_weights.exp() @ (variances + means**2).mean(1)
-            factor = (1 - LEAST_SCALE**2) / moment
-            means, variances = factor.sqrt() * means, factor * variances
-        return log_weights, means, (LEAST_SCALE**2 + variances).sqrt()
-
-    def log_prob(self, z: Flat) -> PerImage:
-        """Return log p(z) = logsumexp_k (log w_k + log N(z; mu_k, diag sigma_k^2))."""
-        return mixture(diagonal_components(z, *self.parts()))
-
-    def over_normal(self, z: Flat) -> PerImage:
-        """Return log p(z) - log N(z; 0, I)."""
-        return self.log_prob(z) - standard_normal(z)
-
-    def moments(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-        """Return sum_k w_k mu_k, and sum_k w_k (sigma_k^2 + (mu_k - mean)^2)."""
-        log_weights, means, scales = self.parts()
-        weights = log_weights.exp()[:, None]
-        mean = (weights * means).sum(0)
-        return mean, (weights * (scales**2 + (means - mean) ** 2)).sum(0)
-
-    def from_normal(self, noise: Flat, uniform: Uniform) -> Flat:
-        """Return mu_k + sigma_k noise, the component k of each row chosen by its uniform number."""
-        log_weights, means, scales = self.parts()
-        chosen = choose(log_weights.exp(), uniform())
-        return means[chosen] + scales[chosen] * noise
+    def redraw(self, z: Flat, first: int, last: int, noise: Flat, uniform: Uniform) -> Flat:
+        """Return latents with some of them replaced by the standard normal numbers: the others say nothing of them."""
+        redrawn = z.clone()
+        redrawn[:, first:last] = noise[:, first:last]
+        return redrawn

@@ -55,19 +55,31 @@ def slerp(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int) -> Flo
 
 
 def walk(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int, spread: tuple[Tensor, Tensor] | None
+    learner: Learner, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], columns: int
 ) -> Float[Tensor, "n columns d"]:
-    """Return walks from a to b along great circles (`slerp`) in coordinates whose mean is 0 and whose covariance is I.
+    """Return walks through latents from a to b, in the units of the prior; both ends are exact.
 
-    spread: mean, (d,), and lower triangular root of the covariance, (d, d), of the latents; None for 0 and I.
+    learner: whose latents they are.
+    a: (n, d), where the walks start.
+    b: (n, d), where they end.
+    columns: at least 2, points of a walk.
     """
-    if spread is None:
+    first, last = learner.frame(a), learner.frame(b)
+    if first is None or last is None:
         return slerp(a, b, columns)
-    mean, root = (part.to(a) for part in spread)
-    white = [torch.linalg.solve_triangular(root, (end - mean).T, upper=False).T for end in (a, b)]
-    z = mean + slerp(white[0], white[1], columns) @ root.T
+    u = slerp(_in_units(a, *first), _in_units(b, *last), columns)
+    z = torch.empty_like(u)
+    for column, t in enumerate(torch.linspace(0, 1, columns, dtype=a.dtype).tolist()):
+        mean, root = (torch.lerp(one, other, t) for one, other in zip(first, last, strict=True))
+        z[:, column] = mean + (root @ u[:, column, :, None])[..., 0]
     z[:, 0], z[:, -1] = a, b
     return z
+
+
+def _in_units(
+    z: Float[Tensor, "n d"], mean: Float[Tensor, "n d"], root: Float[Tensor, "n d d"]
+) -> Float[Tensor, "n d"]:
+    return torch.linalg.solve_triangular(root, (z - mean)[..., None], upper=False)[..., 0]
 
 
 def interpolate(
@@ -82,8 +94,10 @@ def interpolate(
 ) -> Interpolation:
     """Return walks from images to others: the decoded latents of a great circle (`slerp`) between both ends.
 
-    A learner without the prior N(0, I) has the circle where the density fitted to its latents has mean 0 and covariance
-    I.
+    Where the latents follow another distribution than N(0, I), the walk is one in the units of normals N(mu, L L^T):
+    from u_a = L_a^-1 (z_a - mu_a) to u_b along a great circle, with mu and L going evenly from the one end's to the
+    other's. They are the component of a mixture prior that the end most likely is of, or the mean and the covariance of
+    the density that was fitted to the latents of a learner without a prior.
 
     learner: ready to use, as `load` returns it.
     x_from: (n, c, h, w) in [-1, 1], where the walks start.
@@ -109,6 +123,6 @@ def interpolate(
         raise InputError("x_to", f"{len(x_to)} images to walk to from {len(x_from)}", "give as many of both")
     starts = infer(learner, x_from, rng, steps=steps, noise=noise, batch_size=batch_size)
     ends = infer(learner, x_to, rng, steps=steps, noise=noise, batch_size=batch_size)
-    z = walk(starts.z, ends.z, columns, learner.spread())
+    z = walk(learner, starts.z, ends.z, columns)
     images = decode(learner, z.flatten(0, 1), batch_size).unflatten(0, (len(z), columns))
     return Interpolation(images, z, starts.failed | ends.failed)

@@ -32,10 +32,10 @@ def traverse(
 ) -> Traversal:
     """Return variations of images in one layer of latents, with the others held.
 
-    The layer is redrawn from its prior for each column, or from the density fitted to latents, given the other layers,
-    where the learner has no prior. Where a coordinate is given, that one number goes from -span to span instead, and
-    the rest of the layer is held too. What is held is what the chain moves: with the conditional
-    parameterization that is u, and the layers below follow the one varied through mu_l and sigma_l.
+    The layer is redrawn for each column from the prior, or from the density fitted to latents where the learner has no
+    prior, given the other layers. Where a coordinate is given, that one number goes through the span instead, and the
+    rest of the layer is held too. What is held is what the chain moves: with the conditional parameterization that is
+    u, and the layers below follow the one varied through mu_l and sigma_l.
 
     learner: ready to use, as `load` returns it.
     z: (n, d), of images (`encode(...).z`) or drawn from the prior.
@@ -43,7 +43,8 @@ def traverse(
     rng: gives the random numbers.
     columns: at least 1, variations of each image.
     coordinate: 0 to d_l - 1, the one number of the layer that is varied; None for the whole layer.
-    span: a coordinate goes from -span to span, in standard deviations of the prior or of the fitted density.
+    span: a coordinate goes from -span to span standard deviations of the prior, or of the fitted density, around its
+        mean.
     batch_size: at least 1, images at a time.
 
     Raises InputError for a layer or a coordinate out of range and for counts below 1.

@@ -4,12 +4,13 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from shortrun.errors import damaged
+from shortrun.errors import InputError, damaged
 from shortrun.learners.pretrained import write_model
 from shortrun.learners.weights import RETRAIN, write_weights
 from shortrun.training.position import Position
@@ -17,6 +18,8 @@ from shortrun.training.run_folder import RunFolder
 from shortrun.training.step import State
 from shortrun.training.tracking import Metrics
 from shortrun.training.watching import Clock
+
+Kind = TypeVar("Kind")
 
 
 class Checkpoints:
@@ -63,6 +66,32 @@ def save_state(path: Path, state: State) -> None:
     write_weights(tensors, path, {"position": json.dumps(asdict(state.position))})
 
 
+def check_state(path: Path, state: State) -> None:
+    """Raise InputError where what `save_state` wrote is of a model with other parameters; nothing is loaded.
+
+    A parameter that an earlier version learned by gradient may be gone, or be solved for now. Moments of the optimizer
+    then belong to none of the model's parameters, and the run cannot go on as it began.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error, RETRAIN) from None
+    own = {f"weights/{name}" for name in state.learner.state_dict()}
+    parameters = [tuple(each.shape) for each in state.learner.parameters()]
+    strange = [name.removeprefix("weights/") for name in shapes if name.startswith("weights/") and name not in own]
+    for name, shape in below("optimizer/", shapes).items():
+        index = int(name.split("/")[0])
+        if index >= len(parameters) or shape not in ((), parameters[index]):
+            strange.append(f"moments of parameter {index}")
+    if strange:
+        raise InputError(
+            str(path),
+            problem=f"of a model with other parameters than this version's ({', '.join(sorted(set(strange))[:3])})",
+            instead="finish the run with the version that began it, or train anew",
+        )
+
+
 def load_state(path: Path, state: State) -> None:
     """Put back what `save_state` wrote; raise InputError where the file is damaged or of another model."""
     try:
@@ -81,6 +110,6 @@ def load_state(path: Path, state: State) -> None:
     state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
 
 
-def below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
+def below(prefix: str, tensors: dict[str, Kind]) -> dict[str, Kind]:
+    """Return what has a name that begins with a prefix, by the name without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

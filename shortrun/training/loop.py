@@ -14,7 +14,7 @@ from shortrun.errors import Interrupted
 from shortrun.learners import ChainLearner, Learner, checked_for_learner, learner_class
 from shortrun.registry import LEARNERS, name_of
 from shortrun.streams import Use, stream
-from shortrun.training.checkpoint import Checkpoints, load_state
+from shortrun.training.checkpoint import Checkpoints, check_state, load_state
 from shortrun.training.compiling import choose_step, keep_compiled_graphs
 from shortrun.training.interruption import stop_signals
 from shortrun.training.machine import keep_freed_memory
@@ -148,6 +148,8 @@ def learn(
         keep_freed_memory()
         keep_compiled_graphs()
         state = State.start(learner, config.training, here)
+        if run.state.is_file():
+            check_state(run.state, state)  # before anything is written into the folder
         learner.start_training(len(dataset.train), config.training.seed, run.path)
         if run.state.is_file():
             load_state(run.state, state)

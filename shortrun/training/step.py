@@ -5,13 +5,12 @@ from typing import cast
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from shortrun.config import TrainingConfig
 from shortrun.learners import Learner
 from shortrun.learners.learner import Rows, Statistics
 from shortrun.model.likelihood import Images
-from shortrun.training.average import moving_average
+from shortrun.training.average import MovingAverage
 from shortrun.training.position import Position
 from shortrun.training.precision import autocast
 from shortrun.training.processes import Processes
@@ -24,7 +23,7 @@ class State:
     learner: Learner
     parallel: nn.Module
     """The learner, its gradients averaged over the processes where there are several."""
-    average: AveragedModel
+    average: MovingAverage
     optimizer: torch.optim.Optimizer
     position: Position
 
@@ -32,13 +31,14 @@ class State:
     def start(cls, learner: Learner, settings: TrainingConfig, here: Processes) -> "State":
         """Return the state before the first update, with the learner on the processes' device."""
         learner.to(here.device)
-        average = AveragedModel(learner, multi_avg_fn=moving_average(settings.ema_decay))
+        average = MovingAverage(learner, settings.ema_decay)
         optimizer = torch.optim.Adam(learner.parameters(), settings.learning_rate, fused=True)
         return cls(learner, here.wrap(learner), average, optimizer, Position())
 
     @property
     def averaged(self) -> Learner:
         """The learner with the moving average of the weights."""
+        self.average.copy_buffers(self.learner)
         return cast(Learner, self.average.module)
 
 

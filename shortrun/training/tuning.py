@@ -51,26 +51,27 @@ class Chains:
     def __init__(self, learner: ChainLearner, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
         self.learner, self.x, self.steps = learner, x, steps or learner.steps
         draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
-        self.z, self.initial = learner.start_of(x, draws)
+        start = learner.start(x, draws)
+        self.z, self.initial = start.z, start.initial
+        # of N(0, I), which has one component, it is log p(x, z)
+        self.log_density = learner.log_density(x, start.component)
         self.noise = torch.stack(list(draws)) if learner.noise else self.z.new_zeros(self.steps, *self.z.shape)
         self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
         self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
         # the probes of stochastic estimators too are the same for all step sizes
         self.probes = int(torch.randint(2**62, (), generator=rng, device=rng.device))
 
-    def log_density(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
-        """Return log p(x, z)."""
-        return self.learner.generator.log_joint(self.x, z)
-
     def density(self, estimator: str) -> ChainDensity:
-        """Return an estimator of log q_s(z_K), dense or stochastic by the number of latents.
+        """Return an estimator of log q_s(z_K): stochastic for many latents and starts from N(0, I), else dense.
 
         Raises InputError for a name that is none, and for one that needs noise where the learner has none.
         """
         kind = named(estimator)
         if kind.needs_noise and not self.learner.noise:
             raise InputError("estimator", f"{estimator!r} for chains without noise", "write conditional")
-        if self.z.shape[1] <= DENSE or estimator not in STAND_INS:
+        # what the stochastic ones leave out they take at the curvature of N(0, I)
+        standard = self.initial.standard and self.learner.generator.prior.standard
+        if self.z.shape[1] <= DENSE or estimator not in STAND_INS or not standard:
             return kind()
         return STAND_INS[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
 

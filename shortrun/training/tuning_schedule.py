@@ -8,6 +8,7 @@ from shortrun.config import DENSE, Config
 from shortrun.data import ImageSet
 from shortrun.inference.products import LARGE
 from shortrun.learners import ChainLearner
+from shortrun.learners.declared import prior_class
 from shortrun.streams import Use, stream
 from shortrun.training.position import Position
 from shortrun.training.precision import autocast
@@ -34,7 +35,8 @@ def tuning_steps(config: Config, dim: int, total: int) -> frozenset[int]:
     evaluations = {"grid": 1 + 2 * settings[tuning.over], "gradient": 4 * settings[tuning.over], "acceptance": 2}
     # a derivative by forward mode costs three to four evaluations; acceptance runs its chain on for as many adjusted
     # steps; path has no Hessian, but a chain of few images costs as much time as an update's
-    products = dim if dim <= DENSE else STOCHASTIC_PRODUCTS if dim < LARGE else LARGE_PRODUCTS
+    plain = prior_class(config.model).standard and config.inference.start == "prior"
+    products = dim if dim <= DENSE or not plain else STOCHASTIC_PRODUCTS if dim < LARGE else LARGE_PRODUCTS
     if tuning.tuner == "acceptance" or tuning.estimator == "path":
         products = 0
     once = evaluations[tuning.tuner] * max(1.5 * products * tuning.images, 1.5 * config.training.batch_size)

@@ -12,7 +12,11 @@ import tyro
 
 from shortrun.cli import COMMANDS, main, option
 from shortrun.commands import options
+from shortrun.commands.compare import entrants
 from shortrun.commands.options import option_names
+from shortrun.commands.own import with_own
+from shortrun.commands.train import Train
+from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig
 
 Call = Callable[..., tuple[int, str, str]]
 WORDS = {"train": ["digits"], "compare": ["digits"]}
@@ -158,3 +162,24 @@ def test_the_line_names_the_option_of_a_use(call: Call, trained: Path, words: li
     assert code == 2
     assert err.startswith(f"shortrun: error: {line}"), err
     assert err.count("\n") == 1
+
+
+def test_as_published_is_the_inference_of_the_paper_and_other_options_still_override() -> None:
+    words = ["--as-published", "--inference.steps", "7"]
+    recipe = Config(
+        model=ModelConfig(prior="mixture", width=24),
+        inference=InferenceConfig(start="regression", steps=4, step_size=0.3, step_decay=0.5, candidates=8),
+        training=TrainingConfig(step_size_schedule=((0.0, 1.0), (1.0, 0.5))),
+    )
+    plain = tyro.cli(Train, args=words, default=with_own(Train, recipe, words)).alone()
+    chain = plain.inference
+    assert (chain.start, chain.candidates, chain.step_size, chain.step_decay) == ("prior", 1, "tuned", 1.0)
+    assert (chain.tuning.estimator, chain.tuning.over, chain.steps) == ("conditional", "one", 7)
+    assert (plain.model.prior, plain.model.width, plain.training.step_size_schedule) == ("normal", 24, ())
+    assert with_own(Train, recipe, []).inference.start == "regression"
+
+
+def test_an_entrant_of_a_comparison_may_be_as_published() -> None:
+    configs = entrants("digits", ["short_run,inference.start=regression", "short_run,as-published"], [])
+    assert [config.inference.step_size for config in configs.values()] == [0.15, "tuned"]
+    assert [config.inference.start for config in configs.values()] == ["regression", "prior"]

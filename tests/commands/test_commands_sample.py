@@ -22,6 +22,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny finished run with a learned prior and no fitted density."""
     run = tmp_path_factory.mktemp("runs") / "mixed"
     more = ["--model.prior", "mixture", "--model.components", "3", "--training.fit-images", "0"]
+    # the prior is fitted for the first time after 200 updates
+    more += ["--training.updates", "230", "--training.batch-size", "20"]
     assert main(["train", "digits", "--out", str(run), *TINY, *more]) == 0
     return run
 
@@ -54,7 +56,7 @@ def test_samples_come_from_what_was_asked_for_and_it_is_said(call: Call, trained
 def test_a_learned_prior_is_named(call: Call, mixed: Path, tmp_path: Path) -> None:
     code, out, _ = call("sample", mixed, "--n", 4, "--out", tmp_path)
     assert code == 0
-    assert "latents from the prior, a mixture of 3 normals learned with the generator" in out
+    assert "latents from the prior, a mixture of 3 normals fitted to the latents" in out
 
 
 def test_what_is_not_there_is_refused(call: Call, mixed: Path, run: Path, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ import functools
 from typing import Any
 
 import torch
+from mixtures import mixture_of
 from torch import Tensor, nn
 
 from shortrun.diagnosis import diagnose
 from shortrun.diagnosis.measure import Diagnosis
 from shortrun.learners import ShortRun
-from shortrun.model import Gaussian, Mixture, TopDown
+from shortrun.model import Gaussian, TopDown
 
 LATENTS, PIXELS, SIGMA = (2, 3), 8, 0.8
 
@@ -43,11 +44,11 @@ def posterior(learner: ShortRun, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def mixed_learner(steps: int, step_size: float, candidates: int = 1) -> ShortRun:
     """Return a learner with three components far apart and narrower than N(0, I) for its prior."""
-    prior = Mixture(sum(LATENTS), 3)
-    prior.means.data = 0.1 * torch.tensor([[6.0] * 5, [-2.0] * 5, [4.0, -4.0, 4.0, -4.0, 4.0]])
-    prior.logits.data = 0.1 * torch.tensor([0.0, 0.7, 0.3])
-    prior.log_scales.data.fill_(-0.05)
-    generator = TopDown(Linear(), Gaussian(SIGMA), LATENTS, prior)
+    means = torch.tensor([[6.0] * 5, [-2.0] * 5, [4.0, -4.0, 4.0, -4.0, 4.0]])
+    log_weights = torch.tensor([0.0, 0.7, 0.3]).log_softmax(0)
+    roots = 0.6 * torch.eye(5).repeat(3, 1, 1)
+    roots[:, 1, 0] = 0.2
+    generator = TopDown(Linear(), Gaussian(SIGMA), LATENTS, mixture_of(log_weights, means, roots))
     return ShortRun(generator, steps, step_size, candidates=candidates)
 
 

@@ -80,7 +80,7 @@ def test_the_walk_begins_with_the_short_run() -> None:
     chosen = mixed_learner(7, 0.3, candidates=5)
     begun = chosen.start(repeated, DrawnNoise(rng(5), 70, (6, sum(LATENTS))))
     first = walk(ChainSettings(chosen, 7, False, 100), x, rng(5), 2, "").energy[0].flatten()
-    torch.testing.assert_close(first.float(), -chosen.generator.log_joint(repeated, begun).detach())
+    torch.testing.assert_close(first.float(), -chosen.generator.log_joint(repeated, begun.z).detach())
     # and goes on with the last step
     beyond = short_run(log_joint, z, learner.step_size(7)[-1], no_noise(63, z)).detach()
     torch.testing.assert_close(seen.energy[-1].flatten().float(), -log_joint(beyond).detach(), rtol=1e-4, atol=1e-4)
@@ -208,7 +208,12 @@ def test_a_learned_prior_is_what_the_latents_are_held_against() -> None:
     assert all(layer.p_adjusted > 0.01 for layer in found.calibration.layers)
     assert abs(found.gap.gap[-1]) < 4 * found.gap.error[-1]
     assert all(each.well for each in verdict(found) if each.subject in ("prior", "use", "arrival", "calibration"))
+    assert found.prior_fit is not None
+    assert found.prior_fit == pytest.approx([1, 1], abs=0.15)
+    words = [each.words for each in verdict(found) if each.subject == "prior"]
+    assert all("in units of the prior (1 where they fit)" in each for each in words)
     lines = "\n".join(summary(found))
+    assert f"in units of the prior {found.prior_fit[0]:.2f}  second moment" in lines
     assert "with noise, from 2000 candidates, Gaussian sigma 0.8, Mixture prior" in lines
     assert "against the prior: less its mean, in its standard deviations" in lines
     # from draws of the prior as many chains stay in the wrong component
@@ -228,6 +233,8 @@ def test_a_good_inference_is_said_to_be_good(good: Diagnosis) -> None:
     assert all(one.rhat_median < 1.1 for one in good.mixing)
     assert abs(good.gap.gap[good.gap.k.index(60)]) < 0.5
     assert good.conditions.sigma == pytest.approx(SIGMA)
+    assert good.conditions.start == "prior"
+    assert good.prior_fit is None
 
 
 def test_one_step_is_seen_to_be_too_few(hasty: Diagnosis) -> None:

@@ -98,6 +98,16 @@ def test_latents_that_leave_the_prior(good: Diagnosis) -> None:
     assert wrong(changed(d, conditions={"sigma": None}))["prior"].change == "--inference.steps 120"
 
 
+def test_latents_that_leave_a_prior_of_several_normals(good: Diagnosis) -> None:
+    """The second moment says nothing of it: it is of the mixture as a whole."""
+    top = changed(good.aggregates[0], second_moment=1.69)
+    d = changed(good, aggregates=[top, good.aggregates[1]], prior_fit=[1.05, 1.0])
+    assert "prior" not in wrong(d)
+    found = wrong(changed(good, prior_fit=[1.0, 1.44]))["prior"]
+    assert "the inferred latents of layer 1 are at 1.44 in units of the prior (1 where they fit)" in found.words
+    assert found.change == "--model.sigma 0.96 (now 0.8)"
+
+
 def test_latents_that_are_hardly_used(good: Diagnosis) -> None:
     few = changed(good, aggregates=[good.aggregates[0], changed(good.aggregates[1], active=1)])
     assert wrong(few)["use"].change == "--model.latents 2 1"

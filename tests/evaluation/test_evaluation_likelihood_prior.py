@@ -3,13 +3,14 @@
 import math
 
 import torch
+from mixtures import mixture_of
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from shortrun.evaluation import annealing_gap, log_likelihood_figures
 from shortrun.evaluation.likelihood import simulate
 from shortrun.learners import ShortRun
-from shortrun.model import Gaussian, Mixture, TopDown
+from shortrun.model import Gaussian, TopDown
 
 LATENTS, PIXELS, SIGMA = (1, 2), 5, 0.6
 
@@ -29,16 +30,15 @@ class Linear(nn.Module):
 
 def linear() -> tuple[ShortRun, MixtureSameFamily]:
     """Return a linear generator with a prior of three normals, and its exact p(x), a mixture of normals too."""
-    prior = Mixture(3, 3).double()
-    prior.logits.data.copy_(0.1 * torch.tensor([1.0, 0.0, -1.0]))
-    prior.means.data.copy_(0.15 * torch.randn(3, 3, generator=numbers(1), dtype=torch.float64))
-    prior.log_scales.data += 0.05 * torch.randn(3, 3, generator=numbers(2), dtype=torch.float64)
-    decoder = Linear()
-    generator = TopDown(decoder, Gaussian(SIGMA).double(), LATENTS, prior)
-    log_weights, means, scales = (part.detach() for part in prior.parts())
+    log_weights = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64).log_softmax(0)
+    means = 1.5 * torch.randn(3, 3, generator=numbers(1), dtype=torch.float64)
+    tilted = 0.4 * torch.randn(3, 3, 3, generator=numbers(2), dtype=torch.float64)
+    roots = torch.linalg.cholesky(torch.eye(3, dtype=torch.float64) + tilted @ tilted.mT)
     assert means.norm(dim=1).max() > 1, "too near to one normal to say anything"
+    decoder = Linear()
+    generator = TopDown(decoder, Gaussian(SIGMA).double(), LATENTS, mixture_of(log_weights, means, roots))
     w = decoder.weight.detach()
-    covariance = w @ torch.diag_embed(scales**2) @ w.T + SIGMA**2 * torch.eye(PIXELS, dtype=torch.float64)
+    covariance = w @ roots @ roots.mT @ w.T + SIGMA**2 * torch.eye(PIXELS, dtype=torch.float64)
     exact = MixtureSameFamily(Categorical(logits=log_weights), MultivariateNormal(means @ w.T, covariance))
     return ShortRun(generator), exact
 

@@ -104,6 +104,7 @@ def test_every_variant_is_a_valid_configuration() -> None:
         (["figure5", "digits", "--images", "1"], "--images: got 1"),
         (["step_sizes", "digits", "--variants", "marginal"], "--variants: got 'marginal'"),
         (["step_sizes", "digits", "--inference.steps", "0"], "--inference.steps: got 0"),
+        (["step_sizes", "digits", "--model.prior", "mixture"], "by acceptance the steps and the prior mixture"),
     ],
 )
 def test_refusals(words: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from shortrun.config import EncoderConfig, ModelConfig
 from shortrun.learners import EncoderLearner, LadderVae, Vae, Vlae
+from shortrun.normals import inverses
 
 SHAPE = (1, 5, 4)
 KINDS: dict[str, tuple[type[EncoderLearner], dict[str, Any]]] = {
@@ -38,6 +39,18 @@ def learner_of(kind: str, seed: int = 0, encoder: EncoderConfig | None = None, *
     make, model = KINDS[kind]
     config = ModelConfig(**{"latents": (2, 3), "width": 8, **model, **more})
     return shaken(make.build(SHAPE, config, encoder, levels=2, seed=seed))
+
+
+def mixed_learner_of(kind: str) -> EncoderLearner:
+    """The same with a mixture as its prior, which is not N(0, I): parted, of unlike weights and full covariances."""
+    learner, numbers = learner_of(kind, prior="mixture", components=3), rng(6)
+    prior, d = learner.generator.prior, learner.dim
+    roots = 0.3 * torch.randn(3, d, d, generator=numbers).tril(-1) + torch.diag_embed(
+        torch.rand(3, d, generator=numbers) + 0.5
+    )
+    parts = {"means": torch.randn(3, d, generator=numbers), "roots": roots, "inverse": inverses(roots)}
+    prior.load_state_dict(prior.state_dict() | parts | {"log_weights": torch.tensor([0.2, 0.3, 0.5]).log()})
+    return learner
 
 
 def images(n: int, seed: int = 2) -> Tensor:

@@ -16,8 +16,8 @@ from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise
 from shortrun.learners import Persistent, ShortRun
 from shortrun.learners.chain import draw_by
-from shortrun.model import Gaussian, TopDown
-from shortrun.model.prior import Mixture
+from shortrun.model import Gaussian, Mixture, TopDown
+from shortrun.normals import inverses
 
 SHAPE = (1, 2, 2)
 
@@ -94,21 +94,50 @@ def test_with_many_candidates_the_density_of_the_start_is_the_posteriors() -> No
     precision = torch.eye(2) + WEIGHT.T @ WEIGHT / sigma**2
     mean = torch.linalg.solve(precision, WEIGHT.T @ image) / sigma**2
     x, draws = image.view(1, *SHAPE).expand(n, -1, -1, -1), (DrawnNoise(rng(seed), 1, (n, 2)) for seed in (3, 3))
-    z, initial = learner.start_of(x, next(draws))
-    assert torch.equal(z, learner.start(x, next(draws)))
+    z, component, initial = learner.start(x, next(draws))
+    assert torch.equal(z, learner.start(x, next(draws)).z)
+    assert not component.any()
     exact = MultivariateNormal(mean, precision_matrix=precision).log_prob(z)
     assert float((initial.log_prob(z) - exact).abs().max()) < 0.05
     assert len({*initial.tilt.tolist()}) > 1
 
 
+def parted(apart: float) -> Mixture:
+    """Two components, at -apart and apart in both latents, of unlike weight."""
+    prior, means = Mixture(2, 2), torch.tensor([[-apart, -apart], [apart, apart]])
+    roots = torch.tensor([[[1.0, 0.0], [0.5, 0.6]], [[0.8, 0.0], [-0.3, 1.0]]])
+    parts = {"log_weights": torch.tensor([0.3, 0.7]).log(), "means": means, "roots": roots, "inverse": inverses(roots)}
+    prior.load_state_dict(prior.state_dict() | parts)
+    return prior
+
+
 def test_the_density_of_a_start_without_candidates_is_the_priors() -> None:
+    """Of a mixture, that of the latents and the component that they were drawn of."""
     plain, learned = linear(1), linear(1)
-    learned.generator.prior = Mixture(2, 3)
+    learned.generator.prior = parted(0.5)
     for learner in (plain, learned):
-        z, initial = learner.start_of(torch.zeros(5, *SHAPE), DrawnNoise(rng(), 1, (5, 2)))
-        log_prior = learner.generator.log_prior(z).double()
+        z, component, initial = learner.start(torch.zeros(50, *SHAPE), DrawnNoise(rng(), 1, (50, 2)))
+        log_prior = learner.generator.prior.held(component)(z).double()
         torch.testing.assert_close(initial.log_prob(z), log_prior, rtol=1e-5, atol=1e-5)
         assert not any(part.requires_grad for part in initial)
+    assert set(component.tolist()) == {0, 1}
+
+
+def test_with_many_candidates_of_a_mixture_latents_and_component_are_the_posteriors() -> None:
+    learner, sigma, n = linear(20_000), 0.8, 200
+    learner.generator.prior = prior = parted(0.7)
+    image = torch.tensor([0.9, -0.4, 0.1, 0.3])
+    x = image.view(1, *SHAPE).expand(n, -1, -1, -1)
+    z, component, initial = learner.start(x, DrawnNoise(rng(3), 1, (n, 2)))
+    whole = WEIGHT @ (prior.roots @ prior.roots.mT) @ WEIGHT.T + sigma**2 * torch.eye(4)
+    log_evidence = MultivariateNormal(prior.means @ WEIGHT.T, whole).log_prob(image) + prior.log_weights
+    precision = prior.inverse.mT @ prior.inverse + WEIGHT.T @ WEIGHT / sigma**2
+    pull = (prior.inverse.mT @ prior.inverse @ prior.means[..., None])[..., 0] + WEIGHT.T @ image / sigma**2
+    mean = torch.linalg.solve(precision, pull)
+    exact = MultivariateNormal(mean[component], precision_matrix=precision[component]).log_prob(z)
+    exact += torch.log_softmax(log_evidence, 0)[component]
+    assert float((initial.log_prob(z) - exact).abs().max()) < 0.05
+    assert set(component.tolist()) == {0, 1}
 
 
 def test_hidden_pixels_have_no_say() -> None:
@@ -144,9 +173,7 @@ def test_chains_start_in_the_component_that_explains_the_image() -> None:
     for candidates in (1, 50):
         settings = InferenceConfig(steps=1, step_size=STILL, candidates=candidates)
         learner = ShortRun.build(SHAPE, model, settings, levels=None, decoder=Linear())
-        prior = learner.generator.prior
-        assert isinstance(prior, Mixture)
-        prior.means.data = torch.tensor([[-0.5, -0.5], [0.5, 0.5]])  # -5 and 5: kept over ten
+        learner.generator.prior = parted(5.0)
         z = torch.where(torch.arange(40)[:, None] % 2 > 0, 5.0, -5.0).expand(40, 2)
         starts[candidates] = (torch.sign(learner.infer(learner.generator.decode(z), rng()).z) == torch.sign(z)).all(1)
     assert starts[50].all()

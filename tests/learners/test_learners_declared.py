@@ -21,7 +21,6 @@ REFUSED = [
         Config(learner="vlae", model=ModelConfig(parameterization="conditional")),
         "model.parameterization: got 'conditional', but vlae is for ladder",
     ),
-    (Config(learner="vae", model=MIXTURE), "model.prior: vae has the divergence from N(0, I) in closed form"),
     (Config(learner="persistent", inference=TUNED), "inference.step_size: only learners of short runs tune it"),
     (Config(training=TrainingConfig(kl_schedule=RISING)), "training.kl_schedule: short_run has no encoder"),
     (
@@ -65,6 +64,22 @@ def test_what_a_learner_does_not_take_is_refused(config: Config, message: str) -
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("name", ["short_run", "persistent", "vae", "vlae", "ladder_vae"])
+def test_every_learner_with_a_prior_takes_the_mixture(name: str) -> None:
+    kind = learner_class(name).parameterization
+    model = replace(MIXTURE, parameterization=kind or "ladder")
+    assert checked_for_learner(Config(learner=name, model=model)).model.prior == "mixture"
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_recipe_whose_chains_start_from_the_regression_is_for_every_learner(name: str) -> None:
+    """As one that says how many steps they take is: a learner without chains has no use for either."""
+    conditional = learner_class(name).parameterization == "conditional"
+    model = ModelConfig(parameterization="conditional" if conditional else "ladder")
+    config = Config(learner=name, model=model, inference=InferenceConfig(start="regression"))
+    assert checked_for_learner(config).inference.start == "regression"
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_takes_its_defaults(name: str) -> None:
     conditional = learner_class(name).parameterization == "conditional"
@@ -73,8 +88,8 @@ def test_every_learner_takes_its_defaults(name: str) -> None:
 
 
 def test_a_saved_description_passes_the_same_checks() -> None:
-    saved = LearnerConfig((1, 4, 4), model=MIXTURE, learner="vae")
-    with pytest.raises(InputError, match=r"^model.prior: vae has"):
+    saved = LearnerConfig((1, 4, 4), inference=InferenceConfig(candidates=8), learner="vae")
+    with pytest.raises(InputError, match=r"^inference.candidates: vae starts no chains"):
         checked_for_learner(saved)
     with pytest.raises(InputError, match=r"^image_shape: got 0; write a whole number of at least 1"):
         checked_for_learner(LearnerConfig((1, 0, 4)))

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from encoder_learners import KINDS, SHAPE, Own, images, learner_of, rng
+from encoder_learners import KINDS, SHAPE, Own, images, learner_of, mixed_learner_of, rng
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from shortrun.config import EncoderConfig, ModelConfig
 from shortrun.errors import InputError
-from shortrun.learners import EncoderLearner, Inferred, Learner, ShortRun, Vae, Vlae
+from shortrun.learners import EncoderLearner, Inferred, LadderVae, Learner, ShortRun, Vae, Vlae
+from shortrun.learners.latent_learner import WINDOW
+from shortrun.model.mixture import WAIT
+from shortrun.normals import standard_normal
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -226,8 +230,75 @@ def test_what_is_said_of_inference(steps: int | None, noise: bool | None, masked
     assert learner.conditions() == {"inference": "mean of the encoder"}
 
 
+@every_kind
+def test_with_a_mixture_the_divergence_is_that_of_the_draw(kind: str) -> None:
+    """loss = -(log p(x|z) - (log q(z|x) - log p(z))), by hand; its gradient too."""
+    learner, x = mixed_learner_of(kind), images(6)
+    prior = learner.generator.prior
+    loss, statistics = learner.loss(x, rng())
+    z, log_q, _, decoded = learner.draw(x, torch.randn(6, learner.dim, generator=rng()))
+    log_weights, means, roots, _ = prior.parts()
+    each = MultivariateNormal(means, scale_tril=roots)
+    log_p = MixtureSameFamily(Categorical(logits=log_weights), each).log_prob(z)
+    log_likelihood = learner.generator.likelihood.log_prob(x, decoded)
+    expected = -(log_likelihood - (log_q - log_p)).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(statistics["elbo"], -expected.detach())
+    torch.testing.assert_close(statistics["kl"], (log_q - log_p).mean().detach())
+    assert not any(name.startswith("kl_") for name in statistics)
+    weights = list(learner.parameters())
+    found = torch.autograd.grad(loss, weights)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, weights), rtol=1e-3, atol=1e-4)
+    assert all(gradient.abs().sum() > 0 for gradient in found)
+    learner.kl_weight = 0.25
+    torch.testing.assert_close(learner.loss(x, rng())[0], (0.25 * (log_q - log_p) - log_likelihood).mean())
+
+
 @pytest.mark.parametrize("kind", ["vae", "ladder_vae"])
-def test_a_learned_prior_is_refused(kind: str) -> None:
-    make, model = KINDS[kind]
-    with pytest.raises(InputError, match=r"^model.prior: "):
-        make.build(SHAPE, ModelConfig(**{"latents": (2, 3), "width": 8, "prior": "mixture", **model}), levels=2)
+def test_a_mixture_of_one_standard_normal_gives_the_bound_in_closed_form(kind: str) -> None:
+    plain, other, x = learner_of(kind), learner_of(kind, prior="mixture", components=1), images(2).repeat(3000, 1, 1, 1)
+    assert {
+        name: value for name, value in plain.state_dict().items() if "prior" not in name
+    }.keys() < other.state_dict().keys()
+    with torch.no_grad():
+        closed, drawn = (learner.loss(x, rng())[1] for learner in (plain, other))
+        z, log_q = other.propose(x, rng())
+    error = 5 * float((log_q - other.generator.log_prior(z)).std()) / math.sqrt(len(x))
+    assert float(drawn["kl"]) == pytest.approx(float(closed["kl"]), abs=error)
+    torch.testing.assert_close(drawn["log_likelihood"], closed["log_likelihood"])
+
+
+@pytest.mark.parametrize("kind", ["vae", "vlae", "ladder_vae"])
+def test_the_mixture_is_fitted_to_the_draws_of_an_encoder(kind: str) -> None:
+    """Where its first fit is due, and then it says more of the draws than N(0, I) does."""
+    learner, x, numbers = learner_of(kind, prior="mixture", components=2), images(30), rng(3)
+    prior = learner.generator.prior
+    start = {name: value.clone() for name, value in prior.state_dict().items()}
+    for update in range(260):
+        if update == WAIT * WINDOW:
+            assert all(torch.equal(start[name], prior.state_dict()[name]) for name in ("means", "roots", "log_weights"))
+        with torch.no_grad():
+            learner.loss(x, numbers)
+    z = learner.propose(x.repeat(20, 1, 1, 1), numbers).z
+    assert float((prior.log_prob(z) - standard_normal(z)).mean()) > 0.1
+    mean, root = prior.whole()
+    assert (mean - z.mean(0)).abs().max() < 0.2
+    torch.testing.assert_close(root.norm(dim=1), z.std(0), rtol=0.15, atol=0.05)
+
+
+def test_a_model_of_an_encoder_with_a_mixture_is_saved_whole(tmp_path: Path) -> None:
+    learner, x = mixed_learner_of("ladder_vae"), images(3)
+    learner.save_pretrained(tmp_path)
+    loaded = LadderVae.from_pretrained(tmp_path)
+    assert torch.equal(loaded.sample(4, rng()), learner.sample(4, rng()))
+    assert torch.equal(loaded.infer(x, rng()).z, learner.infer(x, rng()).z)
+    z = learner.propose(x, rng()).z
+    assert torch.equal(loaded.generator.log_prior(z), learner.generator.log_prior(z))
+
+
+def test_an_image_that_the_encoder_cannot_read_gets_a_draw_of_the_mixture() -> None:
+    learner, x = mixed_learner_of("vae"), images(3)
+    x[1, 0, 0, 0] = math.nan
+    found = learner.infer(x, rng())
+    assert found.failed.tolist() == [False, True, False]
+    assert torch.equal(found.z[1], learner.draw_prior(3, rng())[1])

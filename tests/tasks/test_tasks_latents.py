@@ -4,11 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_learners import images, rng, small_learner
+from task_learners import images, mixed_learner, rng, small_learner
+from torch.distributions import MultivariateNormal
 
 from shortrun.errors import InputError
 from shortrun.tasks import encode, interpolate, reconstruct, sample, traverse
-from shortrun.tasks.interpolate import slerp
+from shortrun.tasks.interpolate import slerp, walk
 
 
 def test_samples_are_counted_and_follow_from_the_seed() -> None:
@@ -115,6 +116,73 @@ def test_a_walk_goes_from_one_reconstruction_to_the_other() -> None:
     torch.testing.assert_close(walks.images[:, 0], learner.decode(starts.z))
     torch.testing.assert_close(walks.images[:, -1], learner.decode(ends.z))
     assert torch.equal(walks.z, slerp(starts.z, ends.z, 5))
+
+
+def test_under_a_mixture_a_walk_goes_from_normal_to_normal_in_their_units() -> None:
+    """Great circle of u = L^-1 (z - mu), with mu and L between those of the ends' normals; the ends are exact."""
+    learner, prior = mixed_learner()
+    a, b = prior.means[[0, 0]] + 0.1, prior.means[[0, 2]] - 0.2
+    walks = walk(learner, a, b, 7)
+    assert torch.equal(walks[:, 0], a)
+    assert torch.equal(walks[:, -1], b)
+    for row, (i, j) in enumerate([(0, 0), (0, 2)]):
+        ends = [torch.linalg.solve(prior.roots[c], z[row] - prior.means[c]) for c, z in ((i, a), (j, b))]
+        u = slerp(ends[0][None], ends[1][None], 7)[0]
+        for column, t in enumerate(torch.linspace(0, 1, 7).tolist()):
+            mean = (1 - t) * prior.means[i] + t * prior.means[j]
+            root = (1 - t) * prior.roots[i] + t * prior.roots[j]
+            torch.testing.assert_close(walks[row, column], mean + root @ u[column], rtol=1e-4, atol=1e-4)
+    # within a normal the walk stays as likely as its ends are; a straight line or a circle around zero does not
+    lengths = torch.stack([prior.held(torch.tensor([0]))(z[None])[0] for z in walks[0]])
+    assert float(lengths.max() - lengths.min()) < 1
+
+
+def test_under_a_mixture_images_are_walked_between_too() -> None:
+    learner, _ = mixed_learner()
+    x = images(4)
+    walks = interpolate(learner, x[:2], x[2:], rng(), columns=5)
+    stream = rng()
+    starts, ends = encode(learner, x[:2], stream), encode(learner, x[2:], stream)
+    assert torch.equal(walks.z, walk(learner, starts.z, ends.z, 5))
+    assert walks.images.isfinite().all()
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_under_a_mixture_a_layer_is_redrawn_given_the_others(layer: int) -> None:
+    """Against the conditional mixture in closed form: its mean and its covariance, of one row."""
+    learner, prior = mixed_learner()
+    first, last = {3: (0, 2), 2: (2, 5), 1: (5, 9)}[layer]
+    z = prior.sample(1, rng(2))
+    made = traverse(learner, z, layer, rng(), columns=20_000).z[0]
+    held = [i for i in range(9) if not first <= i < last]
+    assert torch.equal(made[:, held], z[:, held].expand(20_000, -1))
+    covariance = prior.roots @ prior.roots.mT
+    log_weights, means, spreads = [], [], []
+    for c in range(3):
+        seen = covariance[c][held][:, held]
+        log_weights.append(prior.log_weights[c] + MultivariateNormal(prior.means[c, held], seen).log_prob(z[0, held]))
+        gain = torch.linalg.solve(seen, covariance[c][held][:, first:last]).T
+        means.append(prior.means[c, first:last] + gain @ (z[0, held] - prior.means[c, held]))
+        spreads.append(covariance[c][first:last, first:last] - gain @ covariance[c][held][:, first:last])
+    weights, each = torch.softmax(torch.stack(log_weights), 0), torch.stack(means)
+    mean = weights @ each
+    spread = torch.einsum("c,cij->ij", weights, torch.stack(spreads))
+    spread = spread + torch.einsum("c,ci,cj->ij", weights, each - mean, each - mean)
+    varied = made[:, first:last]
+    assert ((varied.mean(0) - mean).abs() < 4.5 * varied.std(0) / math.sqrt(20_000)).all()
+    torch.testing.assert_close(torch.cov(varied.T), spread, rtol=0.08, atol=0.05)
+
+
+def test_under_a_mixture_a_coordinate_goes_through_the_span_of_the_prior() -> None:
+    learner, prior = mixed_learner()
+    z = prior.sample(2, rng(2))
+    made = traverse(learner, z, 2, rng(), columns=5, coordinate=1, span=2.0)
+    mean, root = prior.whole()
+    deviation = root.norm(dim=1)
+    expected = mean[3] + deviation[3] * torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+    torch.testing.assert_close(made.z[..., 3], expected.expand(2, 5))
+    rest = [column for column in range(9) if column != 3]
+    assert torch.equal(made.z[..., rest], z[:, None, rest].expand(2, 5, 8))
 
 
 def test_walks_that_cannot_be_are_refused() -> None:

@@ -20,7 +20,12 @@ from shortrun.config import (
 )
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError
+from shortrun.learners.latent_learner import WINDOW
+from shortrun.model.mixture import WAIT
 from shortrun.training.watching import Moment
+
+FIRST_FIT = WINDOW * WAIT
+"""Updates before the mixture is fitted for the first time."""
 
 
 def striped(n: int, seed: int) -> ImageSet:
@@ -90,28 +95,26 @@ class StopError(Exception):
     pass
 
 
-def stop_at(step: int) -> object:
-    def watch(moment: Moment) -> None:
-        if moment.step == step:
-            raise StopError
-
-    return watch
+def stop(moment: Moment) -> None:
+    if moment.step == FIRST_FIT + 7:
+        raise StopError
 
 
 def test_a_run_with_a_learned_prior_is_resumed_bit_for_bit(stripes: Dataset, tmp_path: Path) -> None:
-    config = small("mixture", checkpoint_seconds=1e-6, threads=1)
+    config = small("mixture", checkpoint_seconds=1e-6, threads=1, updates=FIRST_FIT + 10)
     whole = shortrun.train(config, tmp_path / "whole", dataset=stripes)
     with pytest.raises(StopError):
-        shortrun.train(config, tmp_path / "broken", dataset=stripes, watch=stop_at(7))  # pyright: ignore[reportArgumentType]
+        shortrun.train(config, tmp_path / "broken", dataset=stripes, watch=stop)
     broken = shortrun.resume(tmp_path / "broken", dataset=stripes)
     for name in ("model.safetensors", "latent_density.safetensors"):
         assert (whole / "checkpoint" / name).read_bytes() == (broken / "checkpoint" / name).read_bytes()
     one, other = (json.loads((run / "result.json").read_text()) for run in (whole, broken))
     assert one["mse"] == other["mse"]
     assert one["latent_density"] == other["latent_density"]
-    # the moving average has learned the prior too
+    # the model that is saved, that of the moving average, has the prior too
     start = shortrun.ShortRun.build((1, 6, 6), config.model).state_dict()
     saved = load_file(whole / "checkpoint" / "model.safetensors")
-    assert all(not torch.equal(saved[name], start[name]) for name in saved if name.startswith("generator.prior"))
-    assert sum(name.startswith("generator.prior") for name in saved) == 3
+    of_prior = {name.removeprefix("generator.prior.") for name in saved if name.startswith("generator.prior.")}
+    assert of_prior == {"log_weights", "means", "roots", "inverse", "fits", "sums.total"}
+    assert all(not torch.equal(saved[f"generator.prior.{name}"], start[f"generator.prior.{name}"]) for name in of_prior)
     assert shortrun.load(whole).sample(5, torch.Generator().manual_seed(0)).shape == (5, 1, 6, 6)

@@ -29,6 +29,11 @@ def test_a_learner_with_latents_shows_the_error_and_the_latents(capsys: pytest.C
     assert said(learner_class("vae"), STATISTICS, capsys).endswith("left  mse 0.2500  second_moment 1.0000\n")
 
 
+def test_how_the_latents_fit_a_prior_is_shown_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = said(learner_class("vae"), {**STATISTICS, "prior_fit": 1.25}, capsys)
+    assert words.endswith("left  mse 0.2500  second_moment 1.0000  prior_fit 1.2500\n")
+
+
 def test_glow_shows_its_bits(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("normflows")
     assert said(learner_class("glow"), STATISTICS, capsys).endswith("left  bits_per_dim 3.0000  second_moment 1.0000\n")

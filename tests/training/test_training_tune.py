@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from mixtures import mixture_of
 from task_learners import images, rng, small_learner
 from torch import Tensor
 
-from shortrun.config import TuningConfig
+from shortrun.config import InferenceConfig, ModelConfig, TuningConfig
 from shortrun.errors import InputError
-from shortrun.inference import DrawnNoise
+from shortrun.inference import DrawnNoise, Regression
 from shortrun.inference.divergence import ESTIMATORS, follow, named
 from shortrun.inference.tuning import LOOK, Space
 from shortrun.learners import ShortRun, frozen
-from shortrun.model.prior import Mixture
+from shortrun.model import Mixture
 from shortrun.training.tuning import TUNERS, Chains, divergence_curves, move_step_size, tune
 
 N = 5
@@ -27,6 +28,20 @@ def sharp(noise: bool = True) -> ShortRun:
     learner = small_learner()
     learner.noise = noise
     return learner
+
+
+def three_normals() -> Mixture:
+    """A prior of three normals that differ."""
+    roots = torch.linalg.cholesky(torch.eye(9) + 0.3 * torch.ones(9, 9))
+    return mixture_of(torch.tensor([0.5, 0.3, 0.2]).log(), torch.randn(3, 9, generator=rng(8)), roots.repeat(3, 1, 1))
+
+
+def fitted_regression() -> Regression:
+    """A regression of latents on images that has learned something."""
+    regression, x = Regression((1, 6, 5), 9), images(200, seed=6)
+    z = x.flatten(1)[:, :9] + 0.3 * torch.randn(200, 9, generator=rng(9))
+    regression.learn(regression.features(x), z)
+    return regression
 
 
 def settings_of(over: str, learner: ShortRun) -> Tensor:
@@ -63,8 +78,8 @@ def test_acceptance_starts_where_the_chains_of_the_learner_start() -> None:
     x, space = images(N), Space("one", learner.generator.latents)
     chains = Chains(learner, x, rng(3))
     start = learner.start(x, DrawnNoise(rng(3), learner.steps, (N, learner.dim)))
-    assert torch.equal(chains.z, start)
-    assert not torch.equal(start, torch.randn(N, learner.dim, generator=rng(3)))
+    assert torch.equal(chains.z, start.z)
+    assert not torch.equal(start.z, torch.randn(N, learner.dim, generator=rng(3)))
     found = tune(learner, x, rng(3), tuner="acceptance")
     assert found.value < 0.02 < found.start
     assert float(chains.acceptance(space)(found.settings).mean()) == pytest.approx(0.574, abs=0.02)
@@ -72,22 +87,45 @@ def test_acceptance_starts_where_the_chains_of_the_learner_start() -> None:
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("candidates", [1, 30])
-@pytest.mark.parametrize("prior", [None, Mixture(9, 3)])
-def test_the_estimators_take_the_density_of_the_start(estimator: str, candidates: int, prior: Mixture | None) -> None:
+@pytest.mark.parametrize("prior", ["normal", "mixture"])
+@pytest.mark.parametrize("regressed", [False, True])
+def test_the_estimators_take_the_density_of_the_start(
+    estimator: str, candidates: int, prior: str, regressed: bool
+) -> None:
     learner = sharp()
     learner.candidates = candidates
-    learner.generator.prior = prior or learner.generator.prior
+    if prior == "mixture":
+        learner.generator.prior = three_normals()
+    if regressed:
+        learner.regression = fitted_regression()
     x, space = images(N), Space("one", learner.generator.latents)
     chains = Chains(learner, x, rng(3))
-    z, initial = learner.start_of(x, DrawnNoise(rng(3), learner.steps, (N, learner.dim)))
+    start = learner.start(x, DrawnNoise(rng(3), learner.steps, (N, learner.dim)))
     at = torch.tensor([math.log(S)]).double()
     with frozen(learner.generator):
         found = chains.divergence(space, estimator)(at)
+        # what the chain climbs and what its start was drawn from, both with the component held
+        density = learner.log_density(x, start.component)
         expected, plain = (
-            follow([named(estimator)()], chains.log_density, z, S, chains.noise, of)[0].kl for of in (initial, None)
+            follow([named(estimator)()], density, start.z, S, chains.noise, of)[0].kl for of in (start.initial, None)
         )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
-    assert bool((found - plain).abs().max() > 0.01) == (candidates > 1 or prior is not None)
+    assert bool((found - plain).abs().max() > 0.01) == (candidates > 1 or prior == "mixture" or regressed)
+
+
+@pytest.mark.parametrize(("prior", "start"), [("mixture", "prior"), ("normal", "regression")])
+def test_beyond_256_latents_the_dense_estimators_take_other_starts_and_priors(prior: str, start: str) -> None:
+    inference = InferenceConfig(steps=1, start=start)  # pyright: ignore[reportArgumentType]
+    learner = ShortRun.build((1, 6, 5), ModelConfig(latents=(257,), width=8, prior=prior, components=2), inference)
+    if learner.regression is not None:
+        z = 2 * torch.randn(300, 257, generator=rng(9))
+        learner.regression.learn(learner.regression.features(images(300, seed=6)), z)
+    chains = Chains(learner, images(2), rng())
+    assert type(chains.density("conditional")) is named("conditional")
+    assert type(chains.density("marginal")) is named("marginal")
+    assert chains.has_derivative("conditional")
+    plain = Chains(ShortRun(learner.generator, 1) if prior == "normal" else sharp(), images(2), rng())
+    assert (type(plain.density("marginal")) is named("marginal")) == (prior == "mixture")
 
 
 @pytest.mark.parametrize("name", ["gradient", "acceptance", "both"])

@@ -59,6 +59,17 @@ def test_tunings_keep_to_their_share_of_the_work(
         assert sum(step < total / 2 for step in steps) > len(steps) / 2
 
 
+def test_dense_estimators_are_counted_where_there_are_no_stand_ins() -> None:
+    """Stand-ins are for starts from N(0, I) under it alone: beyond 256 latents others are tuned less often."""
+
+    def count(start: str = "prior", prior: str = "normal") -> int:
+        inference = InferenceConfig(step_size="tuned", start=start, tuning=TuningConfig(share=0.2))  # pyright: ignore
+        return len(tuning_steps(Config(model=ModelConfig(prior=prior), inference=inference), 300, 20_000))
+
+    assert count() > 2 * count("regression")
+    assert count("regression") == count(prior="mixture") == count("regression", "mixture") > 1
+
+
 def test_more_work_allows_more_tunings() -> None:
     def count(share: float, dim: int, total: int) -> int:
         tuning = TuningConfig(share=share)

@@ -260,8 +260,8 @@ class TrainingConfig:
     """Decay of the moving average of the weights, which is what a run leaves behind."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products while training; auto: bfloat16 where the machine has instructions for it."""
-    compile: Literal["auto", "always", "never"] = "auto"
-    """Compile the steps of Langevin chains; auto: where the run is long enough to pay that back, by a measurement."""
+    compile: Literal["auto", "always", "never"] = "never"
+    """Compile the steps of Langevin chains, which changes the rounding; auto: where a measurement says that it pays."""
     seed: Annotated[int, SEED, tyro.conf.arg(prefix_name=False)] = 0
     """Of the initial weights, the order of the images and the noise of the chains."""
     threads: Count | None = None

@@ -144,7 +144,7 @@ def choose(
 
     monkeypatch.setattr(compiling, "_seconds_a_step", seconds)
     monkeypatch.setattr(compiling, "_run_chains", run)
-    choose_step(made, X, TrainingConfig(**settings), position, ALONE)  # pyright: ignore[reportArgumentType]
+    choose_step(made, X, TrainingConfig(**({"compile": "auto"} | settings)), position, ALONE)  # pyright: ignore[reportArgumentType]
     return made, position
 
 
@@ -188,5 +188,5 @@ def test_a_failing_compiler_leaves_a_run_as_it_is(
 def test_never_and_runs_from_before_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(monkeypatch, 0.02, 0.01, 10000, compile="never")[1].compiled is False
     position = Position(step=3, total=10000)
-    choose_step(learner(), X, TrainingConfig(), position, ALONE)
+    choose_step(learner(), X, TrainingConfig(compile="auto"), position, ALONE)
     assert position.compiled is False

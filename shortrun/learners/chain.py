@@ -37,10 +37,8 @@ def draw_by(
     finite = torch.where(torch.isfinite(log_weights), log_weights, -torch.inf).double()
     hopeless = torch.isinf(finite).all(1, keepdim=True)
     finite, m = torch.where(hopeless, 0.0, finite), log_weights.shape[1]
-    # the sum may be rounded to less than 1
-    shares = torch.softmax(finite, 1).cumsum(1)
-    chosen = torch.searchsorted(shares, uniform[:, None].double(), right=True).clamp(max=m - 1)
-    return chosen[:, 0], torch.log_softmax(finite, 1).gather(1, chosen)[:, 0] + math.log(m)
+    picked = choose_each(torch.softmax(finite, 1), uniform)
+    return picked, torch.log_softmax(finite, 1).gather(1, picked[:, None])[:, 0] + math.log(m)
 
 
 class Start(NamedTuple):

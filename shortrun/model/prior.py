@@ -255,9 +255,11 @@ class Prior(nn.Module):
         device: where the draws are put.
         """
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=dtype).to(device)
-        return self.from_normal(noise, lambda: torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device))[
-            0
-        ]
+
+        def uniform() -> Float[Tensor, "n"]:
+            return torch.rand(n, generator=rng, device=rng.device, dtype=dtype).to(device)
+
+        return self.from_normal(noise, uniform).z
 
     @torch.no_grad()
     def redraw(self, z: Flat, first: int, last: int, noise: Flat, uniform: Uniform) -> Flat:

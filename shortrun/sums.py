@@ -4,6 +4,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+BLOCK = 128
+"""Columns of which the products with those on their right are taken at once: less of them is computed twice in smaller
+blocks, and each product of matrices is slower."""
+
 
 class Sums(nn.Module):
     """The sums of outer products of rows, m of them apart, that are kept while latents arrive.
@@ -41,11 +45,22 @@ class Sums(nn.Module):
             rows = rows.to(self.total.dtype)
             self.total *= forget
             if group is None:
-                self.total[0].addmm_(rows.T, rows)
+                add_products(self.total[0], rows)
                 return
             for index, total in enumerate(self.total):
-                own = rows[group == index]
-                total.addmm_(own.T, own)
+                add_products(total, rows[group == index])
+
+
+def add_products(total: Float[Tensor, "q q"], rows: Float[Tensor, "n q"]) -> None:
+    """Add sum_n row_n row_n^T to a symmetric matrix; only what lies above its diagonal is computed.
+
+    total: (q, q), symmetric; it is changed.
+    rows: (n, q).
+    """
+    for first in range(0, len(total), BLOCK):
+        last = min(first + BLOCK, len(total))
+        total[first:last, first:].addmm_(rows[:, first:last].T, rows[:, first:])
+        total[last:, first:last] = total[first:last, last:].T
 
 
 def with_one(rows: Float[Tensor, "n p"]) -> Float[Tensor, "n q"]:

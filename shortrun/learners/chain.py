@@ -1,6 +1,7 @@
 """What learners that infer by a Langevin chain have in common."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.casting import cast_once
-from shortrun.model.likelihood import Images, Mask
+from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Component, choose_each
 from shortrun.pixels import squared_error
 
@@ -49,6 +50,18 @@ class Start(NamedTuple):
     """The normal of the prior that the chain of each image holds, (n,)."""
     initial: Initial
     """The density that z was drawn from, and the component with it."""
+
+
+Arrive = Callable[[Flat], PerImage]
+"""Is called with the ends of chains and returns numbers that are finite where log p(x, z) is."""
+
+
+class _Joint(NamedTuple):
+    """log p(x, z) of images and latents, and what it came from."""
+
+    value: PerImage
+    decoded: Images
+    fit: Statistics
 
 
 def chosen(first: Bool[Tensor, "n"], one: Start, other: Start) -> Start:
@@ -225,10 +238,21 @@ class ChainLearner(LatentLearner):
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
         check_at_least(1, steps=steps)
-        steps = self.steps if steps is None else steps
+        return self._infer(x, rng, mask, self.steps if steps is None else steps, noise, part)
+
+    def _infer(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        mask: Mask | None,
+        steps: int,
+        noise: bool | None,
+        part: tuple[int, int],
+        arrive: Arrive | None = None,
+    ) -> Inferred:
         draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), part, x.device)
         start = self.start(x, draws, mask)
-        z, failed, retried = self._run(x, start, draws, mask, noise)
+        z, failed, retried = self._run(x, start, draws, mask, noise, arrive=arrive)
         return Inferred(torch.where(failed[:, None], start.z, z), failed, retried)
 
     @torch.no_grad()
@@ -312,58 +336,86 @@ class ChainLearner(LatentLearner):
         mask: Mask | None = None,
         noise: bool | None = None,
         anew: bool = True,
+        arrive: Arrive | None = None,
     ) -> Inferred:
         """Run chains from where they start; one that became non-finite runs again with half the step.
 
         anew: it then has a new start, else the same. The latents of chains that failed after all retries are left as
         they are.
+        arrive: is called with the ends of the first run and returns numbers that are finite where log p(x, z) is; None
+        computes it.
         """
-        run = partial(self._run_and_retry, x, start, draws, mask, noise, anew)
-        return cast_once(self.generator, x.device, run)
-
-    def _run_and_retry(
-        self, x: Images, start: Start, draws: DrawnNoise, mask: Mask | None, noise: bool | None, anew: bool
-    ) -> Inferred:
-        noisy, sizes = self.noise if noise is None else noise, self.step_size(len(draws))
+        noisy, sizes, generator = self.noise if noise is None else noise, self.step_size(len(draws)), self.generator
 
         def run(
-            climbed: LogDensity, z: Flat, step_size: Tensor, draws: DrawnNoise, step: Step = langevin_step
+            x: Images, start: Start, draws: DrawnNoise, mask: Mask | None, sizes: Tensor, step: Step, check: bool
         ) -> tuple[Flat, Tensor]:
-            z = short_run(climbed, z, step_size, draws if noisy else no_noise(len(draws), z), step)
-            return z, ~torch.isfinite(climbed(z))  # where this is finite, so is z
+            climbed = self.log_density(x, start.component, mask)
+            noise = draws if noisy else no_noise(len(draws), start.z)
+            z = short_run(climbed, start.z, sizes, noise, step)
+            return z, climbed(z) if check else z.sum(1)  # where the density is finite, so is z
 
-        with torch.no_grad(), frozen(self.generator):
-            z, failed = run(self.log_density(x, start.component, mask), start.z, sizes, draws, self.step)
-            retried = 0
-            for attempt in range(1, self.retries + 1):
-                if not failed.any():
-                    break
-                rows = failed.nonzero()[:, 0]
-                retried += len(rows)
-                again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
-                part = mask[rows] if mask is not None and len(mask) > 1 else mask
-                begin, component = start.z[rows], start.component[rows]
-                if anew:
-                    begin, component, _ = self.start(x[rows], again, part)
-                climbed = self.log_density(x[rows], component, part)
-                z[rows], failed[rows] = run(climbed, begin, sizes * 0.5**attempt, again)
+        def frozen_run(*arguments: Any) -> tuple[Flat, Tensor]:
+            with torch.no_grad(), frozen(generator):
+                return cast_once(generator, x.device, partial(run, *arguments))
+
+        z, heights = frozen_run(x, start, draws, mask, sizes, self.step, arrive is None)
+        failed, retried = ~torch.isfinite(heights if arrive is None else arrive(z)), 0
+        for attempt in range(1, self.retries + 1):
+            if not failed.any():
+                break
+            rows = failed.nonzero()[:, 0]
+            retried += len(rows)
+            again = DrawnNoise(draws.rng, len(draws), (len(rows), z.shape[1]), device=x.device)
+            part = mask[rows] if mask is not None and len(mask) > 1 else mask
+            begin = (
+                self.start(x[rows], again, part)
+                if anew
+                else start._replace(z=start.z[rows], component=start.component[rows])
+            )
+            z[rows], heights = frozen_run(x[rows], begin, again, part, sizes * 0.5**attempt, langevin_step, True)
+            failed[rows] = ~torch.isfinite(heights)
         return Inferred(z, failed, retried)
 
-    def _loss_at(self, x: Images, inferred: Inferred) -> tuple[Float[Tensor, ""], Statistics]:
-        """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch."""
+    def _learned_at(self, x: Images, infer: Callable[[Arrive], Inferred]) -> tuple[Float[Tensor, ""], Statistics]:
+        """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch.
+
+        infer: returns the latents; it is given what it has to call with the ends of chains. Their images are decoded
+        once then, for a last look at the chains and for the loss.
+        """
+        arrived: list[_Joint] = []
+
+        def arrive(z: Flat) -> PerImage:
+            arrived.append(self._joint(x, z))
+            return arrived[0].value.detach()
+
+        inferred = infer(arrive)
+        all_arrived = not (inferred.retried or inferred.failed.any())
+        return self._loss_at(x, inferred, arrived[0] if all_arrived else None)
+
+    def _joint(self, x: Images, z: Flat) -> _Joint:
+        decoded = self.generator.decoder(*self.generator.split(z))
+        log_prior, fit = self.log_prior(z)
+        return _Joint(self.generator.likelihood.log_prob(x, decoded) + log_prior, decoded, fit)
+
+    def _loss_at(
+        self, x: Images, inferred: Inferred, joint: _Joint | None = None
+    ) -> tuple[Float[Tensor, ""], Statistics]:
+        """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch.
+
+        joint: what `_joint` says of all images, where it is known and none has failed.
+        """
         z, failed, retried = inferred
         self.remember(z.masked_fill(failed[:, None], math.nan), x)
-        generator, kept = self.generator, ~failed
-        x, z = x[kept], z[kept]
-        decoded = generator.decoder(*generator.split(z))
-        log_prior, fit = self.log_prior(z)
-        loss = -(generator.likelihood.log_prob(x, decoded) + log_prior).sum() / max(len(x), 1)
+        if joint is None:
+            x, z = x[~failed], z[~failed]
+            joint = self._joint(x, z)
         with torch.no_grad():
-            mse = squared_error(generator.likelihood.mean(decoded).float(), x).mean()
-        return loss, {
+            mse = squared_error(self.generator.likelihood.mean(joint.decoded).float(), x).mean()
+        return -joint.value.sum() / max(len(x), 1), {
             "mse": mse,
             "second_moment": (z**2).mean(),
-            **fit,
+            **joint.fit,
             "retried": torch.tensor(retried),
             "failed": failed.sum(),
         }

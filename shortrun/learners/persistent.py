@@ -7,6 +7,7 @@ gradient", ICML 2008.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from shortrun.config import Config, LearnerConfig, PersistentConfig
 from shortrun.errors import InputError, check_at_least
 from shortrun.inference import DrawnNoise, Regression
-from shortrun.learners.chain import ChainLearner, Start
+from shortrun.learners.chain import Arrive, ChainLearner, Start
 from shortrun.learners.chain_store import ChainStore, process_rank
 from shortrun.learners.generator import build_generator, build_start
 from shortrun.learners.learner import Inferred, Rows, Statistics
@@ -140,7 +141,7 @@ class Persistent(
         Raises InputError without rows, and before `start_training`.
         """
         self.refit(rng)
-        return self._loss_at(x, self.visit(x, rng, rows, part))
+        return self._learned_at(x, partial(self._visit, x, rng, rows, part))
 
     def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int] = (0, 1)) -> Inferred:
         """Return where K more steps of the images' chains end, and keep it.
@@ -155,6 +156,11 @@ class Persistent(
 
         Raises InputError without rows, and before `start_training`.
         """
+        return self._visit(x, rng, rows, part)
+
+    def _visit(
+        self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int], arrive: Arrive | None = None
+    ) -> Inferred:
         if rows is None or len(rows) != len(x):
             got = "none" if rows is None else len(rows)
             raise InputError(
@@ -166,7 +172,7 @@ class Persistent(
         before = self.chains.read(rows).to(x.device)
         component = self.generator.prior.draw_component(before, draws.uniform)
         start = Start(before, component, self._of_components(component))
-        z, failed, retried = self._run(x, start, draws, anew=False)
+        z, failed, retried = self._run(x, start, draws, anew=False, arrive=arrive)
         if failed.any():
             z = torch.where(failed[:, None], self.draw_prior(len(x), rng).to(z), z)
         self.chains.write(rows, z)

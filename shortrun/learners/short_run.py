@@ -4,6 +4,8 @@ Source: Nijkamp et al., "Learning Multi-layer Latent Variable Model via Variatio
 Approximate Inference", ECCV 2020, arXiv 1912.01909.
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -107,4 +109,4 @@ class ShortRun(
         `mse` in [0, 1] pixels, `second_moment` of z per dimension, `retried` and `failed` chains.
         """
         self.refit(rng)
-        return self._loss_at(x, self.infer(x, rng, part=part))
+        return self._learned_at(x, partial(self._infer, x, rng, None, self.steps, None, part))

@@ -5,6 +5,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from shortrun.errors import InputError
 from shortrun.model.likelihood import (
@@ -15,7 +16,6 @@ from shortrun.model.likelihood import (
     PerImage,
     PerPair,
     observed,
-    sum_observed,
 )
 
 
@@ -81,9 +81,11 @@ class Gaussian(Likelihood):
     def log_prob(self, x: Images, decoded: Images, mask: Mask | None = None) -> PerImage:
         """Return log p(x | decoded), summed over the observed entries of each image; mask: 1 = observed."""
         # Under bf16 autocast the decoder gives bf16: a sum over hundreds of pixels needs the images' precision.
-        log_sigma = self.log_sigma.to(x.dtype)
-        scaled = (observed(x, mask) - observed(decoded.to(x.dtype), mask)) * torch.exp(-log_sigma)
-        return sum_observed(-0.5 * scaled**2 - log_sigma - 0.5 * math.log(2 * math.pi), mask)
+        log_sigma, means = self.log_sigma.to(x.dtype), observed(decoded.to(x.dtype), mask)
+        # one operation for the squares, forward and backward: a chain takes both at every step
+        squared = functional.mse_loss(means, observed(x, mask), reduction="none").flatten(1).sum(1)
+        shown = means.shape[1:].numel() if mask is None else observed(torch.ones_like(means), mask).flatten(1).sum(1)
+        return -0.5 * torch.exp(-2 * log_sigma) * squared - shown * (log_sigma + 0.5 * math.log(2 * math.pi))
 
     def log_prob_pairs(self, x: Images, decoded: Float[Tensor, "m c h w"], mask: Mask | None = None) -> PerPair:
         """Return log p(x_i | decoded_j), (n, m), by products of matrices: as cheap as a layer of the decoder."""

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.config import Config, LearnerConfig
 from shortrun.errors import check_at_least
 from shortrun.inference import DrawnNoise, Initial, Regression, StepSize, langevin_step, no_noise, short_run
 from shortrun.inference.langevin import LogDensity, Step
+from shortrun.learners.chain_start import Start, chosen, draw_by
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
@@ -22,35 +23,6 @@ from shortrun.model.casting import cast_once
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Component, choose_each
 from shortrun.pixels import squared_error
-
-
-def draw_by(
-    log_weights: Float[Tensor, "n m"], uniform: Float[Tensor, "n"]
-) -> tuple[Int64[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return for each row one of m, drawn in proportion to its weight, and its tilt.
-
-    The tilt is the logarithm of the weight less that of the mean weight, float64. Weights that are not finite count as
-    none; where no weight is finite, all are equal.
-
-    log_weights: (n, m), the logarithms of the weights.
-    uniform: (n,) in [0, 1), the number that each row is drawn by.
-    """
-    finite = torch.where(torch.isfinite(log_weights), log_weights, -torch.inf).double()
-    hopeless = torch.isinf(finite).all(1, keepdim=True)
-    finite, m = torch.where(hopeless, 0.0, finite), log_weights.shape[1]
-    picked = choose_each(torch.softmax(finite, 1), uniform)
-    return picked, torch.log_softmax(finite, 1).gather(1, picked[:, None])[:, 0] + math.log(m)
-
-
-class Start(NamedTuple):
-    """Where chains start."""
-
-    z: Flat
-    component: Component
-    """The normal of the prior that the chain of each image holds, (n,)."""
-    initial: Initial
-    """The density that z was drawn from, and the component with it."""
-
 
 Arrive = Callable[[Flat], PerImage]
 """Is called with the ends of chains and returns numbers that are finite where log p(x, z) is."""
@@ -62,20 +34,6 @@ class _Joint(NamedTuple):
     value: PerImage
     decoded: Images
     fit: Statistics
-
-
-def chosen(first: Bool[Tensor, "n"], one: Start, other: Start) -> Start:
-    """Return the start of one where `first` says so, of the other elsewhere."""
-    n, (a, b) = len(first), (one.initial, other.initial)
-    initial = Initial(
-        torch.where(first[:, None], a.means, b.means.to(a.means)),
-        torch.cat([a.roots, b.roots.to(a.roots)]),
-        torch.where(first, a.which, len(a.roots) + b.which.expand(n)),
-        torch.where(first, a.tilt.expand(n), b.tilt.expand(n)),
-    )
-    return Start(
-        torch.where(first[:, None], one.z, other.z), torch.where(first, one.component, other.component), initial
-    )
 
 
 class ChainLearner(LatentLearner):

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from shortrun.config import Config, LearnerConfig, PersistentConfig
 from shortrun.errors import InputError, check_at_least
 from shortrun.inference import DrawnNoise, Regression
-from shortrun.learners.chain import Arrive, ChainLearner, Start
+from shortrun.learners.chain import Arrive, ChainLearner
+from shortrun.learners.chain_start import Start
 from shortrun.learners.chain_store import ChainStore, process_rank
 from shortrun.learners.generator import build_generator, build_start
 from shortrun.learners.learner import Inferred, Rows, Statistics

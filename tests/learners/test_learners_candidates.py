@@ -15,7 +15,7 @@ from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise
 from shortrun.learners import Persistent, ShortRun
-from shortrun.learners.chain import draw_by
+from shortrun.learners.chain_start import draw_by
 from shortrun.model import Gaussian, Mixture, TopDown
 from shortrun.normals import inverses
 

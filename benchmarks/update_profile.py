@@ -1,14 +1,18 @@
 """What an update of the weights spends where, in per cent, for each recipe.
 
     python -m benchmarks.update_profile digits mnist svhn svhn5 [--batch 16] [--threads 1]
+    python -m benchmarks.update_profile mnist --start regression --prior mixture --steps 4 --batch 100
 
-PyTorch's profiler records one update, as training does it and without compiling, after two that are not recorded. The
-first table has the parts of an update, the second the kinds of operations in its chain.
+PyTorch's profiler records one update, as training does it and without compiling, after two that are not recorded. Where
+something is fitted to the latents of updates, it records the updates from one fit to the next, after the first fits.
+The images are random numbers. The first table has the parts of an update, the second the kinds of operations in its
+chain.
 """
 
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,14 +20,16 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.speed import SHAPES, row, settings
+from shortrun.config import Config
 from shortrun.learners import ShortRun
 from shortrun.learners import chain as chains
+from shortrun.learners.latent_learner import WINDOW
 from shortrun.model import casting
 from shortrun.training.machine import keep_freed_memory
 from shortrun.training.processes import Processes
 from shortrun.training.step import State, update
 
-PARTS = ("chain", "start and check", "weights cast", "loss", "backward", "clipping", "optimizer", "average", "the rest")
+PARTS = ("chain", "start", "weights cast", "loss", "fits", "backward", "clipping", "optimizer", "average", "the rest")
 KINDS = {
     "convolutions": ("convolution",),
     "products of matrices": ("mm",),
@@ -57,15 +63,25 @@ def kind_of(operation: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(part in operation for part in parts)), "the rest")
 
 
-def recorded_update(recipe: str, batch: int) -> list[FunctionEvent]:
-    """Return the operations of one update of a recipe."""
-    config, here = settings(recipe, small=False), Processes(0, 1, torch.device("cpu"))
+def profiled(arguments: argparse.Namespace, recipe: str) -> Config:
+    """Return the settings of a recipe, with those of the command line in their place."""
+    config = settings(recipe, small=False)
+    inference = replace(config.inference, start=arguments.start, steps=arguments.steps or config.inference.steps)
+    training = replace(config.training, batch_size=arguments.batch or config.training.batch_size)
+    model = replace(config.model, prior=arguments.prior)
+    return replace(config, inference=inference, training=training, model=model)
+
+
+def recorded_updates(config: Config, recipe: str) -> list[FunctionEvent]:
+    """Return the operations of one update, or of all from one fit to the next."""
+    here, batch = Processes(0, 1, torch.device("cpu")), config.training.batch_size
     learner = ShortRun.build(SHAPES[recipe], config.model, config.inference)
     state = State.start(learner, config.training, here)
     state.optimizer.step = named("optimizer", state.optimizer.step)
     state.average.update_parameters = named("average", state.average.update_parameters)
-    learner._loss_at = named("loss", learner._loss_at)
-    learner.infer = named("inference", learner.infer)
+    learner._joint = named("loss", learner._joint)
+    learner.start = named("start", learner.start)
+    learner.fit_latents = named("fits", learner.fit_latents)
     x, rows = 2 * torch.rand(batch, *SHAPES[recipe]) - 1, torch.arange(batch)
 
     def one() -> None:
@@ -73,8 +89,11 @@ def recorded_update(recipe: str, batch: int) -> list[FunctionEvent]:
 
     one()
     one()
-    with profile(activities=[ProfilerActivity.CPU]) as found, record_function("update"):
+    while not learner.settled:
         one()
+    with profile(activities=[ProfilerActivity.CPU]) as found, record_function("update"):
+        for _ in range(WINDOW if learner.keeps_latents else 1):
+            one()
     return list(found.events() or [])
 
 
@@ -83,7 +102,6 @@ def shares(events: list[FunctionEvent]) -> tuple[list[float], list[float]]:
     times = Counter[str]()
     for event in events:
         times[event.name] += event.cpu_time_total
-    times["start and check"] = times["inference"] - times["chain"] - times["weights cast"]
     parts = [times[name] / times["update"] for name in PARTS[:-1]]
     kinds: Counter[str] = Counter()
     for event in events:
@@ -97,6 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", choices=[*SHAPES])
     parser.add_argument("--batch", type=int, help="images of an update; the recipe's where not given")
+    parser.add_argument("--steps", type=int, help="of the chain; the recipe's where not given")
+    parser.add_argument("--start", choices=["prior", "regression"], default="prior")
+    parser.add_argument("--prior", choices=["normal", "mixture"], default="normal")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -109,8 +130,9 @@ def main() -> None:
     lines = []
     print(f"{row(['recipe', 'batch', *PARTS])}\n{row(['---'] * (2 + len(PARTS)))}")
     for recipe in arguments.recipes:
-        batch = arguments.batch or settings(recipe, small=False).training.batch_size
-        parts, kinds = shares(recorded_update(recipe, batch))
+        config = profiled(arguments, recipe)
+        batch = config.training.batch_size
+        parts, kinds = shares(recorded_updates(config, recipe))
         print(row([recipe, batch, *(f"{share:.1%}" for share in parts)]), flush=True)
         lines.append(row([recipe, batch, *(f"{share:.1%}" for share in kinds)]))
     print("\n".join(["", row(["recipe", "batch", *KINDS, "the rest"]), row(["---"] * (3 + len(KINDS))), *lines]))

@@ -262,6 +262,8 @@ class TrainingConfig:
     """Of matrix products while training; auto: bfloat16 where the machine has instructions for it."""
     compile: Literal["auto", "always", "never"] = "never"
     """Compile the steps of Langevin chains, which changes the rounding; auto: where a measurement says that it pays."""
+    cuda_graphs: Literal["auto", "never"] = "auto"
+    """Record the steps of Langevin chains in a CUDA graph, which changes no number; auto: on a GPU, where it works."""
     seed: Annotated[int, SEED, tyro.conf.arg(prefix_name=False)] = 0
     """Of the initial weights, the order of the images and the noise of the chains."""
     threads: Count | None = None

@@ -1,4 +1,4 @@
-"""Whether the steps of a run's chains are compiled: decided before the first update, by a measurement."""
+"""How the steps of a run's chains are taken: compiled or not, recorded or not. Decided before the first update."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ import torch
 
 from shortrun.config import TrainingConfig
 from shortrun.errors import InputError
+from shortrun.inference.captured import CapturedStep
 from shortrun.inference.compiled import CompiledStep
 from shortrun.inference.langevin import langevin_step
 from shortrun.learners import ChainLearner
@@ -42,10 +43,10 @@ def keep_compiled_graphs() -> None:
 def choose_step(
     learner: ChainLearner, x: Images, settings: TrainingConfig, position: Position, here: Processes
 ) -> None:
-    """Give a learner a compiled step where that is worth it, and say so in a line.
+    """Give a learner a compiled step where that is worth it, and one that is recorded on a GPU; say so in lines.
 
-    The decision is part of the position, so a run that is resumed takes it from its checkpoint. Every update then has
-    the same kind of steps, and the resumed run equals the unbroken one.
+    Whether it is compiled is part of the position, so a run that is resumed takes it from its checkpoint. Every update
+    then has the same kind of steps, and the resumed run equals the unbroken one. Recording changes no number.
 
     learner: of the run.
     x: this process's part of a batch.
@@ -59,7 +60,16 @@ def choose_step(
     undecided = position.compiled is None and position.step == 0
     if settings.compile == "never" or not (undecided or position.compiled):
         position.compiled = False
-        return
+    else:
+        _choose_compiled(learner, x, settings, position, here)
+    if here.device.type == "cuda" and settings.cuda_graphs == "auto":
+        _record(learner, x, settings)
+
+
+def _choose_compiled(
+    learner: ChainLearner, x: Images, settings: TrainingConfig, position: Position, here: Processes
+) -> None:
+    """Give a learner a compiled step where that is worth it, and say so in a line."""
     wanted = position.compiled or settings.compile == "always"
     left = (position.total - position.step) * learner.steps
     compiled, words = (_compiled if wanted else _measured)(learner, x, settings, left)
@@ -83,6 +93,22 @@ def _compiled(learner: ChainLearner, x: Images, settings: TrainingConfig, left: 
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return False, f"the steps of chains cannot be compiled here ({reason})"
     return True, f"the steps of chains are compiled, which took {time.monotonic() - started:.0f} s"
+
+
+def _record(learner: ChainLearner, x: Images, settings: TrainingConfig) -> None:
+    """Give a learner the step that it has as one that is recorded; say so in a line where it cannot be."""
+    before = learner.step
+    learner.step = CapturedStep(before)
+    try:
+        _run_chains(learner, x, settings)
+    except RuntimeError as error:
+        learner.step = before
+        reason = str(error).strip().splitlines()[0]
+        print(
+            f"the steps of chains cannot be recorded in a CUDA graph ({reason}); the run goes on without",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _measured(learner: ChainLearner, x: Images, settings: TrainingConfig, left: int) -> tuple[bool, str]:

@@ -5,10 +5,11 @@
 The plain loop is Langevin dynamics as most people would write it: float32, weights that require gradients, PyTorch's
 own `nn.GELU` and `nn.AdaptiveAvgPool2d` in the decoder, a process as it starts. Ours is `ShortRun.infer` as an update
 calls it: bfloat16 where the machine has instructions for it, frozen weights, freed memory kept, its start and the check
-at its end included. Each way is a process of its own. They take turns, so that what else the machine does hits all of
-them alike. With one thread on a CPU the time is that of the processor, which other programs hardly lengthen; with more
-it is that of the clock, and the cores have to be free. A time is the least of all turns, a ratio one of such times; the
-median column is the median over the turns of the ratio within a turn.
+at its end included. On a GPU its steps are recorded in a CUDA graph, anew for each chain, and that is part of its time.
+Each way is a process of its own. They take turns, so that what else the machine does hits all of them alike. With one
+thread on a CPU the time is that of the processor, which other programs hardly lengthen; with more it is that of the
+clock, and the cores have to be free. A time is the least of all turns, a ratio one of such times; the median column is
+the median over the turns of the ratio within a turn.
 
 The ceiling is the fastest product of two square matrices in the same turns. "Of it" is the share of the bfloat16 one
 that ours reaches, by the multiplications that PyTorch counts in a step. "Ceiling / plain" is the ratio that a chain
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shortrun.config import Config, load_config
+from shortrun.inference.captured import CapturedStep
 from shortrun.inference.compiled import CompiledStep
 from shortrun.learners import ShortRun
 from shortrun.model.blocks import Gelu, Pool
@@ -126,9 +128,11 @@ def work(way: str, device: str, threads: int, small: bool) -> None:
             run = plain_chain if way == "plain" else our_chain
             if way == "plain":
                 use_stock_modules(learner)
-            elif way == "compiled":
+            if way == "compiled":
                 learner.step = CompiledStep((len(x), learner.dim))
-            elif way.startswith("update"):
+            if way != "plain" and device == "cuda":
+                learner.step = CapturedStep(learner.step)
+            if way.startswith("update"):
                 run = updating(learner, config, device)
             ready[key] = run, learner, x
         run, learner, x = ready[key]
@@ -268,6 +272,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     parser.add_argument("--recipes", nargs="+", choices=[*SHAPES], default=[*SHAPES])
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 100])
+    parser.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=["cpu", "cuda"])
     parser.add_argument("--turns", type=int, default=7, help="how often each way is timed")
     parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
     parser.add_argument("--small", action="store_true", help="few channels and latents, to try the benchmark")
@@ -279,11 +284,11 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     print(json.dumps({"command": sys.argv[1:], "machine": machine(), "date": datetime.date.today().isoformat()}))
-    measure("cpu", arguments)
-    if torch.cuda.is_available():
-        measure("cuda", arguments)
-    else:
-        print("\nno CUDA device is here: its table is left out")
+    for device in arguments.devices:
+        if device == "cuda" and not torch.cuda.is_available():
+            print("\nno CUDA device is here: its table is left out")
+        else:
+            measure(device, arguments)
 
 
 if __name__ == "__main__":

@@ -82,3 +82,14 @@ def test_entrants_of_a_race_have_the_same_generator_of_the_same_images(path: Pat
         for config in configs
     }
     assert len(same) == 1
+
+
+def test_rates_prints_what_a_long_run_costs() -> None:
+    words = [sys.executable, "-m", "benchmarks.rates", "digits", "--batches", "16", "--steps", "2", "--threads", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    cells = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
+    assert cells[:5] == ["digits", "16", "2", "cpu", "no"]
+    ms, images, hours = (float(cells[place].replace(",", "")) for place in (5, 6, 8))
+    assert images == pytest.approx(16000 / ms, rel=0.02)
+    assert hours == pytest.approx(120 * 182637 / images / 3600, rel=0.02)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 import shortrun
@@ -16,6 +18,7 @@ from shortrun.config import Config, DataConfig, InferenceConfig, ModelConfig, Tr
 from shortrun.data import Dataset, ImageSet
 from shortrun.training.average import moving_average
 from shortrun.training.schedules import interpolate
+from shortrun.training.watching import Moment
 
 
 def striped(n: int, seed: int) -> ImageSet:
@@ -203,6 +206,22 @@ def test_training_leaves_the_global_random_state_alone(stripes: Dataset, tmp_pat
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_runs_on_cuda(stripes: Dataset, tmp_path: Path) -> None:
-    run = shortrun.train(small(), tmp_path / "run", dataset=stripes, device="cuda")
-    assert json.loads((run / "result.json").read_text())["mse"]["value"] < 1
+def test_training_on_cuda_resumed_or_not_recorded_or_not_gives_the_same_weights(
+    stripes: Dataset, tmp_path: Path
+) -> None:
+    def stop(moment: Moment) -> None:
+        if moment.step == 3:
+            raise KeyboardInterrupt
+
+    config = small(checkpoint_seconds=1e-6)
+    plain = replace(config, training=replace(config.training, cuda_graphs="never"))
+    runs = [
+        shortrun.train(each, tmp_path / name, dataset=stripes, device="cuda")
+        for each, name in ((config, "recorded"), (plain, "plain"))
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        shortrun.train(config, tmp_path / "broken", dataset=stripes, device="cuda", watch=stop)
+    runs.append(shortrun.resume(tmp_path / "broken", dataset=stripes, device="cuda"))
+    assert json.loads((runs[0] / "result.json").read_text())["mse"]["value"] < 1
+    whole, *others = [load_file(run / "checkpoint/training.safetensors") for run in runs]
+    assert all(whole[name].equal(other[name]) for other in others for name in whole)

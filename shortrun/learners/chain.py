@@ -15,6 +15,7 @@ from shortrun.config import Config, LearnerConfig
 from shortrun.errors import check_at_least
 from shortrun.inference import DrawnNoise, Initial, Regression, StepSize, langevin_step, no_noise, short_run
 from shortrun.inference.langevin import LogDensity, Step
+from shortrun.learners.chain_density import ChainDensity
 from shortrun.learners.chain_start import Start, chosen, draw_by
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
@@ -283,8 +284,7 @@ class ChainLearner(LatentLearner):
         component: (n,), as a start has it.
         mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
         """
-        generator, log_prior = self.generator, self.generator.prior.held(component)
-        return lambda z: generator.log_likelihood(x, z, mask) + log_prior(z)
+        return ChainDensity(self.generator, x, self.generator.prior.held(component), mask)
 
     def _run(
         self,

@@ -1,6 +1,6 @@
 """The weights of matrix products in the precision of autocast, cast once for a whole chain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -58,7 +58,24 @@ def cast_once(module: nn.Module, device: torch.device, run: Callable[[], Result]
     ...     cast_once(layer, torch.device("cpu"), lambda: layer.weight.dtype), layer.weight.dtype
     (torch.bfloat16, torch.float32)
     """
-    weights = cast_weights(module, device)
+    return call_with(module, cast_weights(module, device), run)
+
+
+def call_with(module: nn.Module, weights: Mapping[str, Tensor], run: Callable[[], Result]) -> Result:
+    """Return what a function returns, which runs with other tensors in place of a module's weights.
+
+    module: any.
+    weights: by name.
+    run: called without arguments.
+    """
     if not weights:
         return run()
     return torch.func.functional_call(_Run(module), {f"module.{name}": part for name, part in weights.items()}, (run,))
+
+
+def cast_now(module: nn.Module) -> dict[str, Tensor]:
+    """Return what stands in place of a module's weights, by name: nothing outside of `cast_once`.
+
+    module: any.
+    """
+    return {name: part for name, part in module.named_parameters() if not isinstance(part, nn.Parameter)}

@@ -1,7 +1,7 @@
 """p(z), the distribution of latents before an image is seen: what every prior has, and the standard normal one."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -48,6 +48,53 @@ class Parts(NamedTuple):
     def to(self, like: Tensor) -> "Parts":
         """Return the normals in the precision of a tensor and on its device."""
         return Parts(*(part.to(like) for part in self))
+
+
+class Held:
+    """z -> log w_c + log N(z; mu_c, L_c L_c^T), (n, d) -> (n,), each row with its component c held.
+
+    tensors: the heights of each row's normal, (n,); all means, (m, d), and inverse roots, (m, d, d); the component of
+        each row, (n,); and its place when the rows of a component lie side by side, `most` for each, (n,).
+    most: rows of a component, at most.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], most: int) -> None:
+        self.tensors, self.most = tuple(tensors), most
+
+    @classmethod
+    def of(cls, parts: Parts, component: Component) -> "Held":
+        """Return the density of components of a prior's parts.
+
+        parts: of the prior.
+        component: (n,), of each row.
+        """
+        n, heights = len(component), (parts.log_weights + log_heights(parts.roots))[component]
+        # the rows of a component side by side, so that one product takes all of them: a matrix for each row would
+        # take n d^2 numbers at every step
+        order = component.argsort(stable=True)
+        counts = torch.bincount(component, minlength=len(parts.means))
+        first = counts.cumsum(0) - counts
+        # a power of two, so that few shapes occur: a compiled or recorded step is made anew for each
+        most = 1 << (int(counts.max()) - 1).bit_length() if n else 0
+        place = torch.empty_like(component)
+        place[order] = component[order] * most + torch.arange(n, device=component.device) - first[component[order]]
+        return cls((heights, parts.means, parts.inverse, component, place), most)
+
+    def on(self, tensors: Sequence[Tensor]) -> "Held":
+        """Return the same function of other tensors."""
+        return Held(tensors, self.most)
+
+    def __call__(self, z: Flat) -> PerImage:
+        """Return the density's logarithm at latents, (n,).
+
+        z: (n, d).
+        """
+        heights, means, inverse, component, place = self.tensors
+        with torch.autocast(z.device.type, enabled=False):
+            means, inverse, m = means.to(z), inverse.to(z), len(means)
+            spread = z.new_zeros(m * self.most, z.shape[1]).index_copy(0, place, z - means[component])
+            white = (spread.view(m, self.most, z.shape[1]) @ inverse.mT).flatten(0, 1)
+            return heights.to(z) - 0.5 * (white**2).sum(1)[place]
 
 
 class Draw(NamedTuple):
@@ -195,26 +242,7 @@ class Prior(nn.Module):
 
         component: (n,), of each row.
         """
-        parts, n = self.parts(), len(component)
-        heights = (parts.log_weights + log_heights(parts.roots))[component]
-        # the rows of a component side by side, so that one product takes all of them: a matrix for each row would
-        # take n d^2 numbers at every step
-        order = component.argsort(stable=True)
-        counts = torch.bincount(component, minlength=len(parts.means))
-        first = counts.cumsum(0) - counts
-        # a power of two, so that few shapes occur: a compiled step is compiled anew for each
-        most = 1 << (int(counts.max()) - 1).bit_length() if n else 0
-        place = torch.empty_like(component)
-        place[order] = component[order] * most + torch.arange(n, device=component.device) - first[component[order]]
-
-        def log_prior(z: Flat) -> PerImage:
-            with torch.autocast(z.device.type, enabled=False):
-                _, means, _, inverse = parts.to(z)
-                spread = z.new_zeros(len(means) * most, self.dim).index_copy(0, place, z - means[component])
-                white = (spread.view(len(means), most, self.dim) @ inverse.mT).flatten(0, 1)
-                return heights.to(z) - 0.5 * (white**2).sum(1)[place]
-
-        return log_prior
+        return Held.of(self.parts(), component)
 
     def whole(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
         """Return the mean of p(z) and the lower triangular root of its covariance.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from shortrun.config import InferenceConfig, ModelConfig, TrainingConfig
-from shortrun.inference import langevin_step, short_run
+from shortrun.inference import captured, langevin_step, short_run
 from shortrun.inference.captured import CapturedStep
 from shortrun.learners import ShortRun
 from shortrun.training.compiling import choose_step
@@ -38,6 +38,74 @@ def test_on_a_cpu_and_with_gradients_nothing_is_recorded() -> None:
 
     ends = [short_run(log_density, z, torch.tensor(0.1), noise, *step) for step in ((), (CapturedStep(),))]
     assert torch.equal(ends[0], ends[1])
+
+
+class Replayed:
+    """Stands in for a graph where there is no GPU: takes the step at the places that it was recorded with."""
+
+    count = 0
+
+    def __init__(self, recording: captured._Recording) -> None:
+        self.recording = recording
+        Replayed.count += 1
+
+    def pool(self) -> None:
+        return None
+
+    def replay(self) -> None:
+        self.recording.end = self.recording.step(self.recording.density, *self.recording.inputs)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recordings_read_what_each_chain_has(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    def record(self: captured._Recording, inputs: tuple[Tensor, ...], warm_up: bool) -> None:
+        self.inputs = [value.clone(memory_format=torch.contiguous_format) for value in inputs]
+        self.graph = Replayed(self)  # pyright: ignore[reportAttributeAccessIssue]
+
+    monkeypatch.setattr(captured._Recording, "record", record)
+    monkeypatch.setattr(captured, "_can_record", lambda z: True)
+    monkeypatch.setattr(Replayed, "count", 0)
+    made, x, cpu = learner(), images(), torch.device("cpu")
+    mask = (torch.rand(8, 1, 16, 16, generator=rng(3, "cpu")) < 0.5).float()
+
+    def ends() -> list[Tensor]:
+        with autocast(precision, cpu):  # pyright: ignore[reportArgumentType]
+            return [
+                made.infer(part, rng(i, "cpu"), steps=4 + i, mask=covered).z
+                for i, (part, covered) in enumerate(
+                    [(x, None), (x.flip(0), None), (x, mask), (x.flip(0), mask), (x[:5], None)]
+                )
+            ]
+
+    for shift in (0.0, 0.01):
+        with torch.no_grad():
+            for weight in made.parameters():
+                weight.add_(shift)
+        z = torch.randn(500, 5, generator=rng(4, "cpu")) + shift
+        for _ in range(3):
+            made.generator.prior.learn(z, rng(5, "cpu"))
+        made.step = langevin_step
+        plain = ends()
+        if not shift:
+            recorded_step = CapturedStep()
+        made.step = recorded_step
+        assert all(torch.equal(one, other) for one, other in zip(plain, ends(), strict=True))
+        if not shift:
+            recorded = Replayed.count
+    # the second time around nothing new is recorded: the weights are in the places they had
+    assert 0 < recorded <= 5
+    assert Replayed.count == recorded
+
+
+def test_a_module_of_the_users_own_may_hold_numbers_that_no_tensor_holds() -> None:
+    description = (3, 16, 16), ModelConfig(latents=(2, 3), width=16), InferenceConfig(steps=2)
+    component = torch.zeros(8, dtype=torch.long)
+    kinds = [
+        ShortRun.build(*description, decoder=decoder).log_density(images(), component).kind  # pyright: ignore[reportFunctionMemberAccess]
+        for decoder in (None, Waits())
+    ]
+    assert kinds[0] is not None
+    assert kinds[1] is None
 
 
 @on_gpu

@@ -1,7 +1,8 @@
 """A Langevin step that a GPU replays: its kernels are recorded once and launched together from then on."""
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,22 +15,23 @@ MOST = 8
 """Recordings that are kept; each has copies of the tensors that its density reads."""
 
 
+Take = Callable[[Float[Tensor, "n d"], Tensor, Float[Tensor, "n d"]], Float[Tensor, "n d"]]
+"""Takes a step from z, the step size and the noise."""
+
+
 @runtime_checkable
 class Relocatable(Protocol):
     """A log-density that is a function of z and of tensors which can be put elsewhere."""
 
-    @property
-    def kind(self) -> Hashable:
-        """Equal for densities that are the same function of z and of their tensors; None where that is not known."""
+    def movable(self) -> tuple[Hashable, Sequence[Tensor]] | None:
+        """Return its kind, and all tensors that it reads which in other chains may be elsewhere or other values.
+
+        Kinds are equal where densities are the same function of z and of their tensors. None where that is not known.
+        """
         ...
 
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """All that it reads and that may lie elsewhere, or be another value, in the next chain."""
-        ...
-
-    def on(self, tensors: Sequence[Tensor]) -> LogDensity:
-        """Return the same function of other tensors."""
+    def on(self, tensors: Sequence[Tensor], step: Step) -> Take:
+        """Return what takes steps of the same function of other tensors; step: takes them."""
         ...
 
     def __call__(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
@@ -40,26 +42,29 @@ class Relocatable(Protocol):
 class _Recording:
     """The kernels of one step, and the places that they read from and write to."""
 
-    def __init__(self, step: Step, density: LogDensity, read: Sequence[Tensor], pool: tuple[int, int] | None) -> None:
-        self.step, self.density, self.read, self.pool = step, density, read, pool
+    def __init__(self, take: Take, read: Sequence[Tensor] = (), before: "_Recording | None" = None) -> None:
+        self.take, self.read = take, read
+        self.before = before
+        """Another recording, whose memory this one is to use as well; it has to be there until then."""
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def record(self, inputs: Sequence[Tensor], warm_up: bool) -> None:
         """Record a step; inputs: z, the step size and the noise."""
         self.inputs = [value.clone(memory_format=torch.contiguous_format) for value in inputs]
+        pool = None if self.before is None or self.before.graph is None else self.before.graph.pool()
         graph, now, aside = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(now)
         # not torch.cuda.graph: it gives all cached memory back before it records
         with torch.cuda.stream(aside):
             if warm_up:  # whatever is set up on first use, which cannot be recorded
-                self.step(self.density, *self.inputs)
-            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")  # pyright: ignore[reportArgumentType]
+                self.take(*self.inputs)
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")  # pyright: ignore[reportArgumentType]
             try:
-                self.end = self.step(self.density, *self.inputs)
+                self.end = self.take(*self.inputs)
             finally:
                 graph.capture_end()
         now.wait_stream(aside)
-        self.graph = graph
+        self.graph, self.before = graph, None
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return where the step from these inputs ends."""
@@ -107,32 +112,34 @@ class CapturedStep:
         inputs = (z, step_size, noise)
         if self._climbed is None or self._climbed() is not log_density:
             self._climbed = weakref.ref(log_density)
-            if not isinstance(log_density, Relocatable) or log_density.kind is None:
-                # the graph before is kept until the next is recorded, which takes its memory over
-                self._current = _Recording(self.step, log_density, (), _pool(self._current))
+            movable = log_density.movable() if isinstance(log_density, Relocatable) else None
+            if movable is None:
+                self._current = _Recording(partial(self.step, log_density), before=self._current)
                 return self.step(log_density, *inputs)
-            self._current = self._found(log_density, inputs)
+            assert isinstance(log_density, Relocatable)
+            self._current = self._found(log_density, *movable, inputs)
         assert self._current is not None
         if self._current.graph is None:
             self._current.record(inputs, warm_up=False)
         return self._current.replay(inputs)
 
-    def _found(self, density: Relocatable, inputs: Sequence[Tensor]) -> _Recording:
-        """Return the recording of the kind of a density, with the density's tensors in its places."""
-        tensors = density.tensors
-        key = (density.kind, *((value.shape, value.dtype) for value in (*tensors, *inputs)))
-        if key not in self._kept:
-            if len(self._kept) == MOST:
-                self._kept.clear()
-            places = [value.clone() for value in tensors]
-            # the same memory for all: what one leaves there is never read after another has run
-            before = next(iter(self._kept.values()), None)
-            recording = _Recording(self.step, density.on(places), places, _pool(before))
-            recording.record(inputs, warm_up=True)
-            self._kept[key] = recording
-        else:
-            torch._foreach_copy_([*self._kept[key].read], [*tensors])  # pyright: ignore[reportPrivateImportUsage]
-        return self._kept[key]
+    def _found(
+        self, density: Relocatable, kind: Hashable, tensors: Sequence[Tensor], inputs: Sequence[Tensor]
+    ) -> _Recording:
+        """Return the recording of a kind of density, with the density's tensors in its places."""
+        key = (kind, *((value.shape, value.dtype) for value in (*tensors, *inputs)))
+        found = self._kept.get(key)
+        if found is not None:
+            torch._foreach_copy_([*found.read], [*tensors])  # pyright: ignore[reportPrivateImportUsage]
+            return found
+        if len(self._kept) == MOST:
+            self._kept.clear()
+        places = [value.clone() for value in tensors]
+        # the same memory for all: what one leaves there is never read after another has run
+        found = _Recording(density.on(places, self.step), places, next(iter(self._kept.values()), None))
+        found.record(inputs, warm_up=True)
+        self._kept[key] = found
+        return found
 
 
 def _can_record(z: Tensor) -> bool:

@@ -5,9 +5,11 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+from shortrun.inference.captured import Take
+from shortrun.inference.langevin import Step
 from shortrun.learners.learner import Flat
 from shortrun.model import TopDown
-from shortrun.model.casting import call_with, cast_now
+from shortrun.model.casting import call_with, is_cast
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Held, LogPrior
 
@@ -34,63 +36,44 @@ class ChainDensity:
         """
         return self.generator.log_likelihood(self.x, z, self.mask) + self.log_prior(z)
 
-    @property
-    def kind(self) -> Hashable:
-        """What the kernels of its gradient depend on beside `tensors`; None where that is not known.
+    def movable(self) -> tuple[Hashable, Sequence[Tensor]] | None:
+        """Return what the kernels of its gradient depend on beside values of tensors, and the tensors that may change.
 
-        A module of the user's own may have numbers that no tensor holds.
+        Those are the images, the mask, the held normals of the prior, and the weights that are cast. None where
+        modules of the user's own take part: they may have numbers that no tensor holds.
         """
         generator, log_prior, device = self.generator, self.log_prior, self.x.device.type
-        modules = [module for part in (generator.decoder, generator.likelihood) for module in part.modules()]
-        if not all(f"{type(module).__module__}.".startswith(KNOWN) for module in modules):
+        held = log_prior if isinstance(log_prior, Held) else None
+        if (held is None and not generator.prior.standard) or not _known(generator):
             return None
-        if isinstance(log_prior, Held):
-            prior: Hashable = log_prior.most
-        elif generator.prior.standard:
-            prior = None
-        else:
-            return None
-        cast = {id(weight) for weight in cast_now(generator).values()}
-        stay = [
-            part.data_ptr()
-            for part in (*generator.parameters(), *generator.likelihood.buffers())
-            if id(part) not in cast
-        ]
+        weights = [*generator.parameters()]
+        stay = [each.data_ptr() for each in (*weights, *generator.likelihood.buffers()) if not is_cast(each)]
+        tensors = [self.x, *([] if self.mask is None else [self.mask]), *(() if held is None else held.tensors)]
         cudnn = torch.backends.cudnn
-        return (
-            *(generator.latents, prior, self.mask is None, generator.training, *stay),
+        kind = (
+            *(generator.latents, held and held.most, self.mask is None, generator.training, *stay),
             *(torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)),
             *(cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32),
         )
+        return kind, [*tensors, *filter(is_cast, weights)]
 
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """The images, the mask, the held normals of the prior, and the weights that are cast."""
-        held = self.log_prior.tensors if isinstance(self.log_prior, Held) else ()
-        return [self.x, *([] if self.mask is None else [self.mask]), *held, *cast_now(self.generator).values()]
+    def on(self, tensors: Sequence[Tensor], step: Step) -> Take:
+        """Return what takes steps of the same function of other tensors.
 
-    def on(self, tensors: Sequence[Tensor]) -> "ChainDensity":
-        """Return the same function of other tensors.
-
-        tensors: as many as `tensors`, of the same shapes.
+        tensors: as many as `movable` gives, of the same shapes.
+        step: takes the steps.
         """
-        x, *rest = tensors
+        generator, log_prior, (x, *rest) = self.generator, self.log_prior, tensors
         mask = None if self.mask is None else rest.pop(0)
-        log_prior = self.log_prior
         if isinstance(log_prior, Held):
             count = len(log_prior.tensors)
             log_prior, rest = log_prior.on(rest[:count]), rest[count:]
-        return _WithWeights(self.generator, x, log_prior, mask, dict(zip(cast_now(self.generator), rest, strict=True)))
+        names = [name for name, weight in generator.named_parameters() if is_cast(weight)]
+        weights, density = dict(zip(names, rest, strict=True)), ChainDensity(generator, x, log_prior, mask)
+        return lambda *inputs: call_with(generator, weights, lambda: step(density, *inputs))
 
 
-class _WithWeights(ChainDensity):
-    """The same with weights of its own in place of those that are cast."""
-
-    def __init__(
-        self, generator: TopDown, x: Images, log_prior: LogPrior, mask: Mask | None, weights: dict[str, Tensor]
-    ) -> None:
-        super().__init__(generator, x, log_prior, mask)
-        self.weights = weights
-
-    def __call__(self, z: Flat) -> PerImage:
-        return call_with(self.generator, self.weights, lambda: super(_WithWeights, self).__call__(z))
+def _known(generator: TopDown) -> bool:
+    """Return whether all modules of p(x | z) are of PyTorch or of this package."""
+    modules = (module for part in (generator.decoder, generator.likelihood) for module in part.modules())
+    return all(f"{type(module).__module__}.".startswith(KNOWN) for module in modules)

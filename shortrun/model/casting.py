@@ -73,9 +73,9 @@ def call_with(module: nn.Module, weights: Mapping[str, Tensor], run: Callable[[]
     return torch.func.functional_call(_Run(module), {f"module.{name}": part for name, part in weights.items()}, (run,))
 
 
-def cast_now(module: nn.Module) -> dict[str, Tensor]:
-    """Return what stands in place of a module's weights, by name: nothing outside of `cast_once`.
+def is_cast(weight: Tensor) -> bool:
+    """Return whether what stands in place of a module's weight is another tensor, as within `cast_once`.
 
-    module: any.
+    weight: as `parameters` of the module gives it.
     """
-    return {name: part for name, part in module.named_parameters() if not isinstance(part, nn.Parameter)}
+    return not isinstance(weight, nn.Parameter)

@@ -53,7 +53,7 @@ class Replayed:
         return None
 
     def replay(self) -> None:
-        self.recording.end = self.recording.step(self.recording.density, *self.recording.inputs)
+        self.recording.end = self.recording.take(*self.recording.inputs)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -100,12 +100,12 @@ def test_recordings_read_what_each_chain_has(monkeypatch: pytest.MonkeyPatch, pr
 def test_a_module_of_the_users_own_may_hold_numbers_that_no_tensor_holds() -> None:
     description = (3, 16, 16), ModelConfig(latents=(2, 3), width=16), InferenceConfig(steps=2)
     component = torch.zeros(8, dtype=torch.long)
-    kinds = [
-        ShortRun.build(*description, decoder=decoder).log_density(images(), component).kind  # pyright: ignore[reportFunctionMemberAccess]
+    found = [
+        ShortRun.build(*description, decoder=decoder).log_density(images(), component).movable()  # pyright: ignore[reportFunctionMemberAccess]
         for decoder in (None, Waits())
     ]
-    assert kinds[0] is not None
-    assert kinds[1] is None
+    assert found[0] is not None
+    assert found[1] is None
 
 
 @on_gpu

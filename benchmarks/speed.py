@@ -50,7 +50,7 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32), "svhn5
 CHAINS = ["recipe", "batch", "plain, ms a step", "ours", "compiled", "plain / ours", "median", "plain / compiled"]
 CHAINS += ["GFLOP a step", "of it", "ceiling / plain"]
 UPDATES = ["recipe", "batch", "faults an update", "with memory kept", "seconds", "with memory kept"]
-SIZE = 1024
+SIZES = {"cpu": 1024, "cuda": 8192}
 """Side of the matrices whose products are the ceiling."""
 TURN_SECONDS = 0.5
 """A turn's chain of ours is as long as takes this, between LEAST_STEPS and the recipe's steps."""
@@ -183,12 +183,13 @@ class Worker:
 
 def product_rate(dtype: torch.dtype, device: str) -> float:
     """Return the operations a second of a product of matrices, in 10^9."""
-    one, other = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
+    size = SIZES[device]
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
     def multiply() -> None:
         torch.mm(one, other)
 
-    return 2 * SIZE**3 / min(timed(multiply, device)["seconds"] for _ in range(4)) / 1e9
+    return 2 * size**3 / min(timed(multiply, device)["seconds"] for _ in range(4)) / 1e9
 
 
 def operations(recipe: str, batch: int, small: bool) -> float:

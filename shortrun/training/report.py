@@ -32,7 +32,7 @@ def reconstruction_rows(learner: Learner, test: ImageSet, seed: int, pairs: int)
     """Draw test images and their reconstructions, in pairs of rows."""
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns * pairs)).to(learner.device)
-    rebuilt = learner.reconstruct(x, stream(seed, Use.PICTURE, device=learner.device))
+    rebuilt = learner.reconstruct(x, stream(seed, Use.PICTURE))
     rows = []
     for given, made in zip(x.split(columns), rebuilt.split(columns), strict=True):
         rows += [("test image", given), ("reconstruction", made)]
@@ -43,7 +43,7 @@ def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, 
     """Draw reconstructions and samples as they are after an epoch: figures/epoch_0010.png, and TensorBoard."""
     columns = min(COLUMNS, len(test))
     x = test.images(slice(0, columns)).to(learner.device)
-    rng = stream(seed, Use.PICTURE, device=learner.device)
+    rng = stream(seed, Use.PICTURE)
     rows = [("test image", x), ("reconstruction", learner.reconstruct(x, rng))]
     if learner.sources:  # without a prior there are none before a density is fitted, at the end
         rows += [("sample", row) for row in learner.sample(3 * columns, rng).split(columns)]
@@ -73,8 +73,8 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
 def test_figures(learner: Learner, dataset: Dataset, config: Config) -> list[Figure]:
     """Return the figures of all test images, what every learner has and what this one adds, with their conditions."""
     x, seed = dataset.test.images(), config.training.seed
-    measured = reconstruction_figures(learner, x, stream(seed, Use.TEST, device=learner.device))
-    measured |= learner.test_figures(x, stream(seed, Use.TEST, device=learner.device))
+    measured = reconstruction_figures(learner, x, stream(seed, Use.TEST))
+    measured |= learner.test_figures(x, stream(seed, Use.TEST))
     conditions = {
         "split": dataset.split,
         "images": len(x),
@@ -96,7 +96,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     seed = config.training.seed
     fit_density(learner, dataset.train, config, run)
     for source in learner.sources:
-        samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE, device=learner.device), source)
+        samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE), source)
         write_png(grid(samples, COLUMNS), run.figures / SAMPLES[source])
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
     result: dict[str, Any] = {

@@ -52,9 +52,10 @@ def test_more_steps_of_the_chain_learn_more_slowly(monkeypatch: pytest.MonkeyPat
     dataset = read_dataset(config)
     rates = [
         updates_a_second(
-            dataclasses.replace(config, inference=dataclasses.replace(config.inference, steps=steps)), dataset
+            dataclasses.replace(config, inference=dataclasses.replace(config.inference, steps=steps)), dataset, "cpu"
         )
         for steps in (2, 60)
     ]
-    assert rates[0] > 2 * rates[1]  # ten times as fast, but for what else the machine does
+    # ten times as fast, but for what else the machine does; on a GPU steps cost next to nothing
+    assert rates[0] > 2 * rates[1]
     assert not list(tmp_path.glob("shortrun-*"))  # what was trained for the clock is thrown away

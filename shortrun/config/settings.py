@@ -141,7 +141,9 @@ class InferenceConfig:
     """The short-run chain z_{k+1} = z_k + (s_k^2 / 2) d/dz log p(x, z_k) + s_k noise_k."""
 
     steps: Count = 25
-    """K, the number of Langevin steps."""
+    """K, the number of Langevin steps of a chain while the model learns."""
+    test_steps: Count | None = None
+    """K where the trained model infers: in figures, reconstruct, inpaint, encode; K of learning where not given."""
     step_size: Annotated[float | tuple[float, ...] | Literal["tuned"], POSITIVE] = 0.1
     """s_0: one number, or one for each layer, top down; or tuned: chosen by variational optimization on the way."""
     step_decay: Annotated[float, POSITIVE] = 1.0

@@ -54,6 +54,7 @@ class ChainLearner(LatentLearner):
         z). With 1 the start is a draw of the prior itself. With many of them the start alone comes near to a draw of
         p(z | x). With a regression the image's own start is one more of them.
     regression: of past chains' latents on their images, which chains start from; None for a start from the prior.
+    test_steps: K where the model infers outside of learning, at least 1; None for `steps`.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -88,13 +89,14 @@ class ChainLearner(LatentLearner):
         description: LearnerConfig | None = None,
         candidates: int = 1,
         regression: Regression | None = None,
+        test_steps: int | None = None,
     ) -> None:
         super().__init__()
-        check_at_least(1, steps=steps, candidates=candidates)
+        check_at_least(1, steps=steps, candidates=candidates, test_steps=test_steps)
         self.generator = generator
         self.step_size = StepSize(step_size, generator.latents, step_decay)
         self.steps, self.noise, self.retries, self.description = steps, noise, retries, description
-        self.candidates, self.regression = candidates, regression
+        self.candidates, self.regression, self.test_steps = candidates, regression, test_steps
         self.step: Step = langevin_step
         """Takes the steps of chains; training may put a compiled one in its place."""
 
@@ -103,6 +105,7 @@ class ChainLearner(LatentLearner):
         chain = replace(
             described.inference,
             steps=self.steps,
+            test_steps=self.test_steps,
             noise=self.noise,
             retries=self.retries,
             candidates=self.candidates,
@@ -140,7 +143,8 @@ class ChainLearner(LatentLearner):
 
         settings: of a run, or of a saved model.
         """
-        return ""
+        afterwards = settings.inference.test_steps
+        return "" if afterwards is None else f" while learning and {afterwards} afterwards,"
 
     @property
     def keeps_latents(self) -> bool:
@@ -175,6 +179,11 @@ class ChainLearner(LatentLearner):
         """Whether chains choose among candidates, which are common to a batch."""
         return self.candidates > 1
 
+    @property
+    def fresh_steps(self) -> int:
+        """K where the model infers outside of learning."""
+        return self.steps if self.test_steps is None else self.test_steps
+
     def infer(
         self,
         x: Images,
@@ -185,19 +194,19 @@ class ChainLearner(LatentLearner):
         noise: bool | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> Inferred:
-        """Return the latents of images by one short run each, from the prior.
+        """Return the latents of images by one short run each, of `fresh_steps` steps.
 
         A chain that became non-finite is started again from new noise with half the step.
 
         x: (n, c, h, w) in [-1, 1], the images.
         rng: gives the random numbers.
         mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
-        steps: K, at least 1, in place of the learner's; None keeps that.
+        steps: K, at least 1, in place of `fresh_steps`; None keeps that.
         noise: whether the chain is noisy, in place of what the learner does; None keeps that.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
         check_at_least(1, steps=steps)
-        return self._infer(x, rng, mask, self.steps if steps is None else steps, noise, part)
+        return self._infer(x, rng, mask, self.fresh_steps if steps is None else steps, noise, part)
 
     def _infer(
         self,
@@ -381,7 +390,8 @@ class ChainLearner(LatentLearner):
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote about the chain."""
         return {
-            "steps": self.steps,
+            "steps": self.fresh_steps,
+            **({} if self.test_steps is None else {"steps_while_learning": self.steps}),
             "step_size": self.step_size.values,
             "step_decay": self.step_size.decay,
             "noise": self.noise,
@@ -399,4 +409,4 @@ class ChainLearner(LatentLearner):
         start = "" if self.regression is None else ", from the regression"
         if self.candidates > 1:
             start += f"{' and' if start else ', from'} {self.candidates} candidates of the prior"
-        return f"{steps or self.steps} steps, {'with' if noisy else 'without'} noise{start}"
+        return f"{steps or self.fresh_steps} steps, {'with' if noisy else 'without'} noise{start}"

@@ -24,7 +24,7 @@ from shortrun.learners.chain_store import ChainStore, process_rank
 from shortrun.learners.generator import build_generator, build_start
 from shortrun.learners.learner import Inferred, Rows, Statistics
 from shortrun.model import TopDown
-from shortrun.model.likelihood import Images, Mask
+from shortrun.model.likelihood import Images
 from shortrun.streams import Use, stream
 
 FILE = "chains.npy"
@@ -55,6 +55,7 @@ class Persistent(
     candidates: draws of the prior, among which the start of an image without a chain is drawn; see `ChainLearner`.
     regression: of kept chains' latents on their images, which an image without a chain starts from; None for a start
         from the prior.
+    test_steps: in place of `fresh_steps`, where given.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -80,22 +81,30 @@ class Persistent(
         store: Literal["memory", "disk"] = PersistentConfig.store,
         candidates: int = 1,
         regression: Regression | None = None,
+        test_steps: int | None = None,
     ) -> None:
-        super().__init__(generator, steps, step_size, step_decay, noise, retries, description, candidates, regression)
+        chain = (steps, step_size, step_decay, noise, retries, description, candidates, regression, test_steps)
+        super().__init__(generator, *chain)
         check_at_least(1, fresh_steps=fresh_steps)
-        self.fresh_steps, self.store = fresh_steps, store
+        self._fresh_steps, self.store = fresh_steps, store
         # no buffer: it belongs to a run, not to the model, and must not be copied with it
         self.chains: ChainStore | None = None
 
+    @property
+    def fresh_steps(self) -> int:
+        """K of the run of an image that has no chain."""
+        return self._fresh_steps if self.test_steps is None else self.test_steps
+
     def _present(self, described: LearnerConfig) -> LearnerConfig:
-        kept = replace(described.persistent, fresh_steps=self.fresh_steps, store=self.store)
+        kept = replace(described.persistent, fresh_steps=self._fresh_steps, store=self.store)
         return replace(super()._present(described), persistent=kept)
 
     @classmethod
     def describe_visits(cls, settings: Config | LearnerConfig) -> str:
         """Say that an image's own chain takes them, and how many another image gets."""
         start = "prior" if settings.inference.start == "prior" else "regression"
-        return f" at each visit of a chain, {settings.persistent.fresh_steps} from the {start} for new images,"
+        fresh = settings.inference.test_steps or settings.persistent.fresh_steps
+        return f" at each visit of a chain, {fresh} from the {start} for new images,"
 
     @classmethod
     def from_description(
@@ -124,6 +133,7 @@ class Persistent(
             kept.store,
             chain.candidates,
             build_start(description, generator),
+            chain.test_steps,
         )
 
     def loss(
@@ -179,36 +189,13 @@ class Persistent(
         self.chains.write(rows, z)
         return Inferred(z, failed, retried)
 
-    def infer(
-        self,
-        x: Images,
-        rng: torch.Generator,
-        *,
-        mask: Mask | None = None,
-        steps: int | None = None,
-        noise: bool | None = None,
-        part: tuple[int, int] = (0, 1),
-    ) -> Inferred:
-        """Return the latents of images that have no chain by a run from the prior, of `fresh_steps` steps.
-
-        x: (n, c, h, w) in [-1, 1], the images.
-        rng: gives the random numbers.
-        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
-        steps: at least 1, in place of `fresh_steps`; None keeps that.
-        noise: whether the chain is noisy, in place of what the learner does; None keeps that.
-        part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
-        """
-        return super().infer(
-            x, rng, mask=mask, steps=self.fresh_steps if steps is None else steps, noise=noise, part=part
-        )
-
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote about the run from the prior and about the visits before it."""
-        return {**super().conditions(), "steps": self.fresh_steps, "steps_per_visit": self.steps}
+        return {**super().conditions(), "steps_per_visit": self.steps}
 
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred, with steps and noise in place of the learner's where given."""
-        said = super().describe_inference(steps or self.fresh_steps, noise)
+        said = super().describe_inference(steps, noise)
         return said if self.candidates > 1 or self.regression is not None else f"{said}, from the prior"
 
     def start_training(self, images: int, seed: int, folder: Path) -> None:

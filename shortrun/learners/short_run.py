@@ -38,6 +38,7 @@ class ShortRun(
     description: what `save_pretrained` writes; `build` fills it.
     candidates: draws of the prior, among which each image's start is drawn; see `ChainLearner`.
     regression: of past chains' latents on their images, which chains start from; None for a start from the prior.
+    test_steps: K where the model infers outside of learning; None for `steps`.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -98,6 +99,7 @@ class ShortRun(
             description,
             chain.candidates,
             build_start(description, generator),
+            chain.test_steps,
         )
 
     def loss(

@@ -1,14 +1,15 @@
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from shortrun.config import InferenceConfig, ModelConfig
+from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.errors import InputError
-from shortrun.learners import ShortRun
+from shortrun.learners import Persistent, ShortRun
 from shortrun.model import Gaussian, TopDown
 
 SHAPE = (1, 4, 4)
@@ -120,6 +121,25 @@ def test_more_steps_explain_the_image_better() -> None:
     fits = [learner.generator.log_joint(x, learner.infer(x, rng(), steps=k).z).mean().item() for k in (1, 5, 40)]
     assert fits == sorted(fits)
     assert fits[2] - fits[0] > 5
+
+
+def test_test_steps_are_for_inference_and_not_for_learning(tmp_path: Path) -> None:
+    plain, longer = learner_of(InferenceConfig(steps=3)), learner_of(InferenceConfig(steps=3, test_steps=9))
+    x = images(4)
+    assert torch.equal(plain.loss(x, rng())[0], longer.loss(x, rng())[0])
+    longer.save_pretrained(tmp_path / "model")
+    for learner in (longer, ShortRun.from_pretrained(tmp_path / "model")):
+        assert torch.equal(learner.infer(x, rng()).z, plain.infer(x, rng(), steps=9).z)
+        assert torch.equal(learner.infer(x, rng(), steps=2).z, plain.infer(x, rng(), steps=2).z)
+        assert (learner.conditions()["steps"], learner.conditions()["steps_while_learning"]) == (9, 3)
+        assert learner.describe_inference() == "9 steps, with noise"
+    assert "3 steps while learning and 9 afterwards, of size" in ShortRun.describe_settings(
+        LearnerConfig(SHAPE, inference=InferenceConfig(steps=3, test_steps=9))
+    )
+    kept = LearnerConfig(SHAPE, inference=InferenceConfig(steps=3, test_steps=9), learner="persistent")
+    assert Persistent.from_description(kept).fresh_steps == 9
+    with pytest.raises(InputError, match=r"^test_steps: got 0"):
+        ShortRun(plain.generator, test_steps=0)
 
 
 def test_reconstruct_and_sample_are_pictures() -> None:

@@ -95,6 +95,7 @@ def as_published(config: Config) -> Config:
         start="prior",
         candidates=1,
         steps=25,
+        test_steps=None,
         step_size="tuned",
         step_decay=1.0,
         noise=True,

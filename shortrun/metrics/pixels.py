@@ -55,8 +55,8 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
         mean over windows and channels of
         (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2))
 
-    with means m, variances s^2 and covariance s_xy under Gaussian weights in the window, C1 = (0.01 * 2)^2 and
-    C2 = (0.03 * 2)^2, for the data range of 2. The window is the largest odd one of at most 11 pixels that the image
+    of pixels in [0, 1], with means m, variances s^2 and covariance s_xy under Gaussian weights in the window, C1 = 0.01^2
+    and C2 = 0.03^2. The range matters: m_x m_y is another number for pixels in [-1, 1]. The window is the largest odd one of at most 11 pixels that the image
     holds. The standard deviation of its weights shrinks with it: 11 and 1.5 as in the paper from 11x11 pixels on, 7 and
     0.9 for 8x8. So compare only images of the same size. Only windows that lie inside the image count, as in the paper.
     Needs the extra shortrun[metrics].
@@ -87,14 +87,18 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
     # gives the wanted size, 2 border + 1, for each border from 1 to 5
     sigma = SIGMA * 2 * border / (WINDOW - 1)
     found = []
-    for part, other in zip(x.double().split(batch_size), y.double().split(batch_size), strict=True):
+    for part, other in zip(_unit(x).split(batch_size), _unit(y).split(batch_size), strict=True):
         # its own mean counts windows over the border in some versions and not in others: here the mean is taken of
         # its map
         _, places = structural_similarity_index_measure(
-            part, other, sigma=sigma, reduction="none", data_range=2.0, return_full_image=True
+            part, other, sigma=sigma, reduction="none", data_range=1.0, return_full_image=True
         )
         found.append(places[..., border:-border, border:-border].flatten(1).mean(1))
     return torch.cat(found)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return (x.double() + 1) / 2
 
 
 def _check(x: Tensor, y: Tensor) -> None:

@@ -33,18 +33,21 @@ def test_each_image_is_measured_as_skimage_does(seed: int, c: int, h: int, w: in
     y = (0.7 * x + 0.3 * y).clamp(-1, 1)
     radius = (min(11, h, w) - 1) // 2
     for i in range(4):
-        a, b = x[i].double().numpy(), y[i].double().numpy()
+        a, b = ((each[i].double().numpy() + 1) / 2 for each in (x, y))
         found = structural_similarity(
-            a, b, channel_axis=0, gaussian_weights=True, sigma=0.3 * radius, use_sample_covariance=False, data_range=2
+            a, b, channel_axis=0, gaussian_weights=True, sigma=0.3 * radius, use_sample_covariance=False, data_range=1
         )
         assert ssim(x, y)[i].item() == pytest.approx(float(found), abs=1e-9)  # type: ignore[arg-type]
-        assert psnr(x, y)[i].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=2), abs=1e-9)
+        assert psnr(x, y)[i].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-9)
 
 
 def test_the_similarity_of_even_images_is_that_of_their_means() -> None:
+    # greys of 0.75 and 0.375 of pixels in [0, 1]
     x, y = torch.full((1, 1, 8, 8), 0.5), torch.full((1, 1, 8, 8), -0.25)
-    c1 = 0.02**2
-    assert ssim(x, y).item() == pytest.approx((2 * 0.5 * -0.25 + c1) / (0.5**2 + 0.25**2 + c1), abs=1e-9)
+    c1 = 0.01**2
+    assert ssim(x, y).item() == pytest.approx((2 * 0.75 * 0.375 + c1) / (0.75**2 + 0.375**2 + c1), abs=1e-9)
+    # on either side of the middle grey, and all but alike
+    assert ssim(torch.full((1, 1, 8, 8), 0.05), torch.full((1, 1, 8, 8), -0.05)).item() > 0.994
 
 
 @settings(deadline=None, max_examples=15)

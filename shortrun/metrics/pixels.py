@@ -55,10 +55,11 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "_ _ _ _"], batch_size: i
         mean over windows and channels of
         (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2))
 
-    of pixels in [0, 1], with means m, variances s^2 and covariance s_xy under Gaussian weights in the window, C1 = 0.01^2
-    and C2 = 0.03^2. The range matters: m_x m_y is another number for pixels in [-1, 1]. The window is the largest odd one of at most 11 pixels that the image
-    holds. The standard deviation of its weights shrinks with it: 11 and 1.5 as in the paper from 11x11 pixels on, 7 and
-    0.9 for 8x8. So compare only images of the same size. Only windows that lie inside the image count, as in the paper.
+    of pixels in [0, 1], with means m, variances s^2 and covariance s_xy under Gaussian weights in the window, C1 =
+    0.01^2 and C2 = 0.03^2. The range matters: m_x m_y is another number for pixels in [-1, 1]. The window is the
+    largest odd one of at most 11 pixels that the image holds. The standard deviation of its weights shrinks with it: 11
+    and 1.5 as in the paper from 11x11 pixels on, 7 and 0.9 for 8x8. So compare only images of the same size. Only
+    windows that lie inside the image count, as in the paper.
     Needs the extra shortrun[metrics].
 
     x: (n, c, h, w) in [-1, 1], images of at least 3x3 pixels.

@@ -115,7 +115,7 @@ def _maker(path: Path) -> Any:
                 return str(file[MADE_BY])
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))[MADE_BY]
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get(MADE_BY)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, SyntaxError):
         return None

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import PIL.Image
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"))
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""What files may hold, whatever their names say: Pillow reads others by starting programs, Ghostscript for EPS."""
+MOST_PIXELS = 80_000_000
+"""A picture with more pixels than that is refused before it is decoded: as a file it may be small."""
 SILENT_UP_TO = 2000  # images that are read without a progress bar
 CHUNK = 512  # files handed to the threads at one time, so that an error is soon seen
 
@@ -37,8 +41,13 @@ def open_picture(path: Path) -> "PIL.Image.Image":
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                size = f"{picture.width}x{picture.height} pixels"
+                raise InputError("path", problem=f"{path} has {size}", instead=f"make it {MOST_PIXELS:,} at most")
             return ImageOps.exif_transpose(picture)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file") from error
     except (
@@ -52,14 +61,21 @@ def open_picture(path: Path) -> "PIL.Image.Image":
 
 
 def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
-    """Return a picture as 8-bit grey (mode L) or colour (RGB); an alpha channel is dropped."""
+    """Return a picture as 8-bit grey (mode L) or colour (RGB); what is transparent shows white."""
     from PIL import Image
 
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         return Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
     if picture.mode == "F":
         raise InputError("path", problem=f"{name} has floating-point pixels", instead="save it with 8 bits, or as .npy")
-    return picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB")
+    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+    if picture.has_transparency_data:
+        # the colours under transparent pixels are nobody's: programs leave any there
+        shown_colours = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, shown_colours).convert(mode)
+
+    return picture.convert(mode)
 
 
 def frame(picture: "PIL.Image.Image", framing: Framing, name: str) -> UInt8[np.ndarray, "c h w"]:

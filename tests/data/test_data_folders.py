@@ -116,10 +116,13 @@ def test_a_file_and_an_array_are_resized_alike(tmp_path: Path) -> None:
 def test_the_kinds_of_pixels_that_files_have(tmp_path: Path) -> None:
     colour = noise(4, 5, 3)
     grey = noise(4, 5)
+    full = np.full((4, 5, 1), 255, np.uint8)
+    seen = np.where((grey > 99)[..., None], colour, np.uint8(255))
     for name, picture, wanted in (
-        ("alpha", Image.fromarray(np.concatenate([colour, noise(4, 5, 1, seed=2)], 2)), colour),
+        ("alpha", Image.fromarray(np.concatenate([colour, full], 2)), colour),
         ("palette", Image.fromarray(grey).convert("RGB").convert("P"), None),
-        ("grey_alpha", Image.merge("LA", [Image.fromarray(grey), Image.fromarray(grey)]), grey),
+        ("grey_alpha", Image.merge("LA", [Image.fromarray(grey), Image.fromarray(full[..., 0])]), grey),
+        ("hidden", Image.fromarray(np.concatenate([colour, full * (grey > 99)[..., None]], 2)), seen),
         ("bits", Image.fromarray(grey > 127), (grey > 127) * np.uint8(255)),
         ("deep", Image.fromarray(grey.astype(np.uint16) * 257), grey),
     ):
@@ -156,6 +159,19 @@ def test_damaged_files_are_named(tmp_path: Path, kind: str) -> None:
             load_dataset(str(tmp_path), test_fraction=0.5)
         with refused("path", path, "damaged"):
             read_images(path)
+
+
+def test_no_program_is_started_for_a_file_and_no_bomb_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n%%EOF\n")
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    with refused("path", tmp_path / "a.png", "damaged or of an unknown kind"):
+        read_images(tmp_path / "a.png")
+    Image.new("1", (9000, 9000)).save(tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size < 100_000
+    with refused("path", tmp_path / "b.png", "9000x9000 pixels", "80,000,000 at most"):
+        read_images(tmp_path / "b.png")
 
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:

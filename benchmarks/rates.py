@@ -2,9 +2,10 @@
 
     python -m benchmarks.rates svhn5 celeba64 [--batches 16 100] [--device cuda] [--threads 2] [--images 202599]
 
-Training runs as it always does, on random images, until its rate is known: the fastest of four windows of 1.5 seconds
-of a run thrown away. On a GPU each line is measured twice, with the steps of chains recorded in a CUDA graph and
-without. The last column is what so many images, the recipe's epochs of them, would take in hours at the rate.
+The generator is the recipe's, the chain the paper's, from N(0, I). Training runs as it always does, on random images,
+until its rate is known: the fastest of four windows of 1.5 seconds of a run thrown away. On a GPU each line is measured
+twice, with the steps of chains recorded in a CUDA graph and without. The last column is what so many images, the
+recipe's epochs of them, would take in hours at the rate.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.speed import SHAPES, row
+from benchmarks.speed import SHAPES, row, settings
 from shortrun.compare.budget import updates_a_second
-from shortrun.config import Config, load_config
+from shortrun.config import Config
 from shortrun.data import Dataset, ImageSet
 from shortrun.training.machine import machine
 
@@ -58,7 +59,7 @@ def main() -> None:
     print(json.dumps({"command": sys.argv[1:], "machine": machine(), "date": datetime.date.today().isoformat()}))
     print(f"{row(HEAD)}\n{row(['---'] * len(HEAD))}", flush=True)
     for recipe in arguments.recipes:
-        config = load_config(recipe)
+        config = settings(recipe, small=False)
         dataset = Dataset("noise", random_images(SHAPES[recipe], 2048), random_images(SHAPES[recipe], 64))
         inference = replace(config.inference, steps=arguments.steps or config.inference.steps)
         for batch in arguments.batches:

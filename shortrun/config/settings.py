@@ -142,8 +142,6 @@ class InferenceConfig:
 
     steps: Count = 25
     """K, the number of Langevin steps of a chain while the model learns."""
-    test_steps: Count | None = None
-    """K where the trained model infers: in figures, reconstruct, inpaint, encode; K of learning where not given."""
     step_size: Annotated[float | tuple[float, ...] | Literal["tuned"], POSITIVE] = 0.1
     """s_0: one number, or one for each layer, top down; or tuned: chosen by variational optimization on the way."""
     step_decay: Annotated[float, POSITIVE] = 1.0
@@ -162,6 +160,8 @@ class InferenceConfig:
     """Draws of the prior, common to a batch, among which each image's start is drawn by their likelihood; 1: none. With
     start = regression the image's own start is one more."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    test_steps: Count | None = None
+    """K where the trained model infers: in figures, reconstruct, inpaint, encode; K of learning where not given."""
 
     def check(self) -> None:
         """Raise InputError where the chain has no noise and the tuning needs some."""
@@ -264,8 +264,6 @@ class TrainingConfig:
     """Of matrix products while training; auto: bfloat16 where the machine has instructions for it."""
     compile: Literal["auto", "always", "never"] = "never"
     """Compile the steps of Langevin chains, which changes the rounding; auto: where a measurement says that it pays."""
-    cuda_graphs: Literal["auto", "never"] = "auto"
-    """Record the steps of Langevin chains in a CUDA graph, which changes no number; auto: on a GPU, where it works."""
     seed: Annotated[int, SEED, tyro.conf.arg(prefix_name=False)] = 0
     """Of the initial weights, the order of the images and the noise of the chains."""
     threads: Count | None = None
@@ -278,3 +276,5 @@ class TrainingConfig:
     """Seconds between two checkpoints; one is also written at the end and at Ctrl-C."""
     fit_images: Annotated[int, Numbers(lambda count: count == 0 or count >= 10, "0 for none, or at least 10")] = 10000
     """Training images, at most, to whose latents a density is fitted at the end, to sample from; 0: none is."""
+    cuda_graphs: Literal["auto", "never"] = "auto"
+    """Record the steps of Langevin chains in a CUDA graph, which changes no number; auto: on a GPU, where it works."""

@@ -95,7 +95,7 @@ def test_learning_lowers_the_error_far_below_the_mean_image(stripes: Dataset, tm
     config = Config(
         model=ModelConfig(latents=(4, 8), width=64, sigma=0.2),
         inference=InferenceConfig(steps=20, step_size=0.1),
-        training=TrainingConfig(epochs=120, batch_size=40, learning_rate=3e-3, ema_decay=0.99),
+        training=TrainingConfig(epochs=60, batch_size=40, learning_rate=5e-3, ema_decay=0.98),
     )
     run = shortrun.train(config, tmp_path / "run", dataset=stripes)
     x = stripes.test.images()

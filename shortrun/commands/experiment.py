@@ -1,13 +1,13 @@
 """shortrun experiment: the experiments of the paper and our own, each from one command."""
 
 import importlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from shortrun.config import as_published, read_recipe, recipe_names
+from shortrun.commands.own import with_own
+from shortrun.config import read_recipe, recipe_names
 from shortrun.errors import InputError, Interrupted, did_you_mean
 from shortrun.experiments import EXPERIMENTS
 
@@ -20,8 +20,7 @@ Train and measure, for several seeds. NAME is one of:
 {chr(10).join(f"  {name:<11} {words}" for name, words in EXPERIMENTS.items())}
 RECIPE is one of {", ".join(recipe_names())}, or the path of a .toml file; each of its values can be
 overridden: shortrun experiment NAME RECIPE --help lists them. What is finished is kept: the same command
-again, with the same --out, goes on where a kill has left it. Of a recipe whose chains start from the
-regression, the experiments take the inference as published (--as-published of train).
+again, with the same --out, goes on where a kill has left it.
 """
 
 
@@ -46,13 +45,8 @@ def main(words: list[str]) -> int:
     if name not in EXPERIMENTS:
         raise InputError("experiment", repr(name), did_you_mean(name, EXPERIMENTS))
     recipe = read_recipe(recipe_name)
-    if recipe.inference.start == "regression":
-        # the experiments are about the paper's chain; an option may still give it another start
-        recipe = as_published(recipe)
-        print(f"{recipe_name} as published: {recipe.inference.steps} steps from N(0, I), tuned", file=sys.stderr)
-    kind = arguments_of(name)
-    default = kind(**vars(recipe))
-    arguments = tyro.cli(kind, args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
+    default = with_own(arguments_of(name), recipe, rest)
+    arguments = tyro.cli(type(default), args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
 
     from shortrun.learners import checked_for_learner

@@ -71,10 +71,8 @@ def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
     mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
     if picture.has_transparency_data:
         # the colours under transparent pixels are nobody's: programs leave any there
-        shown_colours = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, shown_colours).convert(mode)
-
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert(mode)
     return picture.convert(mode)
 
 

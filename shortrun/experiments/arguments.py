@@ -3,6 +3,9 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from shortrun.config import Config
 from shortrun.errors import InputError
@@ -15,6 +18,9 @@ class Experiment(Config, ABC):
 
     out: Path | None = None
     """Folder to write to; runs/NAME_RECIPE where not given."""
+    as_published: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The inference of Nijkamp et al. 2020 in place of the recipe's: start and prior N(0, I), 25 steps of one size that
+    is tuned by the paper's estimator."""
     seeds: int = 3
     """Models of each kind: seeds 0, 1, ..."""
     device: str | None = None

@@ -114,7 +114,10 @@ class CapturedStep:
             self._climbed = weakref.ref(log_density)
             movable = log_density.movable() if isinstance(log_density, Relocatable) else None
             if movable is None:
-                self._current = _Recording(partial(self.step, log_density), before=self._current)
+                before = self._current
+                if before is not None and before.graph is None:  # of a chain of one step, which was never recorded
+                    before = before.before
+                self._current = _Recording(partial(self.step, log_density), before=before)
                 return self.step(log_density, *inputs)
             assert isinstance(log_density, Relocatable)
             self._current = self._found(log_density, *movable, inputs)

@@ -47,7 +47,11 @@ class ChainDensity:
         if (held is None and not generator.prior.standard) or not _known(generator):
             return None
         weights = [*generator.parameters()]
-        stay = [each.data_ptr() for each in (*weights, *generator.likelihood.buffers()) if not is_cast(each)]
+        stay = [
+            each.data_ptr()
+            for each in (*weights, *generator.decoder.buffers(), *generator.likelihood.buffers())
+            if not is_cast(each)
+        ]
         tensors = [self.x, *([] if self.mask is None else [self.mask]), *(() if held is None else held.tensors)]
         cudnn = torch.backends.cudnn
         kind = (

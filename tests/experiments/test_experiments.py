@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from shortrun.cli import main
-from shortrun.config import Config
+from shortrun.config import Config, read_recipe
 from shortrun.experiments import EXPERIMENTS
 from shortrun.experiments.arguments import Experiment
 from shortrun.experiments.figure5 import measured_epochs
@@ -54,6 +54,17 @@ def test_figure5_measures_every_seed_and_epoch_and_goes_on(tmp_path: Path, said:
     assert main(words) == 0
     assert "looking" not in said()
     assert kept.stat().st_mtime_ns == before
+
+
+def test_as_published_leaves_the_inference_of_the_recipe_aside(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "regression.toml", tmp_path / "out"
+    recipe.write_text('[data]\nsource = "digits"\n[model]\nprior = "mixture"\n[inference]\nstart = "regression"\n')
+    words = ["experiment", "figure5", str(recipe), "--as-published", *TINY, "--seeds", "1", "--images", "4"]
+    assert main([*words, "--out", str(out)]) == 0
+    (path,) = out.glob("seed_0/**/config.toml")
+    config = read_recipe(str(path))
+    assert (config.model.prior, config.inference.start, config.inference.steps) == ("normal", "prior", 3)
+    assert config.inference.tuned
 
 
 def test_measured_epochs_double_and_end_with_the_last() -> None:

@@ -1,5 +1,7 @@
 """Steps that are recorded on a GPU: the same numbers, in no more memory, and done without where they cannot be."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,21 @@ def test_recordings_read_what_each_chain_has(monkeypatch: pytest.MonkeyPatch, pr
     # the second time around nothing new is recorded: the weights are in the places they had
     assert 0 < recorded <= 5
     assert Replayed.count == recorded
+
+
+def test_chains_of_one_step_keep_no_density_but_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "_can_record", lambda z: True)
+    step, z, kept = CapturedStep(), torch.zeros(2, 3), []
+    for power in range(2, 9):
+
+        def log_density(z: Tensor, power: int = power) -> Tensor:
+            return -(z**power).sum(1)
+
+        kept.append(weakref.ref(log_density))
+        with torch.no_grad():
+            step(log_density, z, torch.tensor(0.1), z)
+    del log_density
+    assert [density() is None for density in kept] == [True] * 6 + [False]
 
 
 def test_a_module_of_the_users_own_may_hold_numbers_that_no_tensor_holds() -> None:

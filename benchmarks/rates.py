@@ -2,9 +2,10 @@
 
     python -m benchmarks.rates svhn5 celeba64 [--batches 16 100] [--device cuda] [--threads 2] [--images 202599]
 
-Training runs as it always does, on random images, until its rate is known: the fastest of four windows of 1.5 seconds
-of a run thrown away. On a GPU each line is measured twice, with the steps of chains recorded in a CUDA graph and
-without. The last column is what so many images, the recipe's epochs of them, would take in hours at the rate.
+The generator is the recipe's, the chain the paper's, from N(0, I). Training runs as it always does, on random images,
+until its rate is known: the fastest of four windows of 1.5 seconds of a run thrown away. On a GPU each line is measured
+twice, with the steps of chains recorded in a CUDA graph and without. The last column is what so many images, the
+recipe's epochs of them, would take in hours at the rate.
 """
 
 import argparse

@@ -34,6 +34,7 @@ class Use(Enum):
     PROBE = (1509, 7), "nothing: latents of train images for the linear probe"
     FACTORS = (1509, 8), "nothing: scores of disentanglement"
     DRAW = (1509, 9), "nothing: reconstructions from a draw and from a point"
+    RATE = (1509, 10), "nothing: the curve of error against rate"
 
     @property
     def key(self) -> tuple[int, ...]:

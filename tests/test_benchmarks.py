@@ -76,7 +76,7 @@ def test_entrants_of_a_race_have_the_same_generator_of_the_same_images(path: Pat
     alone = path.parent.name != "race"
     configs = [load_config(str(path), name).alone() for name in ("short_run", "vae", "ladder_vae")[: 1 if alone else 3]]
     if alone:
-        configs.append(load_config(path.parent.name))
+        configs.append(load_config(str(BENCHMARKS / "before" / f"{path.parent.name}.toml")))
     same = {
         (*config.model.latents, config.model.width, config.model.depth, config.model.sigma, config.data)
         for config in configs

@@ -145,7 +145,7 @@ def test_recipes_are_in_the_package() -> None:
 def test_a_recipe_sets_what_it_says_and_leaves_the_rest() -> None:
     config = load_config("digits")
     assert config.data == DataConfig(source="digits")
-    assert config.model.sigma == 0.2
+    assert config.model.sigma == 0.1
     assert config.training.clip_norm == TrainingConfig().clip_norm
     assert from_mapping(Config, {}, "") == Config()
 

@@ -43,6 +43,8 @@ class Compare(Config):
     """Draws that the distances between sets of images are measured on."""
     likelihood_images: int = 48
     """Test images that log p(x) is estimated of; 0 for none."""
+    rate_images: int = 0
+    """Test images that error is measured on against the nats that latents say of an image; 0 for none."""
     points: int = 6
     """Of the curves of quality against time; 0 for none."""
     as_published: AsPublished = False
@@ -84,6 +86,7 @@ def main(words: list[str]) -> int:
                 seeds=arguments.seeds,
                 samples=arguments.samples,
                 likelihood_images=arguments.likelihood_images,
+                rate_images=arguments.rate_images,
                 points=arguments.points,
                 device=arguments.device,
             )

@@ -33,7 +33,8 @@ class Evaluate(ModelArguments):
 
     Reconstructions: MSE, PSNR, SSIM, second moment of the latents. New images against test images: FID, KID, precision,
     recall, density, coverage, by features of a small classifier of the same data set or by a network of your own. log
-    p(x): by annealed importance sampling and by importance weights, in nats and bits/dim. Latents: a linear probe for
+    p(x): by annealed importance sampling and by importance weights, in nats and bits/dim. With --rate-images the curve
+    of error against rate. Latents: a linear probe for
     the labels; with --factors how single latents stand for single factors. Writes evaluation.json, where each number
     has its conditions, and prints a table. Needs shortrun[metrics].
     """
@@ -61,6 +62,9 @@ class Evaluate(ModelArguments):
     """Draws for each image of the bound by importance weights."""
     gap: int = 0
     """Simulated images, of which log p(x) is bounded from above too: it lies between the two bounds."""
+    rate_images: int = 0
+    """The first so many test images that error is measured on against the nats that latents say of an image, for noise
+    of standard deviation 0.5 to 0.05; 0 for none."""
     factors: Path | None = None
     """.npz with an array factors, (n, f), whole numbers: known factors of the test images, in their order."""
 
@@ -71,7 +75,12 @@ ARGUMENTS = (Evaluate,)
 def main(words: list[str]) -> int:
     """Parse, measure, print, write."""
     arguments = tyro.cli(Evaluate, args=words, prog=COMMAND)
-    check_at_least(0, likelihood_images=arguments.likelihood_images, gap=arguments.gap)
+    check_at_least(
+        0,
+        likelihood_images=arguments.likelihood_images,
+        gap=arguments.gap,
+        rate_images=arguments.rate_images,
+    )
     check_at_least(
         1, n=arguments.n, temperatures=arguments.temperatures, importance_samples=arguments.importance_samples
     )
@@ -102,6 +111,7 @@ def main(words: list[str]) -> int:
             importance_samples=arguments.importance_samples,
             test_images=n,
             gap_images=arguments.gap,
+            rate_images=arguments.rate_images,
             factors=factors,
             batch_size=arguments.batch_size,
         )

@@ -12,13 +12,14 @@ from torch import nn
 from shortrun.compare import curve
 from shortrun.compare.budget import Budget, updates_a_second
 from shortrun.compare.contest import RECORD, Turn, hold, recorded, run_of, turns
-from shortrun.compare.pictures import draw_curves, draw_images
+from shortrun.compare.pictures import draw_curves, draw_images, draw_rates
 from shortrun.compare.table import write_table
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError, check_at_least, require_package
 from shortrun.evaluation import own_features
 from shortrun.evaluation.assess import assess
+from shortrun.evaluation.rate import points_of_rate
 from shortrun.figures.images import write_png
 from shortrun.files import read_json, write_json
 from shortrun.learners import checked_for_learner, learner_class
@@ -39,6 +40,7 @@ def compare(
     seeds: int = 3,
     samples: int = 10_000,
     likelihood_images: int = 48,
+    rate_images: int = 0,
     points: int = 6,
     device: str | None = None,
     features: nn.Module | None = None,
@@ -47,8 +49,8 @@ def compare(
 
     Seconds are turned into updates once, by the rate at which each learns here alone, so that a run can be repeated.
     Writes out/NAME/seed_N (run folders, each with evaluation.json and curve.json), out/rates.json, table.md, table.csv,
-    images.png and curves.png, the tables after every run. Called again it goes on where it was stopped. Called with
-    others it adds them, and tables and pictures have all that the folder holds.
+    images.png, curves.png and rate.png, the tables after every run. Called again it goes on where it was stopped.
+    Called with others it adds them, and tables and pictures have all that the folder holds.
 
     configs: what to compare, by name, all of the same data.
     out: the folder of the comparison.
@@ -56,6 +58,7 @@ def compare(
     seeds: at least 1, models of each, with seeds 0, 1, ...
     samples: at least 2, draws that are compared with the test images; see `assess`.
     likelihood_images: test images that log p(x) is estimated of; 0 for none.
+    rate_images: test images that error is measured on against rate, see `rate_figures`; 0 for none.
     points: of the curves of quality against time, doubling up to the end; 0 for none.
     device: cpu or cuda; the best there is where not given.
     features: to compare images by; a classifier trained on the data set where not given, and no distances where that
@@ -63,7 +66,7 @@ def compare(
 
     Raises InputError for what cannot be compared, and where `out` holds another comparison.
     """
-    check_at_least(0, likelihood_images=likelihood_images, points=points)
+    check_at_least(0, likelihood_images=likelihood_images, rate_images=rate_images, points=points)
     check_at_least(1, seeds=seeds)
     check_at_least(2, samples=samples)
     require_package("torchmetrics", "metrics")
@@ -72,7 +75,12 @@ def compare(
     place = choose_device(device)
     dataset = read_dataset(next(iter(configs.values())))
     check_built(configs, dataset, place)
-    measures = {"samples": samples, "likelihood_images": likelihood_images, "points": points}
+    measures = {
+        "samples": samples,
+        "likelihood_images": likelihood_images,
+        "rate_images": rate_images,
+        "points": points,
+    }
     names = remember(out, configs, budget, measures)
     rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
     features = features_on(place, dataset, features)
@@ -82,7 +90,15 @@ def compare(
 
     def measure(turn: Turn) -> dict[str, Any]:
         model = load(turn.run.path).to(place)
-        found = assess(model, dataset, features, turn.seed, samples=samples, likelihood_images=likelihood_images)
+        found = assess(
+            model,
+            dataset,
+            features,
+            turn.seed,
+            samples=samples,
+            likelihood_images=likelihood_images,
+            rate_images=rate_images,
+        )
         trained = read_json(turn.run.result)["training"]
         return {**to_json(found.values()), "training": trained}
 
@@ -115,12 +131,15 @@ def features_on(place: torch.device, dataset: Dataset, features: nn.Module | Non
 
 
 def write_pictures(out: Path, names: Iterable[str], dataset: Dataset, points: int) -> None:
-    """Draw what finished models make and, where points were measured on their way, how good they were by then."""
+    """Draw what finished models make and, where it was measured, their quality on the way and their error at rates."""
     curves = kept_of(out, names, curve.FILE if points else RECORD)
     first = {name: load(run_of(out, name, 0).path) for name in curves}
     write_png(draw_images(first, dataset.test), out / "images.png")
     if points:
         write_png(draw_curves(curves), out / "curves.png")
+    rates = {name: [points_of_rate(one) for one in runs] for name, runs in kept_of(out, names, RECORD).items()}
+    if any(points for runs in rates.values() for points in runs):
+        write_png(draw_rates(rates), out / "rate.png")
 
 
 def kept_of(out: Path, names: Iterable[str], file: str) -> dict[str, list[Any]]:
@@ -171,8 +190,9 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
                 "out", problem=f"{out} holds a comparison at {there['budget']}", instead="write another folder"
             )
         for name, count in measures.items():
-            if there["measures"][name] != count:
-                setting = f"{name} = {there['measures'][name]}"
+            before = there["measures"].get(name, 0)  # a comparison of an older version lacks what is newer
+            if before != count:
+                setting = f"{name} = {before}"
                 raise InputError(
                     "out", problem=f"{out} holds a comparison with {setting}", instead="write that, or another folder"
                 )

@@ -1,7 +1,7 @@
 """What the learners of a comparison make, side by side, and how good they are after how much time."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -35,10 +35,7 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
 
     curves: for each name and seed the points, each with seconds, mse and, where images could be compared, fid_prior.
     """
-    styles = itertools.product(("-", "--", ":"), COLOURS)  # a second round of the colours is dashed
-    looks: dict[str, dict[str, Any]] = {
-        name: {"linestyle": dash, "color": colour} for name, (dash, colour) in zip(curves, styles, strict=False)
-    }
+    looks = _looks(curves)
     shown_as, lines = labels(curves), {}
     with page(1, 2, (5.5, 4.0)) as sheet:
         for panel, key, label in zip(
@@ -61,3 +58,29 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
         # below the panels: names with settings are too long to lie among the lines
         sheet.figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize=7)
         return sheet.picture()
+
+
+def draw_rates(rates: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> Image.Image:
+    """Draw the error of a draw against the nats that latents say of an image, a thin line a seed.
+
+    rates: for each name and seed the points (rate, error).
+    """
+    looks, shown_as = _looks(rates), labels(rates)
+    with page(1, 1, (6.5, 4.5)) as sheet:
+        (panel,) = sheet.panels
+        lines = {}
+        for name, runs in rates.items():
+            for points in runs:
+                if points:
+                    nats, errors = zip(*points, strict=True)
+                    (line,) = panel.plot(nats, errors, marker="o", linewidth=1, markersize=3, **looks[name])
+                    lines.setdefault(shown_as[name], line)
+        panel.set(yscale="log", xlabel="rate, nats an image", ylabel="test MSE of a draw, pixels in [0, 1]")
+        sheet.figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize=7)
+        return sheet.picture()
+
+
+def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return how the lines of each name are drawn: a second round of the colours is dashed."""
+    styles = itertools.product(("-", "--", ":"), COLOURS)
+    return {name: {"linestyle": dash, "color": colour} for name, (dash, colour) in zip(names, styles, strict=False)}

@@ -222,8 +222,8 @@ class PersistentConfig:
 
     store: Literal["memory", "disk"] = "memory"
     """Where the chains are kept: disk for more of them than memory holds."""
-    fresh_steps: Count = 100
-    """Steps from the prior for an image that has no chain, such as a test image."""
+    fresh_steps: Count | None = None
+    """Steps for an image that has no chain, such as a test image; inference.test-steps or else 100 where not given."""
 
 
 @dataclass(frozen=True)

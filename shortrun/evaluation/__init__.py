@@ -4,6 +4,7 @@ from shortrun.evaluation.assess import assess
 from shortrun.evaluation.classifier import own_features
 from shortrun.evaluation.importance import importance_bound, importance_figures
 from shortrun.evaluation.likelihood import annealing_gap, log_likelihood_figures
+from shortrun.evaluation.rate import rate_figures
 from shortrun.metrics.figure import Figure
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "importance_figures",
     "log_likelihood_figures",
     "own_features",
+    "rate_figures",
 ]

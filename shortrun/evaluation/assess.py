@@ -32,6 +32,7 @@ def assess(
     importance_samples: int = IMPORTANCE_SAMPLES,
     test_images: int | None = None,
     gap_images: int = 0,
+    rate_images: int = 0,
     factors: Int[Tensor, "n f"] | None = None,
     parts: Collection[str] = PARTS,
     batch_size: int = BATCH_SIZE,
@@ -49,6 +50,7 @@ def assess(
     importance_samples: at least 1, draws of importance sampling for each image.
     test_images: the first so many are reconstructed; all where not given.
     gap_images: simulated images that log p(x) is bounded of from both sides; 0 for none.
+    rate_images: the first so many test images that the curve of error against rate is measured on; 0 for none.
     factors: (n, f), whole numbers, known factors of the images that are reconstructed.
     parts: which to measure, of
         reconstruction: mse, psnr, ssim, second_moment, failed_test_chains, with another prior than N(0, I) prior_fit,
@@ -59,6 +61,7 @@ def assess(
             _fitted where a density of the latents was fitted
         likelihood: nats and bits_per_dim by annealed importance sampling, importance_nats by the learner's own
             proposal, and annealing_gap; of a flow the exact density
+        rate: rate_at_S and error_at_S for sigmas S from 0.5 to 0.05; see `rate_figures`
     batch_size: at least 1, images at a time.
 
     The parts reconstruction and samples need the extra shortrun[metrics].
@@ -85,6 +88,7 @@ def assess(
         importance_samples=importance_samples,
         test_images=len(dataset.test) if test_images is None else test_images,
         gap_images=gap_images,
+        rate_images=min(rate_images, len(dataset.test)),
         batch_size=batch_size,
     )
     check_asked(assessment, parts)
@@ -104,7 +108,11 @@ def check_asked(assessment: Assessment, parts: Collection[str]) -> None:
     parts: which are asked for.
     """
     check_at_least(
-        0, seed=assessment.seed, likelihood_images=assessment.likelihood_images, gap_images=assessment.gap_images
+        0,
+        seed=assessment.seed,
+        likelihood_images=assessment.likelihood_images,
+        gap_images=assessment.gap_images,
+        rate_images=assessment.rate_images,
     )
     check_at_least(
         1,

@@ -33,6 +33,7 @@ class Assessment:
     importance_samples: int
     test_images: int
     gap_images: int
+    rate_images: int
     batch_size: int
     _found: dict[Callable[["Assessment"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 

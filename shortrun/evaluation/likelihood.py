@@ -5,7 +5,8 @@ arXiv 1611.04273.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,8 @@ from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed,
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
-from shortrun.normals import standard_normal
+from shortrun.model.prior import Prior
+from shortrun.normals import Flat, PerImage, standard_normal
 
 NATS = Quantity("nats", LOG_P, "log p(x), nats", 5)
 BITS_PER_DIM = Quantity("bits_per_dim", LOG_P, "bits/dim", 7)
@@ -157,6 +159,37 @@ def simulate(
     return generator.likelihood.sample(generator.decoder(*generator.split(z)), rng), z
 
 
+class White(NamedTuple):
+    """Coordinates u of latents, z = m + L u with the mean and the covariance L L^T of the prior."""
+
+    to_latents: Callable[[Flat], Flat]
+    from_latents: Callable[[Flat], Flat]
+    relative: Callable[[Flat], PerImage] | None
+    """log p(u) - log N(u; 0, I), the prior's density against the normal one; None where it is N(0, I)."""
+
+
+def whitened(prior: Prior, like: Tensor) -> White:
+    """Return the coordinates in which the prior has mean 0 and covariance I; for N(0, I) they are the latents.
+
+    prior: of the generator.
+    like: gives precision and device.
+    """
+    if prior.standard:
+        return White(lambda u: u, lambda z: z, None)
+    mean, root = (part.to(like) for part in prior.whole())
+
+    def to_latents(u: Flat) -> Flat:
+        return mean + u @ root.T
+
+    def from_latents(z: Flat) -> Flat:
+        return torch.linalg.solve_triangular(root, (z - mean).T, upper=False).T
+
+    def relative(u: Flat) -> PerImage:
+        return prior.log_prob(to_latents(u)) - (standard_normal(u) - root.diagonal().log().sum())
+
+    return White(to_latents, from_latents, relative)
+
+
 def _anneal(
     learner: LatentLearner,
     x: Images,
@@ -168,21 +201,18 @@ def _anneal(
 ) -> Annealed:
     """Estimate log p(x) of the images of one batch.
 
-    The annealing is of E_{u ~ N(0, I)}. z = m + L u, with the mean and the covariance L L^T of the prior: its density
-    relative to that normal enters as a factor, which is 1 for N(0, I) itself.
+    The annealing is of E_{u ~ N(0, I)}, in the coordinates of `whitened`: the prior's density relative to that normal
+    enters as a factor, which is 1 for N(0, I) itself.
     """
     repeated, generator = x.repeat(chains, 1, 1, 1), learner.generator
-    mean, root = (part.to(x) for part in generator.prior.whole())
+    white = whitened(generator.prior, x)
 
     def relative(u: Float[Tensor, "rows d"]) -> Float[Tensor, "rows"]:
-        if generator.prior.standard:
-            return generator.log_likelihood(repeated, u)
-        z = mean + u @ root.T
-        log_whole = standard_normal(u) - root.diagonal().log().sum()
-        return generator.log_likelihood(repeated, z) + generator.log_prior(z) - log_whole
+        log_likelihood = generator.log_likelihood(repeated, white.to_latents(u))
+        return log_likelihood if white.relative is None else log_likelihood + white.relative(u)
 
-    if posterior is not None and not generator.prior.standard:
-        posterior = torch.linalg.solve_triangular(root, (posterior.to(x) - mean).T, upper=False).T
+    if posterior is not None:
+        posterior = white.from_latents(posterior.to(x))
     with frozen(generator):
         return annealed_importance(
             relative,

@@ -4,7 +4,7 @@ import importlib
 
 from shortrun.evaluation.quantity import Measure
 
-FILES = ("reconstructions", "latents", "samples", "density")
+FILES = ("reconstructions", "latents", "samples", "density", "rate")
 """Files of this room that have `MEASURES`, in the order in which figures are printed; sections and columns follow."""
 MEASURES: tuple[Measure, ...] = tuple(
     measure for name in FILES for measure in importlib.import_module(f"shortrun.evaluation.{name}").MEASURES

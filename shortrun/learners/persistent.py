@@ -32,6 +32,10 @@ BLOCK = 65536
 """Chains that are started at a time, so that a store on disk never lies in memory."""
 
 
+FRESH_STEPS = 100
+"""Steps of the run of an image that has no chain, where neither setting says how many."""
+
+
 class Persistent(
     ChainLearner,
     library_name="shortrun",
@@ -50,12 +54,12 @@ class Persistent(
     noise: whether the chains are noisy; without noise they are plain gradient ascent.
     retries: how often a chain that became non-finite is started again, each time with half the step.
     description: what `save_pretrained` writes; `from_description` fills it.
-    fresh_steps: at least 1, steps of the run of an image that has no chain.
+    fresh_steps: at least 1, steps of the run of an image that has no chain; where not given `test_steps`, or else 100.
     store: memory, or disk for chains.npy in the run folder.
     candidates: draws of the prior, among which the start of an image without a chain is drawn; see `ChainLearner`.
     regression: of kept chains' latents on their images, which an image without a chain starts from; None for a start
         from the prior.
-    test_steps: in place of `fresh_steps`, where given.
+    test_steps: what `fresh_steps` is where that is not given.
 
     Raises InputError for counts below 1, and for step sizes that are not positive or do not fit the layers.
 
@@ -77,7 +81,7 @@ class Persistent(
         noise: bool = True,
         retries: int = 3,
         description: LearnerConfig | None = None,
-        fresh_steps: int = PersistentConfig.fresh_steps,
+        fresh_steps: int | None = PersistentConfig.fresh_steps,
         store: Literal["memory", "disk"] = PersistentConfig.store,
         candidates: int = 1,
         regression: Regression | None = None,
@@ -93,7 +97,7 @@ class Persistent(
     @property
     def fresh_steps(self) -> int:
         """K of the run of an image that has no chain."""
-        return self._fresh_steps if self.test_steps is None else self.test_steps
+        return _fresh_steps(self._fresh_steps, self.test_steps)
 
     def _present(self, described: LearnerConfig) -> LearnerConfig:
         kept = replace(described.persistent, fresh_steps=self._fresh_steps, store=self.store)
@@ -103,7 +107,7 @@ class Persistent(
     def describe_visits(cls, settings: Config | LearnerConfig) -> str:
         """Say that an image's own chain takes them, and how many another image gets."""
         start = "prior" if settings.inference.start == "prior" else "regression"
-        fresh = settings.inference.test_steps or settings.persistent.fresh_steps
+        fresh = _fresh_steps(settings.persistent.fresh_steps, settings.inference.test_steps)
         return f" at each visit of a chain, {fresh} from the {start} for new images,"
 
     @classmethod
@@ -222,3 +226,7 @@ class Persistent(
             raise ValueError("the chains were not started")
         super().load_training_state(state)
         self.chains.load(state["chains"])
+
+
+def _fresh_steps(own: int | None, test_steps: int | None) -> int:
+    return own or test_steps or FRESH_STEPS

@@ -14,11 +14,13 @@ from shortrun.metrics.kernel import kernel_distance
 from shortrun.metrics.neighbours import neighbour_figures
 from shortrun.metrics.pixels import mse, psnr, ssim
 from shortrun.metrics.probes import linear_probe, linear_probes
+from shortrun.metrics.rate_distortion import RateDistortion, rate_distortion
 from shortrun.metrics.torchscript import torchscript_features
 
 __all__ = [
     "Annealed",
     "Features",
+    "RateDistortion",
     "annealed_importance",
     "attribute_predictability",
     "dci",
@@ -32,6 +34,7 @@ __all__ = [
     "mutual_information_gap",
     "neighbour_figures",
     "psnr",
+    "rate_distortion",
     "ssim",
     "torchscript_features",
 ]

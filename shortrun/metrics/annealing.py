@@ -5,8 +5,6 @@ Quantitative Analysis of Decoder-Based Generative Models", 2017, arXiv 1611.0427
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,14 +12,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from shortrun.errors import InputError, check_at_least
+from shortrun.metrics.hamiltonian import Function, Hamiltonian, Place, Powers, Steps, inverse_temperatures, shorter
 from shortrun.progress import shown
 
-LogLikelihood = Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows"]]
-
 TEMPERATURES, CHAINS, LEAPFROG = 1000, 1, 10
-
-SHARPNESS = 4.0
-WANTED_ACCEPTANCE, GAIN, JITTER = 0.65, 0.2, 0.2
 
 
 class Annealed(NamedTuple):
@@ -35,32 +29,9 @@ class Annealed(NamedTuple):
     """The mean acceptance probability of the transitions."""
 
 
-class _Place(NamedTuple):
-    """Where chains stand, with log p(x | z) and its gradient, so that no point is evaluated twice."""
-
-    z: Tensor
-    value: Tensor
-    slope: Tensor
-
-
-Move = Callable[[_Place, float, Tensor], tuple[_Place, Tensor]]
-"""(place, beta, step size) -> where a transition that keeps the density at beta leads, and its acceptance."""
-
-
-def inverse_temperatures(count: int) -> Float64[Tensor, "_"]:
-    """Return beta_0 = 0 < ... < beta_T = 1, (T + 1,), by a sigmoid: dense at both ends, as in Wu et al.
-
-        beta_t = (sigmoid(a (2 t / T - 1)) - sigmoid(-a)) / (sigmoid(a) - sigmoid(-a)),   a = 4
-
-    count: T, at least 1.
-    """
-    curve = torch.sigmoid(SHARPNESS * torch.linspace(-1, 1, count + 1, dtype=torch.float64))
-    return (curve - curve[0]) / (curve[-1] - curve[0])
-
-
 @torch.no_grad()
 def annealed_importance(
-    log_likelihood: LogLikelihood,
+    log_likelihood: Function,
     dim: int,
     n_images: int,
     rng: torch.Generator,
@@ -117,18 +88,15 @@ def annealed_importance(
     def draw() -> Tensor:
         return torch.randn(size, generator=rng, device=rng.device, dtype=dtype).to(device)
 
-    move: Move = partial(_transition, log_likelihood, leapfrog, rng)
-    # A quarter of the orbit in the prior: the next point is then independent of the last in every direction that the
-    # image does not determine, and more would be wasted.
-    longest = math.pi / 2 / leapfrog
-    table = _tuned_steps(move, _evaluate(log_likelihood, draw()), max(temperatures // 5, 50), chains, longest)
+    moves = Hamiltonian(log_likelihood, leapfrog, rng)
+    steps = moves.tuned(draw(), [Powers(b) for b in inverse_temperatures(shorter(temperatures)).tolist()], chains)
     start = draw() if posterior is None else posterior.to(device, dtype).repeat(chains, 1)
-    place = _evaluate(log_likelihood, start)
+    place = moves.at(start)
     if not torch.isfinite(place.value).all():
         raise InputError(
             "log_likelihood", problem="not finite at the start of a chain", instead="the model or an image is not"
         )
-    log_weights, acceptance = _annealed(move, place, table, temperatures, posterior is None)
+    log_weights, acceptance = _annealed(moves, place, steps, temperatures, posterior is None)
     log_weights = log_weights.view(chains, n_images)
     sign = 1 if posterior is None else -1
     log_p = sign * (torch.logsumexp(sign * log_weights, 0) - math.log(chains))
@@ -136,13 +104,13 @@ def annealed_importance(
 
 
 def _annealed(
-    move: Move, place: _Place, table: Float64[Tensor, "_ n"], temperatures: int, forward: bool
+    moves: Hamiltonian, place: Place, steps: Steps, temperatures: int, forward: bool
 ) -> tuple[Float64[Tensor, "rows"], Float64[Tensor, "rows"]]:
     """Return the log-weight of each chain from one end of the temperatures to the other, and its mean acceptance.
 
-    forward: from beta = 0 to 1, else from 1 to 0; table: of step sizes, for `_at`.
+    forward: from beta = 0 to 1, else from 1 to 0.
     """
-    rows, copies = len(place.z), len(place.z) // table.shape[1]
+    rows = len(place.z)
     beta = inverse_temperatures(temperatures)
     width = (beta[1:] - beta[:-1]).tolist()
     log_w, accepted = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, dtype=torch.float64)
@@ -152,66 +120,8 @@ def _annealed(
         log_w += width[t] * place.value.double().cpu()
         if turn < temperatures - 1:
             between = t + 1 if forward else t
-            step = _at(table, between / temperatures).repeat(copies, 1).to(place.z)
-            place, chance = move(place, float(beta[between]), step)
+            place, chance = moves.move(
+                place, Powers(float(beta[between])), steps.at(between / temperatures).to(place.z)
+            )
             accepted += chance.double().cpu()
     return log_w, accepted / max(temperatures - 1, 1)
-
-
-def _evaluate(log_likelihood: LogLikelihood, z: Tensor) -> _Place:
-    with torch.enable_grad():
-        at = z.detach().requires_grad_()
-        value = log_likelihood(at)
-        slope = torch.autograd.grad(value.sum(), at)[0]
-    return _Place(z, value.detach(), slope)
-
-
-def _transition(
-    log_likelihood: LogLikelihood, leapfrog: int, rng: torch.Generator, place: _Place, beta: float, step: Tensor
-) -> tuple[_Place, Tensor]:
-    """Move by Hamiltonian Monte Carlo on beta log p(x | z) + log N(z; 0, I); return the acceptance probability too.
-
-    The step, (rows, 1), is multiplied by a draw around 1 for each row: no orbit can then return to where it began.
-    """
-
-    def uniform() -> Tensor:
-        return torch.rand(len(step), generator=rng, device=rng.device, dtype=step.dtype).to(step.device)
-
-    step = step * (1 + JITTER * (2 * uniform() - 1))[:, None]
-    momentum = torch.randn(place.z.shape, generator=rng, device=rng.device, dtype=step.dtype).to(step.device)
-    moved, moving = place, momentum + 0.5 * step * (beta * place.slope - place.z)
-    for k in range(leapfrog):
-        moved = _evaluate(log_likelihood, moved.z + step * moving)
-        # two half kicks in one, but for the last
-        kick = step if k < leapfrog - 1 else 0.5 * step
-        moving = moving + kick * (beta * moved.slope - moved.z)
-    gain = beta * (moved.value - place.value) - 0.5 * (moved.z**2 - place.z**2 + moving**2 - momentum**2).sum(1)
-    chance = gain.clamp(max=0).exp().nan_to_num(nan=0.0)
-    accept = uniform() < chance
-    rows = accept[:, None]
-    return _Place(
-        torch.where(rows, moved.z, place.z),
-        torch.where(accept, moved.value, place.value),
-        torch.where(rows, moved.slope, place.slope),
-    ), chance
-
-
-def _tuned_steps(move: Move, place: _Place, temperatures: int, chains: int, longest: float) -> Float64[Tensor, "_ n"]:
-    """Return a step size for each temperature of a shorter pass and each image, which gave the wanted acceptance."""
-    most = math.log(longest)
-    log_step = torch.full((len(place.z) // chains,), most, dtype=torch.float64)
-    table = []
-    for beta in inverse_temperatures(temperatures).tolist():
-        table.append(log_step.exp())
-        step = table[-1].repeat(chains)[:, None].to(place.z)
-        place, chance = move(place, beta, step)
-        error = chance.double().cpu().view(chains, -1).mean(0) - WANTED_ACCEPTANCE
-        log_step = (log_step + GAIN * error).clamp(max=most)
-    return torch.stack(table)
-
-
-def _at(table: Float64[Tensor, "_ n"], height: float) -> Float64[Tensor, "n 1"]:
-    """Return the row of a table at a height from 0 to 1, between two rows by interpolation."""
-    position = height * (len(table) - 1)
-    low = min(int(position), len(table) - 2)
-    return torch.lerp(table[low], table[low + 1], position - low)[:, None]

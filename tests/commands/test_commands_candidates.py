@@ -10,14 +10,14 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chosen(plain: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny finished run whose chains start from candidates."""
     run = tmp_path_factory.mktemp("runs") / "chosen"
     tiny = [
         *("--training.epochs", "2", "--training.picture-epochs", "9", "--training.fit-images", "0"),
         *("--model.latents", "4", "5", "--model.width", "32", "--inference.steps", "3", "--data.test-limit", "60"),
     ]
-    assert main(["train", "digits", "--out", str(run), "--inference.candidates", "16", *tiny]) == 0
+    assert main(["train", plain, "--out", str(run), "--inference.candidates", "16", *tiny]) == 0
     return run
 
 

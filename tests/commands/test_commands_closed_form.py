@@ -103,7 +103,7 @@ def test_its_inference_is_diagnosed_and_tuned_or_the_command_is_refused(
             assert (code, err.count("\n")) == (2, 1)
         return
     assert diagnosed[0] == tuned[0] == 0, (diagnosed[2], tuned[2])
-    assert "with noise, from the regression, Gaussian sigma 0.2, Mixture prior" in diagnosed[1]
+    assert "with noise, from the regression, Gaussian sigma 0.1, Mixture prior" in diagnosed[1]
     assert "in units of the prior" in diagnosed[1]
     numbers = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
     assert numbers["conditions"]["start"] == "regression"

@@ -16,7 +16,7 @@ from shortrun.commands.compare import entrants
 from shortrun.commands.options import option_names
 from shortrun.commands.own import with_own
 from shortrun.commands.train import Train
-from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig
+from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig, load_config
 
 Call = Callable[..., tuple[int, str, str]]
 WORDS = {"train": ["digits"], "compare": ["digits"]}
@@ -181,5 +181,6 @@ def test_as_published_is_the_inference_of_the_paper_and_other_options_still_over
 
 def test_an_entrant_of_a_comparison_may_be_as_published() -> None:
     configs = entrants("digits", ["short_run,inference.start=regression", "short_run,as-published"], [])
-    assert [config.inference.step_size for config in configs.values()] == [0.15, "tuned"]
+    own = load_config("digits").inference.step_size
+    assert [config.inference.step_size for config in configs.values()] == [own, "tuned"]
     assert [config.inference.start for config in configs.values()] == ["regression", "prior"]

@@ -18,13 +18,13 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixed(plain: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny finished run with a learned prior and no fitted density."""
     run = tmp_path_factory.mktemp("runs") / "mixed"
     more = ["--model.prior", "mixture", "--model.components", "3", "--training.fit-images", "0"]
     # the prior is fitted for the first time after 200 updates
     more += ["--training.updates", "230", "--training.batch-size", "20"]
-    assert main(["train", "digits", "--out", str(run), *TINY, *more]) == 0
+    assert main(["train", plain, "--out", str(run), *TINY, *more]) == 0
     return run
 
 

@@ -15,7 +15,7 @@ from shortrun.evaluation import annealing_gap, log_likelihood_figures
 from shortrun.evaluation.likelihood import bits_per_dim, simulate
 from shortrun.learners import ShortRun
 from shortrun.metrics import annealed_importance
-from shortrun.metrics.annealing import inverse_temperatures
+from shortrun.metrics.hamiltonian import inverse_temperatures
 from shortrun.model import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, TopDown
 
 LATENTS, PIXELS, SIGMA = (1, 2), 5, 0.6

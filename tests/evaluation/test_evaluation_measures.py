@@ -83,6 +83,6 @@ def test_what_measures_share_is_found_once() -> None:
     images = ImageSet(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), None, 17)
     counts = {"samples": 2, "likelihood_images": 0, "temperatures": 1, "importance_samples": 1, "test_images": 3}
     assessment = Assessment(
-        learner, Dataset("black", images, images), 0, None, None, **counts, gap_images=0, batch_size=2
+        learner, Dataset("black", images, images), 0, None, None, **counts, gap_images=0, rate_images=0, batch_size=2
     )
     assert assessment.once(reconstructed) is assessment.once(reconstructed)

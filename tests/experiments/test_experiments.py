@@ -78,7 +78,19 @@ def test_step_sizes_compares_variants_and_goes_on(tmp_path: Path, said: Said, mo
     monkeypatch.setattr("shortrun.experiments.step_sizes.TEMPERATURES", 5)
     out = tmp_path / "step_sizes"
     chosen = ["fixed_0.1", "marginal_schedule_K15", "acceptance"]
-    words = ["experiment", "step_sizes", "digits", *TINY, "--seeds", "2", "--variants", *chosen, "--out", str(out)]
+    words = [
+        "experiment",
+        "step_sizes",
+        "digits",
+        "--as-published",
+        *TINY,
+        "--seeds",
+        "2",
+        "--variants",
+        *chosen,
+        "--out",
+        str(out),
+    ]
     assert main(words) == 0
     with (out / "table.csv").open() as file:
         rows = list(csv.DictReader(file))

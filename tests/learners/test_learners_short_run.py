@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
+from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig, PersistentConfig
 from shortrun.errors import InputError
 from shortrun.learners import Persistent, ShortRun
 from shortrun.model import Gaussian, TopDown
@@ -138,6 +139,8 @@ def test_test_steps_are_for_inference_and_not_for_learning(tmp_path: Path) -> No
     )
     kept = LearnerConfig(SHAPE, inference=InferenceConfig(steps=3, test_steps=9), learner="persistent")
     assert Persistent.from_description(kept).fresh_steps == 9
+    kept = dataclasses.replace(kept, persistent=PersistentConfig(fresh_steps=20))
+    assert Persistent.from_description(kept).fresh_steps == 20
     with pytest.raises(InputError, match=r"^test_steps: got 0"):
         ShortRun(plain.generator, test_steps=0)
 

@@ -16,7 +16,7 @@ LEARNERS = ["vae", "ladder_vae", "vlae"]
 SMALL = [
     *("--training.epochs", "2", "--training.picture-epochs", "9", "--training.batch-size", "50"),
     *("--training.log-steps", "1", "--training.precision", "float32", "--model.latents", "2", "3", "4"),
-    *("--model.width", "16", "--data.train-limit", "200", "--data.test-limit", "30"),
+    *("--model.prior", "normal", "--model.width", "16", "--data.train-limit", "200", "--data.test-limit", "30"),
 ]
 UPDATES = 8
 

@@ -34,9 +34,8 @@ class Evaluate(ModelArguments):
     Reconstructions: MSE, PSNR, SSIM, second moment of the latents. New images against test images: FID, KID, precision,
     recall, density, coverage, by features of a small classifier of the same data set or by a network of your own. log
     p(x): by annealed importance sampling and by importance weights, in nats and bits/dim. With --rate-images the curve
-    of error against rate. Latents: a linear probe for
-    the labels; with --factors how single latents stand for single factors. Writes evaluation.json, where each number
-    has its conditions, and prints a table. Needs shortrun[metrics].
+    of error against rate. Latents: a linear probe for the labels; with --factors how single latents stand for single
+    factors. Writes evaluation.json, where each number has its conditions, and prints a table. Needs shortrun[metrics].
     """
 
     batch_size: int = 500

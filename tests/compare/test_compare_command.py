@@ -101,6 +101,18 @@ def test_a_recipe_of_ones_own_competes(tmp_path: Path) -> None:
     assert "width = 16" in config
 
 
+def test_error_is_measured_against_rate_and_drawn_where_it_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", "digits", "--learners", "vae", *TINY, "--seeds", "1", "--points", "0", "--out", str(out)]
+    assert main([*words, "--rate-images", "2"]) == 0
+    (row,) = rows(out)
+    assert float(row["rate_at_0.05"]) > float(row["rate_at_0.5"])
+    assert 0 < float(row["error_at_0.05"]) < 1
+    assert "rate at 0.5" in (out / "table.md").read_text()
+    assert (out / "rate.png").stat().st_size > 5_000
+    assert main([*words, "--rate-images", "3"]) == 2  # the folder holds another comparison
+
+
 def test_settings_are_chosen_by_train_images(tmp_path: Path) -> None:
     out = tmp_path / "out"
     faster, slower = "vae,training.learning-rate=4e-3", "vae,training.kl_schedule=0 0 0.2 1,training.threads=1"

@@ -29,7 +29,10 @@ from shortrun.metrics.probes import linear_probe, linear_probes
 from shortrun.streams import Use, stream
 
 SHAPE, LATENTS = (1, 6, 6), (1, 4)
-SMALL: dict[str, Any] = {"samples": 60, "likelihood_images": 5, "temperatures": 12, "importance_samples": 7}
+SMALL: dict[str, Any] = {
+    **{"samples": 60, "likelihood_images": 5, "rate_images": 3},
+    **{"temperatures": 12, "importance_samples": 7},
+}
 
 
 def image_set(n: int, seed: int, labels: bool = True) -> ImageSet:

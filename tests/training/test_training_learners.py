@@ -69,7 +69,7 @@ def small_config(learner: str) -> Config:
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, train_limit=200, test_limit=30),
-        model=dataclasses.replace(config.model, latents=(2, 3, 4), width=16),
+        model=dataclasses.replace(config.model, latents=(2, 3, 4), width=16, prior="normal"),
         training=dataclasses.replace(
             config.training,
             epochs=2,

@@ -47,6 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"shortrun {__version__}")
         return 0
     try:
+        return run(words)
+    except BrokenPipeError:
+        # whoever read the output, `head` for example, has enough of it; at its end Python would flush it once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a program that SIGPIPE ends
+
+
+def run(words: list[str]) -> int:
+    """Run a command with its output flushed; return its exit code."""
+    try:
+        return command(words)
+    finally:
+        sys.stdout.flush()
+
+
+def command(words: list[str]) -> int:
+    """Run a command and say in one line why it did not end well; return its exit code."""
+    try:
         if words[0] not in COMMANDS:
             raise InputError("command", repr(words[0]), did_you_mean(words[0], COMMANDS))
         return importlib.import_module(f"shortrun.commands.{words[0]}").main(words[1:])
@@ -57,6 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
             print(f"shortrun: {stopped}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"shortrun: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("shortrun: interrupted", file=sys.stderr)
         return 130

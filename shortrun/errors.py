@@ -28,7 +28,7 @@ class InputError(ValueError):
 
     def __init__(self, argument: str, got: object = None, instead: str = "", *, problem: str = "") -> None:
         self.argument, self.got, self.instead = argument, got, instead
-        self.problem = problem or ("" if got is None else f"got {got}")
+        self.problem = shortened(problem) or ("" if got is None else f"got {shortened(str(got))}")
         super().__init__(self.said_of(argument))
 
     def said_of(self, name: str) -> str:
@@ -57,6 +57,22 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
         raise error.renamed(names[error.argument]) from None
 
 
+@contextmanager
+def reading(path: Path, instead: str = "copy it again", argument: str = "path") -> Iterator[None]:
+    """Turn whatever a library says of a file that it cannot read into an InputError about the `argument`.
+
+    What stands in a file is anybody's, and parsers fail on it in ways that none of them promises: TokenError,
+    RecursionError, OverflowError and more. So this is the one place where every exception is caught.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        problem = f"{path} is damaged or cannot be read ({reason(error)})"
+        raise InputError(argument, problem=problem, instead=instead) from error
+
+
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)
     """Long work was asked to stop and has kept what it did; the words say how to go on."""
 
@@ -73,7 +89,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 def reason(error: BaseException) -> str:
     """Return the first line of what an exception of a library says, or its name where it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".:") if lines else type(error).__name__
+    return shortened(lines[0].strip().rstrip(".:"), 200) if lines else type(error).__name__
+
+
+def shortened(words: str, most: int = 400) -> str:
+    """Return words that a person can read in a line: the middle of what is longer is left out."""
+    return words if len(words) <= most else f"{words[: most - 60]} ... {words[-50:]}"
 
 
 def in_one_line(error: object) -> str:
@@ -84,6 +105,15 @@ def in_one_line(error: object) -> str:
 def damaged(path: Path, error: object, instead: str = "restore it from a copy") -> InputError:
     """Return the error of a file that does not hold what it should; error: what was said of it."""
     return InputError(str(path), problem=f"damaged ({in_one_line(error)})", instead=instead)
+
+
+@contextmanager
+def undamaged(path: Path, instead: str = "restore it from a copy") -> Iterator[None]:
+    """Turn whatever fails in a block that reads a file of this package's own into the error that it is damaged."""
+    try:
+        yield
+    except Exception as error:  # as in `reading`: what stands in a file is anybody's
+        raise damaged(path, error, instead) from error
 
 
 def check_at_least(least: int, /, **numbers: int | None) -> None:

@@ -1,13 +1,14 @@
 """Files that are either old or new, never half-written."""
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shortrun.errors import damaged
+from shortrun.errors import undamaged
 
 
 @contextmanager
@@ -16,13 +17,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader, or a run that is killed in between, sees the old file or the new one. The temporary name is always the
     same for a path, so that what a kill leaves is taken up by the next write; it keeps the suffix, since image
-    writers choose their format by it.
+    writers choose their format by it. The temporary file is a new one: a link of that name, which a run folder of
+    somebody else's may hold, would lead the write out of the folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    temporary.unlink(missing_ok=True)
+    temporary.open("xb").close()
+    rights = temporary.stat().st_mode  # those that the user's umask gives, whatever a writer would choose
     try:
         yield temporary
+        temporary.chmod(rights)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -37,13 +43,23 @@ def write_text(path: Path, words: str) -> None:
 
 
 def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
-    """Write plain values as JSON, whole or not at all; indent: of nested lines, None for a single one."""
-    write_text(path, json.dumps(values, indent=indent) + "\n")
+    """Write plain values as JSON, whole or not at all; indent: of nested lines, None for a single one.
+
+    JSON has no word for a number that is not finite: it becomes null.
+    """
+    write_text(path, json.dumps(finite(values), indent=indent, allow_nan=False) + "\n")
+
+
+def finite(values: Any) -> Any:
+    """Return plain nested values with None for each number that is not finite."""
+    if isinstance(values, Mapping):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def read_json(path: Path) -> Any:
     """Return the values of a JSON file; raise InputError where it is damaged."""
-    try:
+    with undamaged(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise damaged(path, error) from None

@@ -10,7 +10,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "shortrun"
 
-SHARED = {"errors", "files", "mapping", "normals", "pixels", "progress", "registry", "streams", "sums", "version"}
+SHARED = {
+    *(
+        "errors",
+        "files",
+        "mapping",
+        "memory",
+        "normals",
+        "pixels",
+        "progress",
+        "registry",
+        "streams",
+        "sums",
+        "version",
+    ),
+}
 # rooms of one line do not import one another
 ORDER = [
     {"model", "inference", "data", "figures", "config", "metrics"},

@@ -84,9 +84,11 @@ def main(words: list[str]) -> int:
     picture = draw(given.x, mask, filled, given.name)
     write_outputs(folder, COMMAND, arguments, {names[0]: picture}, arrays, names[1])
     single, mean = errors(given.x, mask, filled)
+    # what own images have under a mask may be the damage itself
+    truth = "" if arguments.images is None else " against what the images have there, which may be damage"
     said = learner.describe_inference(arguments.steps, arguments.noise, masked=True)
     print(
-        f"MSE on the missing pixels, {1 - float(mask.mean()):.1%} of all: {single:.5f} single completions, "
+        f"MSE on the missing pixels, {1 - float(mask.mean()):.1%} of all{truth}: {single:.5f} single completions, "
         f"{mean:.5f} mean of {arguments.completions} (pixels in [0, 1], {len(given.x)} {given.name}s, "
         f"mask {arguments.mask}, {said}, seed {arguments.seed})"
     )

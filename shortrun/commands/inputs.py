@@ -33,11 +33,11 @@ class ModelArguments:
     out: Path | None = None
     """Folder to write to; one under RUN where not given."""
     seed: int = 0
-    """Of all random numbers: the same seed gives the same output on the same machine."""
+    """Of all random numbers: the same seed and batch size give the same output on the same machine."""
     device: str | None = None
     """cpu or cuda; the best there is where not given."""
     batch_size: int = 100
-    """Images at a time; fewer take less memory."""
+    """Images at a time; fewer take less memory. Each batch draws its own random numbers, so they change with this."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +155,19 @@ def read_run_dataset(learner: "Learner", run: Path, argument: str, instead: str)
 
     argument, instead: of the InputError that it raises where the data set is not known, or is another.
     """
+    from shortrun.training.origin import check_origin
     from shortrun.training.run_folder import RunFolder, open_run
     from shortrun.training.setup import read_dataset
 
     if not RunFolder(run).config.is_file():
         raise InputError(argument, problem=f"{run} does not say which data it was trained on", instead=instead)
-    dataset = read_dataset(open_run(run)[1])
+    folder, config = open_run(run)
+    dataset = read_dataset(config)
     assert learner.description is not None  # what is loaded from a folder has one
     if dataset.test.shape != tuple(learner.description.image_shape):
         # the images were given in Python, and the configuration names others
         problem = f"{run} was not trained on {dataset.name}, which its config.toml names"
         raise InputError(argument, problem=problem, instead=instead)
+    with renaming({"data.source": argument}):
+        check_origin(folder, dataset)
     return dataset

@@ -8,7 +8,7 @@ from PIL import Image
 
 from shortrun.compare.labels import labels
 from shortrun.data import ImageSet
-from shortrun.figures.charts import COLOURS, page
+from shortrun.figures.charts import COLOURS, log_sizes, page
 from shortrun.figures.images import captioned_rows
 from shortrun.learners import Learner
 from shortrun.streams import Use, stream
@@ -75,7 +75,8 @@ def draw_rates(rates: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> 
                     nats, errors = zip(*points, strict=True)
                     (line,) = panel.plot(nats, errors, marker="o", linewidth=1, markersize=3, **looks[name])
                     lines.setdefault(shown_as[name], line)
-        panel.set(yscale="log", xlabel="rate, nats an image", ylabel="test MSE of a draw, pixels in [0, 1]")
+        log_sizes(panel, "y")
+        panel.set(xlabel="rate, nats an image", ylabel="test MSE of a draw, pixels in [0, 1]")
         sheet.figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize=7)
         return sheet.picture()
 

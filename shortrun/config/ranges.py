@@ -65,6 +65,14 @@ def at_least(least: int, words: str = "") -> Numbers:
     return Numbers(lambda number: number >= least, words or f"a whole number of at least {least}")
 
 
+def between(least: int, most: int, words: str = "") -> Numbers:
+    """Return the range of whole numbers from `least` to `most`: more would be no model that anybody trains.
+
+    words: what to write instead, where there is more to say.
+    """
+    return Numbers(lambda number: least <= number <= most, words or f"a whole number from {least} to {most:,}")
+
+
 POSITIVE = Numbers(lambda number: 0 < number < math.inf, "a positive number")
 NOT_NEGATIVE = Numbers(lambda number: 0 <= number < math.inf, "0 or more")
 SHARE = Numbers(lambda number: 0 < number < 1, "a number between 0 and 1")

@@ -1,6 +1,7 @@
 """Recipes: TOML files in the package, or the user's own, read into a configuration."""
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from shortrun.config.checks import checked_settings
 from shortrun.config.whole import Config
-from shortrun.errors import InputError, did_you_mean
+from shortrun.errors import InputError, did_you_mean, reason
 from shortrun.mapping import from_mapping
 from shortrun.registry import LEARNERS, check_name
 
@@ -54,23 +55,23 @@ def read_recipe(recipe: str, learner: str | None = None) -> Config:
     Raises InputError for an unknown name, an unknown key, a wrong type, and a file that is not TOML.
     """
     path = RECIPES / f"{recipe}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # says no to a name that no file can have, where Path.is_file raises
         path = Path(recipe)
         if path.suffix != ".toml":
             hint = f"{did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
             raise InputError("recipe", repr(recipe), hint)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(
                 "recipe",
                 problem=f"{recipe} does not exist",
                 instead="write the path of a .toml file or a recipe's name",
             )
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+    except (ValueError, OSError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a number of 5,000 digits
         raise InputError(
             "recipe",
-            problem=f"{path} is not TOML ({error})",
+            problem=f"{path} is not TOML ({reason(error)})",
             instead="see the recipes that `shortrun train --help` names",
         ) from None
     return from_mapping(Config, _for_learner(values, learner), "")
@@ -112,6 +113,8 @@ def as_published(config: Config) -> Config:
 def _for_learner(values: dict[str, Any], learner: str | None) -> dict[str, Any]:
     """Return the values of a recipe as the chosen learner has them, without the tables of the others."""
     tables = values.pop("learners", {})
+    if not isinstance(tables, Mapping):
+        raise InputError("learners", repr(tables), "write tables of settings, [learners.vae.training] for example")
     chosen = values.get("learner", "short_run") if learner is None else learner
     for name, where in [(chosen, "learner"), *((table, "learners") for table in tables)]:
         check_name(LEARNERS, str(name), where)

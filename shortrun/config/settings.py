@@ -16,6 +16,7 @@ from shortrun.config.ranges import (
     Named,
     Numbers,
     at_least,
+    between,
 )
 from shortrun.errors import InputError
 from shortrun.registry import DECODERS, ENCODERS, LIKELIHOODS, PRIORS, listed
@@ -25,6 +26,15 @@ Schedule = tuple[tuple[float, float], ...]
 
 Count = Annotated[int, at_least(1)]
 """A whole number of at least 1."""
+
+Long = Annotated[int, between(1, 1_000_000_000)]
+"""How long a run is."""
+
+Width = Annotated[int, between(1, 1_000_000)]
+"""Units or channels of a layer."""
+
+Depth = Annotated[int, between(1, 1_000)]
+"""Layers of a block."""
 
 Blocks = Annotated[
     str,
@@ -83,14 +93,14 @@ class DataConfig:
 class ModelConfig:
     """The generator p(x, z)."""
 
-    latents: Annotated[tuple[int, ...], at_least(1)] = (8, 16, 32)
+    latents: Annotated[tuple[int, ...], between(1, 10_000)] = (8, 16, 32)
     """Sizes of the layers of latents, top down."""
     parameterization: Literal["ladder", "conditional"] = "ladder"
     """ladder: all latents independent, each layer enters at its depth; conditional: z_l | z_{l+1} is Gaussian."""
     blocks: Blocks = "dense"
-    width: Count = 256
+    width: Width = 256
     """Units of a dense block; channels of a convolutional one at the coarsest resolution."""
-    depth: Count = 1
+    depth: Depth = 1
     """Linear or convolutional layers in each block."""
     skip: bool = True
     """Add the state of the layer above to each layer's."""
@@ -100,15 +110,20 @@ class ModelConfig:
     learn_sigma: bool = False
     """Learn sigma along with the weights."""
     prior: PriorName = "normal"
-    components: Count = 10
+    components: Annotated[int, between(1, 10_000)] = 10
     """Normals of the mixture."""
 
     def check(self) -> None:
         """Raise InputError where there is no layer of latents."""
-        if not self.latents:
-            raise InputError("model.latents", "none", "write one size for each layer, top down, 8 16 32 for example")
+        if not 1 <= len(self.latents) <= MOST_LAYERS:
+            raise InputError(
+                "model.latents",
+                f"{len(self.latents)} layers" if self.latents else "none",
+                f"write one size for each of 1 to {MOST_LAYERS} layers, top down, 8 16 32 for example",
+            )
 
 
+MOST_LAYERS = 100
 DENSE = 256
 """Up to so many latents the estimators of the divergence take whole Hessians; beyond, they are stochastic."""
 
@@ -155,7 +170,11 @@ class InferenceConfig:
     say of it."""
     candidates: Annotated[
         int,
-        at_least(1, "1 for a start from the prior, or how many draws of it to choose the start among, 256 for example"),
+        between(
+            1,
+            1_000_000,
+            "1 for a start from the prior, or how many draws of it to choose the start among, 256 for example",
+        ),
     ] = 1
     """Draws of the prior, common to a batch, among which each image's start is drawn by their likelihood; 1: none. With
     start = regression the image's own start is one more."""
@@ -208,11 +227,11 @@ class InferenceConfig:
 class EncoderConfig:
     """The inference network of vae, ladder_vae, vlae and rae; its shape mirrors the generator's."""
 
-    width: Count | None = None
+    width: Width | None = None
     """Units, or channels at the coarsest resolution; the generator's where not given."""
     blocks: EncoderBlocks | None = None
     """What it is made of; the generator's blocks where not given."""
-    depth: Count = 1
+    depth: Depth = 1
     """Linear or convolutional layers in each block."""
 
 
@@ -230,11 +249,11 @@ class PersistentConfig:
 class GlowConfig:
     """The flow of the learner `glow`, which has no generator of layers: the settings of the model are not used."""
 
-    scales: Count = 2
+    scales: Annotated[int, between(1, 16)] = 2
     """Resolutions, each half of the one before."""
-    flows: Count = 8
+    flows: Annotated[int, between(1, 1_000)] = 8
     """Steps of actnorm, invertible 1x1 convolution and affine coupling at each resolution."""
-    width: Count = 128
+    width: Annotated[int, between(1, 4_096)] = 128
     """Channels inside a coupling."""
 
 
@@ -242,8 +261,8 @@ class GlowConfig:
 class TrainingConfig:
     """The loop that learns the model."""
 
-    epochs: Count = 100
-    updates: Count | None = None
+    epochs: Long = 100
+    updates: Long | None = None
     """Updates in all, in place of epochs."""
     batch_size: Count = 100
     """Images of an update, over all processes."""

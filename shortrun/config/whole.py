@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from shortrun.config.ranges import Named, at_least
+from shortrun.config.ranges import Named, at_least, between
 from shortrun.config.settings import (
     DataConfig,
     EncoderConfig,
@@ -66,7 +66,7 @@ class Config:
 class LearnerConfig:
     """What a saved model needs to be rebuilt: the config.json beside its weights."""
 
-    image_shape: Annotated[tuple[int, int, int], at_least(1)]
+    image_shape: Annotated[tuple[int, int, int], between(1, 65_536)]
     """Channels, height, width."""
     levels: Annotated[int, at_least(2)] | None = None
     """Values that a pixel can take, which the discretized logistic likelihood counts; none where pixels are floats."""

@@ -4,7 +4,10 @@ InputErrors are about the `path`, the folder or a file in it, and about the sett
 """
 
 import csv
-from collections.abc import Sequence
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from shortrun.data.pictures import framed_files, is_image_file, stack
 from shortrun.data.selection import Selection
 from shortrun.errors import InputError
 
+TRAIN, TEST = ("train", "training"), ("test", "testing")
 CELEBA_CROP, CELEBA_SIZE = 140, 64
 CELEBA_HINT = "it wants the unpacked folder img_align_celeba/ and the file list_eval_partition.txt"
 
@@ -37,8 +41,11 @@ class ImageFiles:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return all image files under a folder, sorted; raises InputError where there are none."""
-    paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and path.is_file())
+    """Return all image files under a folder, sorted; raises InputError where there are none.
+
+    Hidden files and folders, such as .ipynb_checkpoints, are left out, and so are links to folders.
+    """
+    paths = sorted(path for path in _visible(folder) if is_image_file(path))
     if not paths:
         raise InputError("path", problem=f"{folder} holds no images", instead="give png, jpg, bmp, webp, gif or tiff")
     return paths
@@ -47,11 +54,13 @@ def list_images(folder: Path) -> list[Path]:
 def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:
     """Return the train and the test files of a folder.
 
-    Sub-folders `train` and `test` are the split (others beside them are left out), else all images are split by the
-    selection. Inside, where every image lies in a sub-folder, these are the classes, numbered by their sorted names.
+    Sub-folders `train` and `test`, or `training` and `testing`, in capitals or not, are the split. Others beside them
+    are left out. Where there are none all images are split by the selection. Inside, where every image lies in a
+    sub-folder, these are the classes, numbered by their sorted names. A line on stderr says what is left out.
+
     Raises InputError where there are no images or only one of the two sub-folders.
     """
-    train, test = folder / "train", folder / "test"
+    train, test = (_part(folder, names) for names in (TRAIN, TEST))
     if train.is_dir() and test.is_dir():
         parts = list_images(train), list_images(test)
         classes = _classes(parts[0], train), _classes(parts[1], test)
@@ -60,6 +69,7 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
             ImageFiles(paths, _labels(of, names)) for paths, of in zip(parts, classes, strict=True)
         )
         keep_train, keep_test = selection.counts(len(parts[0]), len(parts[1]))
+        _announce(folder, len(parts[0]) + len(parts[1]), names, [train, test])
         return train_files.select(torch.arange(keep_train)), test_files.select(torch.arange(keep_test))
     for there, absent in ((train, "test"), (test, "train")):
         if there.is_dir():
@@ -70,7 +80,9 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
             )
     paths = list_images(folder)
     classes = _classes(paths, folder)
-    files = ImageFiles(paths, _labels(classes, sorted(set(classes or ()))))
+    names = sorted(set(classes or ()))
+    files = ImageFiles(paths, _labels(classes, names))
+    _announce(folder, len(paths), names, [folder])
     train_rows, test_rows = selection.split(len(paths), str(folder))
     return files.select(train_rows), files.select(test_rows)
 
@@ -121,6 +133,53 @@ def read_files(train: ImageFiles, test: ImageFiles, framing: Framing) -> tuple[I
     pixels = stack(framed_files(paths, framing), len(paths), remedy)
     n = len(train.paths)
     return ImageSet(pixels[:n], train.labels, 256), ImageSet(pixels[n:], test.labels, 256)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Yield the files under a folder, none that is hidden or in a hidden folder; links to folders are not followed."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place) / name for name in files if not name.startswith("."))
+
+
+def _part(folder: Path, names: tuple[str, ...]) -> Path:
+    """Return the sub-folder of one of these names, in capitals or not; where there is none, the place of the first."""
+    found = [path for path in sorted(folder.iterdir()) if path.name.lower() in names and path.is_dir()]
+    if len(found) > 1:
+        raise InputError(
+            "path",
+            problem=f"{folder} has both {found[0].name!r} and {found[1].name!r}",
+            instead="leave one, or give that folder",
+        )
+    return found[0] if found else folder / names[0]
+
+
+def _announce(folder: Path, taken: int, classes: list[str], places: list[Path]) -> None:
+    """Say in a line what is taken of a folder and what is left out, where anything is."""
+    left = Counter(
+        path.suffix.lower() or path.name
+        for place in places
+        for path in _visible(place)
+        if not is_image_file(path) and path.is_file()
+    )
+    links = sum(path.is_symlink() and path.is_dir() for place in places for path in place.iterdir())
+    stray = [path.name for place in places for path in sorted(place.iterdir()) if is_image_file(path)]
+    named = len(classes) > 1
+    words = f"{taken:,} images" + (f" of {len(classes)} classes ({_listed(classes)})" if named else "")
+    folders = any(path.is_dir() and not path.name.startswith(".") for path in places[0].iterdir())
+    if stray and folders and not named:
+        words += f", without classes, since {_listed(stray)} lies above the folders"
+    parts = [f"{count} {suffix}" for suffix, count in left.most_common(5)]
+    parts += [f"{links} links to folders"] if links else []
+    if parts:
+        words += f"; left out: {', '.join(parts)}"
+    if parts or named or (stray and folders):
+        print(f"{folder}: {words}", file=sys.stderr)
+
+
+def _listed(names: list[str]) -> str:
+    """Say the first few of some names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _classes(paths: Sequence[Path], folder: Path) -> list[str] | None:

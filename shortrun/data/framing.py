@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shortrun.data.image_set import ImageSet
 from shortrun.errors import InputError
+from shortrun.memory import check_fits
 
 CHUNK = 4096  # images that are float32 at one time
 
@@ -59,6 +60,9 @@ def reframed(image_set: ImageSet, framing: Framing, name: str) -> ImageSet:
     """Return the set cropped and resized, with the same levels and range; raises InputError for too large a crop."""
     if framing == Framing():
         return image_set
+    if framing.size is not None:
+        wanted = len(image_set) * image_set.shape[0] * framing.size[0] * framing.size[1]
+        check_fits(wanted, "size", f"{len(image_set):,} images of {framing.size[0]} pixels a side", "write fewer")
     chunks = []
     for pixels in image_set.pixels.split(CHUNK):
         images = framing.apply(pixels.float(), name)

@@ -1,5 +1,6 @@
 """Images with their labels, as they lie in memory."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from shortrun.errors import InputError
+
+ROUNDING = 1e-4  # how far a float may leave its range
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class ImageSet:
     levels: 2 to 256, how many values a pixel can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for binary
         ones; None for float32 pixels.
 
-    Raises InputError where the three disagree.
+    Raises InputError where the three disagree, and for pixels that are not finite or out of range.
 
     >>> import torch
     >>> two = ImageSet(torch.tensor([[[[0, 16]]], [[[8, 0]]]], dtype=torch.uint8), torch.tensor([1, 0]), levels=17)
@@ -42,6 +45,22 @@ class ImageSet:
             )
         if self.levels is not None and not 2 <= self.levels <= 256:
             raise InputError("levels", self.levels, "give 2 to 256")
+        if self.pixels.ndim != 4 or 0 in self.pixels.shape:
+            shape = tuple(self.pixels.shape)
+            raise InputError("pixels", f"an array of shape {shape}", "give (n, c, h, w), at least one image")
+        _, c, _, w = self.pixels.shape
+        if w in (1, 3) and c not in (1, 3):
+            raise InputError(
+                "pixels", f"an array of shape {tuple(self.pixels.shape)}, channels last", "put them second"
+            )
+        if self.levels is None:
+            if not bool(self.pixels.isfinite().all()) or float(self.pixels.abs().max()) > 1 + ROUNDING:
+                low, high = float(self.pixels.min()), float(self.pixels.max())
+                raise InputError("pixels", f"floats from {low:g} to {high:g}", "give [-1, 1], or uint8 with levels")
+        elif int(self.pixels.max()) >= self.levels:
+            raise InputError(
+                "pixels", f"values up to {int(self.pixels.max())}", f"{self.levels} levels are 0 to {self.levels - 1}"
+            )
         if self.labels is not None and len(self.labels) != len(self.pixels):
             raise InputError("labels", f"{len(self.labels)} for {len(self.pixels)} images", "give one each")
 
@@ -53,6 +72,13 @@ class ImageSet:
         """The shape (c, h, w) of one image."""
         _, c, h, w = self.pixels.shape
         return c, h, w
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the pixels, in order, which tells sets of images apart."""
+        found = hashlib.sha256()
+        for part in self.pixels.split(10_000):
+            found.update(part.contiguous().numpy().data)
+        return found.hexdigest()
 
     def images(self, index: slice | Tensor = slice(None)) -> Float[Tensor, "m c h w"]:
         """Return images as (m, c, h, w) in [-1, 1], new float32 tensors.

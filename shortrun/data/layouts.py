@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from shortrun.data.image_set import ImageSet
+from shortrun.data.image_set import ROUNDING, ImageSet
 from shortrun.errors import InputError
 
-ROUNDING = 1e-4  # how far a float may leave its range and still be clamped
+DARK = 31  # the largest 8-bit value of a set of images that is taken for another scale than 0 to 255
 
 
 def channels_first(array: np.ndarray, path: str | Path) -> np.ndarray:
@@ -108,14 +108,20 @@ def _range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
 def _eight_bit(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.ndarray]:
     low, high = _range(arrays)
     if low < 0 or high > 255:
-        raise InputError("path", problem=f"{path} has whole numbers from {low:g} to {high:g}", instead="give 0 to 255")
-    if high == 1:
-        # as 8-bit levels these would all be black, which nobody means
         raise InputError(
             "path",
-            problem=f"{path} has whole numbers that are only 0 and 1",
-            instead="save them as bool, or as 0 and 255",
+            problem=f"{path} has whole numbers from {low:g} to {high:g}",
+            instead="give 0 to 255, or floats in [0, 1]: divided by the number that is white, 65535 for example",
         )
+    if 0 < high <= DARK and sum(map(len, arrays)) > 1:
+        # as 8-bit levels these would all be nearly black, which nobody means
+        of_two = f"{path} has whole numbers that are only 0 and 1", "save them as bool, or as 0 and 255"
+        of_more = (
+            f"{path} has whole numbers up to {high:g}, which as 8-bit pixels are nearly black",
+            "save floats in [0, 1]: divided by the number that is white",
+        )
+        problem, instead = of_two if high == 1 else of_more
+        raise InputError("path", problem=problem, instead=instead)
     return arrays
 
 

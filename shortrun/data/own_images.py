@@ -1,5 +1,6 @@
 """The user's own images and masks."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def read_images(
         raise InputError(
             "fit", problem="the shape to fit the images to is not known", instead="give shape, or leave it out"
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_pictures(list_images(path), shape, fit)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file or folder")
     if is_image_file(path):
         return _read_pictures([path], shape, fit)
@@ -85,7 +86,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
     [1.0, 0.0]
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file")
     if path.suffix.lower() == ".npy":
         observed = _observed(read_arrays(path)["x"], path)

@@ -4,7 +4,6 @@ InputErrors are about the `path`, the file; the pictures of another source are n
 """
 
 import os
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from shortrun.data.framing import Framing
 from shortrun.errors import InputError, reason
+from shortrun.memory import check_fits
 from shortrun.progress import shown
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def open_picture(path: Path) -> "PIL.Image.Image":
         raise
     except FileNotFoundError as error:
         raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file") from error
-    except (
-        OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError
-    ) as error:  # fmt: skip
+    except Exception as error:  # as `shortrun.errors.reading` has it
         raise InputError(
             "path",
             problem=f"{path} is damaged or of an unknown kind ({reason(error)})",
@@ -65,7 +63,11 @@ def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
     from PIL import Image
 
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
+        deep = np.asarray(picture)
+        if deep.min() < 0 or 0 < deep.max() < 4096 or deep.max() > 65535:
+            problem = f"{name} has 16-bit pixels from {deep.min()} to {deep.max()}, of which the white is not known"
+            raise InputError("path", problem=problem, instead="scale them to 0 to 65535, or save them with 8 bits")
+        return Image.fromarray((deep >> 8).astype(np.uint8))
     if picture.mode == "F":
         raise InputError("path", problem=f"{name} has floating-point pixels", instead="save it with 8 bits, or as .npy")
     mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
@@ -97,6 +99,7 @@ def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, remedy: str) -> UI
     pixels, first, first_name = None, np.empty(0), ""
     for row, (name, picture) in enumerate(shown(pictures, "reading", "image", n, SILENT_UP_TO)):
         if pixels is None:
+            check_fits(n * picture.size, "path", f"{n:,} images like {name}", f"give fewer, or {remedy}")
             pixels, first, first_name = np.empty((n, *picture.shape), np.uint8), picture, name
         if len(picture) != len(first):
             raise InputError(

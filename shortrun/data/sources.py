@@ -1,5 +1,6 @@
 """From the name of a source to its train and test images."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -91,9 +92,9 @@ def _read_source(source: str, data_dir: Path | None, selection: Selection, frami
         return Dataset(source, *read_files(*list_celeba(data_dir, selection), framing))
     if source.startswith("hub:"):
         return Dataset(source.removeprefix("hub:"), *read_hub(source, selection, framing))
-    if path.is_dir():
+    if os.path.isdir(path):
         return Dataset(path.resolve().name, *read_files(*list_folder(path, selection), framing))
-    if path.is_file():
+    if os.path.isfile(path):
         return Dataset(path.name.split(".")[0], *_parted(_read_array_file(path), selection, framing, str(path)))
     if path.suffix or path.parent != Path():
         raise InputError("source", problem=f"{source} does not exist", instead=f"the names are {', '.join(NAMES)}")
@@ -172,7 +173,7 @@ def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
 def _found(wanted: list[str], folder: Path) -> dict[str, Path]:
     candidates = {file: (folder / file, folder / file.removesuffix(".gz")) for file in wanted}
     return {
-        file: next(path for path in paths if path.is_file())
+        file: next(path for path in paths if os.path.isfile(path))
         for file, paths in candidates.items()
-        if any(path.is_file() for path in paths)
+        if any(os.path.isfile(path) for path in paths)
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -42,12 +42,13 @@ class Page:
         return Image.open(file).convert("RGB")
 
 
-def log_sizes(panel: Axes) -> None:
-    """Give a panel a logarithmic axis of sizes with plain numbers, 0.01, 0.02, 0.05 and so on."""
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+def log_sizes(panel: Axes, axis: Literal["x", "y"] = "x") -> None:
+    """Give a panel a logarithmic axis with plain numbers, 0.01, 0.02, 0.05 and so on."""
+    chosen = panel.xaxis if axis == "x" else panel.yaxis
+    panel.set(**{f"{axis}scale": "log"})
+    chosen.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    chosen.set_major_formatter(FormatStrFormatter("%g"))
+    chosen.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

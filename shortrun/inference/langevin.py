@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from shortrun.errors import InputError
+
 LogDensity = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n"]]
 StepSizes = float | Float[Tensor, "..."]
 Step = Callable[[LogDensity, Float[Tensor, "n d"], StepSizes, Float[Tensor, "n d"]], Float[Tensor, "n d"]]
@@ -45,7 +47,12 @@ def score(log_density: LogDensity, z: Float[Tensor, "n d"], create_graph: bool) 
     """
     with torch.enable_grad():
         at = z if create_graph and z.requires_grad else z.detach().requires_grad_()
-        height = log_density(at).sum()
+        heights = log_density(at)
+        if heights.shape != at.shape[:1]:
+            raise InputError(
+                "log_density", f"values of shape {tuple(heights.shape)}", f"return one for each row, ({len(at)},)"
+            )
+        height = heights.sum()
         # the way back has the precision of the way there; under autocast, products of float32 parts would lose theirs
         with torch.autocast(z.device.type, enabled=False):
             return torch.autograd.grad(height, at, create_graph=create_graph)[0]
@@ -88,6 +95,17 @@ def langevin_step(
     return langevin_update(z, score(log_density, z, differentiable), step_size, noise)
 
 
+def _check(z: Tensor, step_size: StepSizes, noise: ChainNoise) -> None:
+    """Raise InputError for what no chain can start from; where a tensor is on a GPU its numbers are not waited for."""
+    if z.ndim != 2 or not z.is_floating_point():
+        raise InputError("z", f"{z.dtype} of shape {tuple(z.shape)}", "give floats (n, d)")
+    if isinstance(noise, Tensor) and noise.shape[1:] != z.shape:
+        raise InputError("noise", f"shape {tuple(noise.shape)}", f"give ({len(noise)}, {len(z)}, {z.shape[1]})")
+    on_cpu = not isinstance(step_size, Tensor) or (step_size.device.type == "cpu" and not step_size.requires_grad)
+    if on_cpu and not bool(torch.as_tensor(step_size).gt(0).all()):  # NaN is not greater either
+        raise InputError("step_size", step_size, "write a positive number")
+
+
 def short_run(
     log_density: LogDensity,
     z: Float[Tensor, "n d"],
@@ -110,6 +128,8 @@ def short_run(
         ascent.
     step: takes each step; `langevin_step`, or a `CompiledStep`.
 
+    Raises InputError for shapes that do not fit one another and for step sizes that are not positive.
+
     >>> def log_density(z):
     ...     return -((z - 3) ** 2).sum(1) / 2
     >>> z = torch.zeros(1000, 1)
@@ -124,6 +144,7 @@ def short_run(
     for Approximate Inference", ECCV 2020, arXiv 1912.01909.
     """
     steps = len(noise)
+    _check(z, step_size, noise)
     if isinstance(step_size, Tensor) and step_size.ndim == 3:
         schedule = step_size.expand(steps, -1, -1)
     else:

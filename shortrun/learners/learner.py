@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig
-from shortrun.errors import InputError
+from shortrun.errors import InputError, reason
 from shortrun.learners.declared import Declared, declared_class
+from shortrun.learners.images import check_images, check_pixels
 from shortrun.learners.latent_density import FILE, LatentDensity, write_density
 from shortrun.learners.pretrained import rebuilt, write_model
 from shortrun.metrics.figure import Figure
@@ -171,7 +172,11 @@ class Learner(
         rng: gives the random numbers.
         steps: at least 1, in place of the learner's own number; None keeps that.
         noise: whether the steps are noisy, in place of what the learner does; None keeps that.
+
+        Raises InputError for images of another shape than the model's, and for pixels outside of [-1, 1].
         """
+        check_images(self.description, x)
+        check_pixels(x)
         return self.decode(self.infer(x, rng, steps=steps, noise=noise).z)
 
     @property
@@ -357,9 +362,10 @@ class Learner(
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 
-            folder = Path(
-                snapshot_download(
-                    str(pretrained_model_name_or_path),
+            name = str(pretrained_model_name_or_path)
+            try:
+                found = snapshot_download(
+                    name,
                     revision=revision,
                     cache_dir=cache_dir,
                     force_download=force_download,
@@ -367,7 +373,13 @@ class Learner(
                     token=token,
                     allow_patterns=["config.json", "model.safetensors", FILE],
                 )
-            )
+            except (OSError, ValueError) as error:  # no such name, no network, no right to it
+                raise InputError(
+                    "pretrained_model_name_or_path",
+                    problem=f"{name!r} is no folder and cannot be had from the hub ({reason(error)})",
+                    instead="write the folder of a saved model, or OWNER/NAME on the hub",
+                ) from error
+            folder = Path(found)
         return rebuilt(cls, folder, decoder)
 
 

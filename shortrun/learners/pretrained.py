@@ -10,6 +10,7 @@ from shortrun.errors import InputError, in_one_line
 from shortrun.files import read_json, write_json
 from shortrun.learners.declared import Declared, checked_for_learner, declared_class
 from shortrun.learners.latent_density import read_density
+from shortrun.learners.size import check_size
 from shortrun.learners.weights import read_weights, write_weights
 from shortrun.mapping import from_mapping, to_mapping
 from shortrun.registry import LEARNERS, name_of
@@ -63,6 +64,10 @@ def rebuilt(kind: type[Kind], folder: Path, decoder: nn.Module | None) -> Kind:
     if not issubclass(found, kind):
         problem = f"a {found.__name__} in it, no {kind.__name__}"
         raise InputError(str(folder), problem=problem, instead="load it with shortrun.load")
+    try:
+        check_size(found, description)
+    except InputError as error:
+        raise error.renamed("config.json.model") from None
     weights = read_weights(folder / "model.safetensors")
     learner = found.from_description(description, decoder)
     try:

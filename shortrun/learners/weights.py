@@ -1,5 +1,7 @@
 """Tensors in files: safetensors, written whole or not at all. Nothing is unpickled."""
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shortrun.errors import InputError, damaged
+from shortrun.errors import InputError, in_one_line, undamaged
 from shortrun.files import replacing
 
 RETRAIN = "train again, or restore it from a copy"
@@ -17,14 +19,15 @@ RETRAIN = "train again, or restore it from a copy"
 def write_weights(tensors: Mapping[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
     """Write tensors by name as safetensors; about: words that go into the file's header, by name."""
     with replacing(path) as temporary:
-        save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, temporary, about)
+        try:
+            save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, temporary, about)
+        except SafetensorError as error:  # what the file system said, in words alone
+            raise OSError(errno.EIO, in_one_line(error), str(path)) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name; raise InputError where the file is absent or damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(str(path), problem="not there", instead="give the folder of a run or of a saved model")
-    try:
+    with undamaged(path, RETRAIN):
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, error, RETRAIN) from None

@@ -1,14 +1,14 @@
 """Inference and decoding of any number of images, a batch at a time, with progress on a terminal."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from shortrun.errors import InputError, check_at_least
+from shortrun.errors import check_at_least
 from shortrun.learners import Learner
+from shortrun.learners.images import check_images, check_pixels
 from shortrun.model.likelihood import Images
 from shortrun.progress import shown
 
@@ -44,9 +44,11 @@ def infer(
     noise: in place of what the learner does; None keeps that.
     batch_size: at least 1, images at a time.
 
-    Raises InputError for images of another shape than the model's and for counts below 1.
+    Raises InputError for images of another shape than the model's, for pixels outside of [-1, 1] and for counts below
+    1.
     """
-    check_images(learner, x)
+    check_images(learner.description, x)
+    check_pixels(x)
     check_at_least(1, batch_size=batch_size, steps=steps)
     parts = []
     for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
@@ -65,18 +67,3 @@ def decode(learner: Learner, z: Float[Tensor, "n d"], batch_size: int = BATCH_SI
     """
     check_at_least(1, batch_size=batch_size)
     return torch.cat([learner.decode(part.to(learner.device)).cpu() for part in shown(z.split(batch_size), "decoding")])
-
-
-def check_images(learner: Learner, x: Tensor) -> None:
-    """Raise InputError where there are no images, or of another shape than the model's."""
-    if x.ndim != 4 or not len(x):
-        raise InputError("x", f"an array of shape {tuple(x.shape)}", "give at least one image, (n, c, h, w)")
-    wanted = None if learner.description is None else learner.description.image_shape
-    if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
-        raise InputError(
-            "x", f"images of {_by(x.shape[1:])}", f"the model has {_by(wanted)} (channels x height x width)"
-        )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from shortrun.errors import InputError, check_at_least
 from shortrun.learners import Learner
-from shortrun.tasks.batches import BATCH_SIZE, check_images, decode, infer
+from shortrun.learners.images import check_images
+from shortrun.tasks.batches import BATCH_SIZE, decode, infer
 
 
 class Inpainting(NamedTuple):
@@ -60,7 +61,7 @@ def inpaint(
     (torch.Size([3, 6, 1, 4, 4]), 0.0)
     """
     check_at_least(1, completions=completions)
-    check_images(learner, x)
+    check_images(learner.description, x)
     n, c, h, w = x.shape
     if len(mask) not in (1, n) or mask.shape[1] not in (1, c) or mask.shape[2:] != (h, w):
         raise InputError(

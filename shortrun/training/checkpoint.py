@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
-from shortrun.errors import InputError, damaged
+from shortrun.errors import InputError, undamaged
 from shortrun.learners.pretrained import write_model
 from shortrun.learners.weights import RETRAIN, write_weights
 from shortrun.training.position import Position
@@ -20,6 +20,8 @@ from shortrun.training.tracking import Metrics
 from shortrun.training.watching import Clock
 
 Kind = TypeVar("Kind")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps for each parameter."""
 
 
 class Checkpoints:
@@ -72,16 +74,14 @@ def check_state(path: Path, state: State) -> None:
     A parameter that an earlier version learned by gradient may be gone, or be solved for now. Moments of the optimizer
     then belong to none of the model's parameters, and the run cannot go on as it began.
     """
-    try:
+    with undamaged(path, RETRAIN):
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, error, RETRAIN) from None
+        moments = {_moment(name): shape for name, shape in below("optimizer/", shapes).items()}
     own = {f"weights/{name}" for name in state.learner.state_dict()}
     parameters = [tuple(each.shape) for each in state.learner.parameters()]
     strange = [name.removeprefix("weights/") for name in shapes if name.startswith("weights/") and name not in own]
-    for name, shape in below("optimizer/", shapes).items():
-        index = int(name.split("/")[0])
+    for (index, _), shape in moments.items():
         if index >= len(parameters) or shape not in ((), parameters[index]):
             strange.append(f"moments of parameter {index}")
     if strange:
@@ -94,20 +94,27 @@ def check_state(path: Path, state: State) -> None:
 
 def load_state(path: Path, state: State) -> None:
     """Put back what `save_state` wrote; raise InputError where the file is damaged or of another model."""
-    try:
+    with undamaged(path, RETRAIN):
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
             state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
         for part, module in modules_of(state).items():
             module.load_state_dict(below(f"{part}/", tensors))
         state.learner.load_training_state(below("kept/", tensors))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise damaged(path, error, RETRAIN) from None
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in below("optimizer/", tensors).items():
-        index, key = name.split("/")
-        moments.setdefault(int(index), {})[key] = tensor
-    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in below("optimizer/", tensors).items():
+            index, key = _moment(name)
+            moments.setdefault(index, {})[key] = tensor
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _moment(name: str) -> tuple[int, str]:
+    """Return which parameter a moment of the optimizer is of, and which moment it is; ValueError for no such name."""
+    index, key = name.split("/")
+    if key not in MOMENTS:
+        raise ValueError(f"{name} is no moment of the optimizer")
+    return int(index), key
 
 
 def below(prefix: str, tensors: dict[str, Kind]) -> dict[str, Kind]:

@@ -7,10 +7,10 @@ from math import exp, prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from shortrun.config import Config, LearnerConfig, read_recipe
-from shortrun.errors import damaged
+from shortrun.errors import damaged, undamaged
 from shortrun.evaluation.tables import rows
 from shortrun.files import read_json
 from shortrun.learners import learner_class
@@ -69,11 +69,8 @@ def _learner(path: Path) -> LearnerConfig | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Give a file of tensors to read from, none of which is loaded unasked."""
-    try:
-        with safe_open(path, framework="np") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, error, RETRAIN) from None
+    with undamaged(path, RETRAIN), safe_open(path, framework="np") as file:
+        yield file
 
 
 def _data(config: Config) -> str:
@@ -127,10 +124,11 @@ def _state(run: RunFolder) -> list[tuple[str, str]]:
     result = read_json(run.result)
     if not isinstance(result, dict):
         raise damaged(run.result, "it is not a table")
-    trained, done = result.get("training", {}), "finished"
-    if {"seconds", "updates"} <= set(trained):
-        done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
-    return [("state", done), *rows(from_json(result))]
+    with undamaged(run.result):
+        trained, done = result.get("training", {}), "finished"
+        if {"seconds", "updates"} <= set(trained):
+            done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
+        return [("state", done), *rows(from_json(result))]
 
 
 def _position(path: Path) -> str:

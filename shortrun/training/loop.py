@@ -1,6 +1,7 @@
 """The one training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -10,15 +11,18 @@ from torch import nn
 
 from shortrun.config import Config, absolute, read_recipe
 from shortrun.data import NAMES, Dataset
-from shortrun.errors import Interrupted
+from shortrun.errors import InputError, Interrupted, in_one_line
 from shortrun.learners import ChainLearner, Learner, checked_for_learner, learner_class
 from shortrun.registry import LEARNERS, name_of
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Checkpoints, check_state, load_state
 from shortrun.training.compiling import choose_step, keep_compiled_graphs
+from shortrun.training.divergence import Streak
 from shortrun.training.interruption import stop_signals
+from shortrun.training.lock import locked
 from shortrun.training.machine import keep_freed_memory
 from shortrun.training.order import Order
+from shortrun.training.origin import check_origin, check_settings, write_origin
 from shortrun.training.position import Window
 from shortrun.training.processes import Processes, processes
 from shortrun.training.report import draw_progress, write_report
@@ -143,22 +147,51 @@ def learn(
         dataset = dataset or read_dataset(config)
         learner = build_learner(config, kind or learner_class(config.learner), dataset, decoder, here)
         run = RunFolder(here.agree(folder(dataset.name).path if here.first else None))
-        if config.training.threads:
-            torch.set_num_threads(config.training.threads)
-        keep_freed_memory()
-        keep_compiled_graphs()
-        state = State.start(learner, config.training, here)
-        if run.state.is_file():
-            check_state(run.state, state)  # before anything is written into the folder
-        learner.start_training(len(dataset.train), config.training.seed, run.path)
-        if run.state.is_file():
-            load_state(run.state, state)
-        here.wait()  # the first process writes that file next
-        take_steps(state, dataset, config, run, here, watch)
-        if here.first:
-            write_report(state.averaged, dataset, config, run, state.position)
-        here.wait()
+        with locked(run) if here.first else nullcontext(), kept_threads(config.training.threads), files_of(run):
+            keep_freed_memory()
+            keep_compiled_graphs()
+            state = State.start(learner, config.training, here)
+            if run.state.is_file():
+                check_state(run.state, state)  # before anything is written into the folder
+                check_settings(run, config)
+                check_origin(run, dataset)
+            elif here.first:
+                write_origin(run, config, dataset)
+            learner.start_training(len(dataset.train), config.training.seed, run.path)
+            if run.state.is_file():
+                load_state(run.state, state)
+            here.wait()  # the first process writes that file next
+            take_steps(state, dataset, config, run, here, watch)
+            if here.first:
+                write_report(state.averaged, dataset, config, run, state.position)
+            here.wait()
         return run.path
+
+
+@contextmanager
+def files_of(run: RunFolder) -> Iterator[None]:
+    """Turn what a file system says of a full disk, a missing folder or a lack of rights into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(
+            str(error.filename or run.path),
+            problem=error.strerror or in_one_line(error),
+            instead=f"mend that, then go on with: shortrun train --resume {run.path}",
+        ) from error
+
+
+@contextmanager
+def kept_threads(count: int | None) -> Iterator[None]:
+    """Take so many CPU threads while the block runs, and give back those that the process had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def take_steps(
@@ -175,6 +208,7 @@ def take_steps(
         x = dataset.train.images(order.rows(position.step, here)).to(here.device)
         choose_step(cast(ChainLearner, learner), x, settings, position, here)
     progress = Progress(position, settings.batch_size, learner.progress, shown=here.first)
+    streak = Streak(run, position)
     checkpoints = Checkpoints(run, state, clock, metrics, settings.checkpoint_seconds)
     if position.step == 0:
         checkpoints.save()  # a run that is killed early can be resumed too
@@ -188,7 +222,8 @@ def take_steps(
             rng = stream(settings.seed, Use.CHAIN, position.step, device=here.device)
             statistics = update(state, dataset.train.images(rows).to(here.device), rows, rng, settings, here)
 
-            stopping = position.tally(statistics, here, stop.is_set())
+            stopping, means = position.tally(statistics, here, stop.is_set())
+            streak.follow(position, means, settings.batch_size)
             epoch, epoch_done = order.epoch(position.step), order.ends_epoch(position.step)
             line_due = position.step % settings.log_steps == 0
             progress.advance(position, epoch)
@@ -203,11 +238,13 @@ def take_steps(
                     done = epoch if epoch_done else None
                     watch(Moment(position.step, done, learner, state.averaged, position.seconds))
             if stopping:
-                checkpoints.save()
+                if streak.sound:
+                    checkpoints.save()
                 raise Interrupted(
                     f"stopped after step {position.step} of {total}; go on with: shortrun train --resume {run.path}"
                 )
-            checkpoints.save_if_due()
+            if streak.sound:  # what is kept is the last state that was
+                checkpoints.save_if_due()
     progress.close()
     checkpoints.save()
     if metrics is not None:

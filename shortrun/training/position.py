@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
+from shortrun.config.ranges import NOT_NEGATIVE
+from shortrun.errors import InputError
 from shortrun.learners.learner import Statistics
+from shortrun.mapping import as_type
 from shortrun.training.processes import Processes
 
 
@@ -51,8 +54,8 @@ class Position:
         """Chains that stayed non-finite after all retries."""
         return self.counts["failed"]
 
-    def tally(self, statistics: Statistics, here: Processes, stop: bool) -> bool:
-        """Add an update's statistics over all processes; return whether any process is to stop.
+    def tally(self, statistics: Statistics, here: Processes, stop: bool) -> tuple[bool, dict[str, float]]:
+        """Add an update's statistics over all processes; return whether any process is to stop, and the update's means.
 
         Whole numbers are counts, which are added up; the others are means, whose sums go into the window.
         """
@@ -66,7 +69,7 @@ class Position:
             else:
                 self.counts[name] = self.counts.get(name, 0) + round(mean * here.count)
         self.window.steps += 1
-        return asked > 0
+        return asked > 0, dict(zip(statistics, shared, strict=True))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Position":
@@ -76,7 +79,9 @@ class Position:
         version does not know are left out.
         """
         values = dict(values)
-        counts, window = values.pop("counts", {}), dict(values.pop("window", {}))
+        counts, window = values.pop("counts", {}), values.pop("window", {})
+        if not (isinstance(counts, dict) and isinstance(window, dict)):
+            raise InputError("position", "counts or a window that is no table")
         position = cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
         # before there were counts, those of chains stood beside the window, and in it among the sums and its steps
         position.counts |= {name: values[name] for name in position.counts if name in values} | counts
@@ -85,4 +90,18 @@ class Position:
         else:
             sums = {name: total for name, total in window.items() if name not in ("steps", *position.counts)}
             position.window = Window(int(window.get("steps", 0)), sums)
-        return position
+        return position._checked()
+
+    def _checked(self) -> "Position":
+        """Return the position where each value is of its type and range; raise InputError."""
+        for each in fields(self):
+            hint = get_type_hints(Position)[each.name]
+            setattr(self, each.name, as_type(getattr(self, each.name), hint, each.name))
+        window = self.window
+        window.steps = as_type(window.steps, int, "window.steps")
+        window.sums = as_type(window.sums, dict[str, float], "window.sums")
+        seconds = (self.seconds, self.cpu_seconds, self.tuning_seconds)
+        counts = (self.step, self.total, self.metrics_bytes, self.skipped, self.tunings, window.steps)
+        for number in (*seconds, *counts, *self.counts.values()):
+            NOT_NEGATIVE.check("position", number)
+        return self

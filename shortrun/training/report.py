@@ -9,6 +9,7 @@ from PIL import Image
 
 from shortrun.config import Config
 from shortrun.data import Dataset, ImageSet
+from shortrun.errors import in_one_line
 from shortrun.evaluation.reconstructions import reconstruction_figures
 from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import write_json
@@ -52,13 +53,25 @@ def draw_progress(learner: Learner, test: ImageSet, run: RunFolder, epoch: int, 
     metrics.picture(picture, "reconstructions_and_samples", epoch)
 
 
-def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolder) -> None:
+def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolder) -> str | None:
     """Fit a density to the latents of training images, give it to the learner, and write it beside the model.
 
     There is none for a learner with a prior and no generator, whose latents are as many as the pixels, for fewer than
-    10 images, or where the configuration says so.
+    10 images, or where the configuration says so. Returns why there is none where it could not be fitted.
     """
     learner.latent_density = None
+    try:
+        _fit_density(learner, train, config)
+    except (ValueError, RuntimeError) as error:
+        # latents that are not finite, or all alike: the run is finished without
+        problem = in_one_line(error)
+    else:
+        problem = None
+    write_density(learner.latent_density, run.checkpoint)
+    return problem
+
+
+def _fit_density(learner: Learner, train: ImageSet, config: Config) -> None:
     count = min(config.training.fit_images, len(train))
     log_prior = learner.generator.log_prior if with_generator(learner) else None
     if (log_prior or not learner.has_prior) and count >= LEAST:
@@ -67,7 +80,6 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()
         parts = [learner.draw_posterior(train.images(part).to(learner.device), rng) for part in rows.split(500)]
         learner.latent_density = fit_latent_density(torch.cat(parts), rng, log_prior=log_prior)
-    write_density(learner.latent_density, run.checkpoint)
 
 
 def test_figures(learner: Learner, dataset: Dataset, config: Config) -> list[Figure]:
@@ -94,7 +106,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     same random numbers, and figures/reconstructions.png.
     """
     seed = config.training.seed
-    fit_density(learner, dataset.train, config, run)
+    why_none = fit_density(learner, dataset.train, config, run)
     for source in learner.sources:
         samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE), source)
         write_png(grid(samples, COLUMNS), run.figures / SAMPLES[source])
@@ -102,6 +114,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     result: dict[str, Any] = {
         **to_json(test_figures(learner, dataset, config)),
         "latent_density": None if learner.latent_density is None else asdict(learner.latent_density.record),
+        **({} if why_none is None else {"latent_density_left_out": why_none}),
         "training": {
             "seconds": round(position.seconds, 1),
             "cpu_seconds": round(position.cpu_seconds, 1),

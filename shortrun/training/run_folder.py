@@ -1,6 +1,8 @@
 """A run folder: what is where in it, how one is made, and how a learner is loaded from it."""
 
 import datetime
+import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,11 @@ class RunFolder:
         return self.model / "config.json"
 
     @property
+    def origin(self) -> Path:
+        """What the run learns from: the settings it began with and a digest of its images."""
+        return self.path / "origin.json"
+
+    @property
     def weights(self) -> Path:
         """The weights of the model."""
         return self.model / "model.safetensors"
@@ -83,14 +90,12 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
     Raises InputError where `out` holds something already, or cannot be written.
     """
     if out is None:
-        stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
-        out = Path("runs") / f"{stamp}_{name}"
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        out = _dated(name)
+    if os.path.isfile(out) or (os.path.isdir(out) and _holds_something(out)):
         raise InputError(
             "out", problem=f"{out} is not empty", instead="write a new folder, or resume the run that it holds"
         )
     try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
         write_text(out / "config.toml", tomli_w.dumps(to_mapping(config)))
     except OSError as error:
         raise InputError(
@@ -99,22 +104,48 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
     return RunFolder(out)
 
 
+def _holds_something(out: Path) -> bool:
+    """Say whether a folder holds more than what a kill leaves of a run that was just beginning."""
+    left = {".config.partial.toml", ".lock", ".holder"}
+    return any(path.name not in left and not (path.is_dir() and not any(path.iterdir())) for path in out.iterdir())
+
+
+def _dated(name: str) -> Path:
+    """Make and return a new folder under runs/ that nobody else has made, also where two begin in one second."""
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    for number in itertools.count(1):
+        out = Path("runs") / (f"{stamp}_{name}" if number == 1 else f"{stamp}_{name}_{number}")
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(
+                "out", problem=f"{out} cannot be made ({error.strerror})", instead="write another folder"
+            ) from None
+        return out
+    raise AssertionError("there are endless numbers")
+
+
 def open_run(path: Path) -> tuple[RunFolder, Config]:
     """Return an existing run and its configuration.
 
     path: its folder.
 
-    Raises InputError where there is no run.
+    Raises InputError where there is no run, and where a link in it would lead what is written out of the folder.
     """
     run = RunFolder(Path(path))
-    if not run.config.is_file():
+    if not os.path.isfile(run.config):
         raise no_run(path)
+    for each in (run.checkpoint, run.figures, run.path / "tensorboard", run.path / "metrics.jsonl"):
+        if each.is_symlink():
+            raise InputError(str(each), problem="a link", instead="put what it leads to in its place")
     return run, read_recipe(str(run.config))
 
 
 def no_run(path: Path) -> InputError:
     """Return the error of what is given for a run and is none."""
-    problem = "not a run (no config.toml in it)" if path.is_dir() else "not a folder"
+    problem = "not a run (no config.toml in it)" if os.path.isdir(path) else "not a folder"
     return InputError(str(path), problem=problem, instead="write the folder of a run that `shortrun train` made")
 
 
@@ -135,6 +166,6 @@ def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learn
     (2, 3)
     """
     run = RunFolder(Path(path))
-    if not run.path.is_dir():
+    if not os.path.isdir(run.path):
         raise no_run(run.path)
     return (learner or Learner).from_pretrained(run.model, decoder=decoder)

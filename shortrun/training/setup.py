@@ -8,6 +8,7 @@ from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
 from shortrun.errors import InputError, renaming
 from shortrun.learners import Learner, with_generator
+from shortrun.learners.size import check_size
 from shortrun.training.processes import Processes
 
 
@@ -57,6 +58,7 @@ def build_learner(
         config.glow,
         config.own,
     )
+    check_size(kind, description)
     learner = kind.from_description(description, decoder, config.training.seed)
     if with_generator(learner):
         learner.generator.likelihood.check_images(images.levels, dataset.name)

@@ -203,3 +203,52 @@ def test_many_files_show_progress_on_a_terminal_only(
     read_images(tmp_path)
     assert seen == [True, None]
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_says_what_is_taken_and_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, ["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"], 4, 4)
+    write_image(tmp_path / ".ipynb_checkpoints" / "1.png", noise(9, 9))
+    for name in ("cat/5.heic", "dog/6.heic", "notes.txt"):
+        (tmp_path / name).write_bytes(b"words")
+    data = load_dataset(str(tmp_path))
+    assert require_labels(data.train, "x").max() == 1
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path}: 4 images of 2 classes (cat, dog); left out: 2 .heic, 1 .txt\n"
+
+
+def test_an_image_above_the_class_folders_takes_the_classes_away_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, ["cat/1.png", "dog/3.png", "stray.png", "dog/4.png"], 4, 4)
+    assert load_dataset(str(tmp_path)).train.labels is None
+    assert "4 images, without classes, since stray.png lies above the folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("train", "test"), [("training", "testing"), ("Train", "Test"), ("TRAIN", "testing")])
+def test_other_names_of_the_split_are_known(tmp_path: Path, train: str, test: str) -> None:
+    fill(tmp_path, [f"{train}/b/1.png", f"{train}/c/2.png", f"{test}/b/3.png"], 4, 4)
+    data = load_dataset(str(tmp_path))
+    assert (len(data.train), len(data.test)) == (2, 1)
+    assert require_labels(data.train, "x").tolist() == [0, 1]
+
+
+def test_a_folder_with_two_names_of_a_part_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, ["train/1.png", "training/2.png", "test/3.png"], 4, 4)
+    with refused("source", "has both 'train' and 'training'"):
+        load_dataset(str(tmp_path))
+
+
+def test_links_to_folders_are_not_followed_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "photos", ["1.png", "2.png"], 4, 4)
+    fill(tmp_path / "elsewhere", ["3.png", "4.png"], 4, 4)
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
+    data = load_dataset(str(tmp_path / "photos"))
+    assert len(data.train) + len(data.test) == 2
+    assert "left out: 1 links to folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("top", [255, 4095])
+def test_16_bit_pixels_that_do_not_reach_their_white_are_refused(tmp_path: Path, top: int) -> None:
+    Image.fromarray((noise(8, 8).astype(np.uint16) * (top // 255)).astype(np.uint16)).save(tmp_path / "a.png")
+    with refused("path", "a.png has 16-bit pixels from 0 to", "scale them to 0 to 65535"):
+        read_images(tmp_path / "a.png")

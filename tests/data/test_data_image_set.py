@@ -178,3 +178,18 @@ def test_a_data_set_is_labelled_where_two_classes_can_be_told_apart() -> None:
     assert not Dataset("x", bare, bare).labelled
     assert not Dataset("x", eight_bit(), bare).labelled
     assert not Dataset("x", one, one).labelled
+
+
+@pytest.mark.parametrize(
+    ("pixels", "levels", "words"),
+    [
+        (torch.full((2, 1, 4, 4), torch.nan), None, "floats from nan"),
+        (torch.full((2, 1, 4, 4), 255.0), None, "floats from 255 to 255"),
+        (torch.full((2, 1, 4, 4), 17, dtype=torch.uint8), 17, "17 levels are 0 to 16"),
+        (torch.zeros(2, 4, 4, 3), None, "channels last"),
+        (torch.zeros(0, 1, 4, 4), None, "at least one image"),
+    ],
+)
+def test_pixels_out_of_range_or_order_are_refused(pixels: torch.Tensor, levels: int | None, words: str) -> None:
+    with refused("pixels", words):
+        ImageSet(pixels, levels=levels)

@@ -1,6 +1,8 @@
 import itertools
+import math
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise, langevin_step, no_noise, short_run
 
 KINDS = ["number", "scalar", "each latent", "each image", "each image and latent", "each k", "each k and latent", "all"]
@@ -236,3 +239,29 @@ def test_same_seed_same_chain() -> None:
 
     assert torch.equal(end(1), end(1))
     assert not torch.equal(end(1), end(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        ({"noise": torch.zeros(3, 2)}, "noise"),
+        ({"noise": torch.zeros(3, 4, 1)}, "noise"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"step_size": -0.1}, "step_size"),
+        ({"step_size": math.nan}, "step_size"),
+        ({"step_size": torch.tensor([0.1, -0.1])}, "step_size"),
+        ({"log_density": lambda z: -(z**2) / 2}, "log_density"),
+        ({"log_density": lambda z: z @ z.T}, "log_density"),
+    ],
+)
+def test_what_no_chain_can_start_from_is_refused(change: dict[str, Any], argument: str) -> None:
+    given: dict[str, Any] = {
+        "log_density": lambda z: -(z**2).sum(1) / 2,
+        "z": torch.zeros(4, 2),
+        "step_size": 0.1,
+        "noise": torch.zeros(3, 4, 2),
+    }
+    assert short_run(**given).shape == (4, 2)
+    with pytest.raises(InputError) as caught:
+        short_run(**(given | change))
+    assert caught.value.argument == argument

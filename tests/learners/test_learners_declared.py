@@ -91,7 +91,7 @@ def test_a_saved_description_passes_the_same_checks() -> None:
     saved = LearnerConfig((1, 4, 4), inference=InferenceConfig(candidates=8), learner="vae")
     with pytest.raises(InputError, match=r"^inference.candidates: vae starts no chains"):
         checked_for_learner(saved)
-    with pytest.raises(InputError, match=r"^image_shape: got 0; write a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"^image_shape: got 0; write a whole number from 1 to 65,536"):
         checked_for_learner(LearnerConfig((1, 0, 4)))
 
 

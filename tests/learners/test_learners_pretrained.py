@@ -113,7 +113,7 @@ def test_settings_are_checked_before_weights_are_read(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     values["model"]["width"] = 0
     (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(InputError, match=r"^config.json.model.width: got 0; write a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"^config.json.model.width: got 0; write a whole number from 1 to 1,000,000"):
         ShortRun.from_pretrained(tmp_path)
 
 
@@ -238,6 +238,15 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no layers": (edited(model__latents=[]), "model.latents: got none"),
     "sigma of nothing": (edited(model__sigma=0), "sigma: got 0.0; write a positive number"),
     "no steps": (edited(inference__steps=0), "steps: got 0;"),
+    "config.json nested too deep": (
+        lambda folder: (folder / "config.json").write_text("[" * 100_000),
+        "config.json: damaged (",
+    ),
+    "a width of 10^9": (edited(model__width=10**9), "model.width: got 1000000000; write a whole number from 1 to"),
+    "weights beyond memory": (edited(model__width=10**6), "config.json.model: its weights would take"),
+    "10^4 layers": (edited(model__latents=[1] * 10**4), "model.latents: got 10000 layers; write"),
+    "10^6 linear layers": (edited(model__depth=10**6), "model.depth: got 1000000; write"),
+    "a mixture of 10^8": (edited(model__prior="mixture", model__components=10**8), "model.components: got 100000000;"),
 }
 
 

@@ -22,11 +22,11 @@ def test_whole_numbers_are_counted_and_the_others_averaged() -> None:
     position = Position()
     for mse, failed in ((0.25, 2), (0.75, 1)):
         statistics = {"mse": torch.tensor(mse), "failed": torch.tensor(failed), "divisions": torch.tensor(failed)}
-        assert position.tally(statistics, ALONE, stop=False) is False
+        assert position.tally(statistics, ALONE, stop=False)[0] is False
     assert position.window.means() == {"mse": 0.5}
     assert position.counts == {"retried": 0, "failed": 3, "divisions": 3}
     assert (position.retried, position.failed) == (0, 3)
-    assert position.tally({}, ALONE, stop=True) is True
+    assert position.tally({}, ALONE, stop=True) == (True, {})
 
 
 def test_what_is_written_is_read() -> None:

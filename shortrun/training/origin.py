@@ -1,0 +1,71 @@
+"""What a run learned from, kept with it, so that neither it nor a command goes on with something else unsaid."""
+
+from typing import Any
+
+from shortrun.config import Config
+from shortrun.data import Dataset
+from shortrun.errors import InputError
+from shortrun.files import read_json, write_json
+from shortrun.mapping import to_mapping
+from shortrun.training.run_folder import RunFolder
+
+
+def write_origin(run: RunFolder, config: Config, dataset: Dataset) -> None:
+    """Keep what a run begins with."""
+    write_json(run.origin, {"settings": _settings(config), "images": _images(dataset)})
+
+
+def check_origin(run: RunFolder, dataset: Dataset) -> None:
+    """Raise InputError where images are others than those that a run learned from; a run of before is not checked."""
+    before, now = _kept(run).get("images"), _images(dataset)
+    if before is None or before == now:
+        return
+    counts = [
+        f"{each['train']['count']} for training and {each['test']['count']} for testing" for each in (before, now)
+    ]
+    found = f"{counts[1]}, before {counts[0]}" if counts[0] != counts[1] else f"{counts[0]} as before, but others"
+    raise InputError(
+        "data.source",
+        problem=f"{run.path} learned from other images than are there now ({found})",
+        instead="put back those that it began with, or train anew",
+    )
+
+
+def check_settings(run: RunFolder, config: Config) -> None:
+    """Raise InputError where the config.toml of a run that goes on is not what it began with.
+
+    Where its images lie is left out: a folder may be moved, and what is in it is compared by `check_origin`.
+    """
+    before, now = _kept(run).get("settings"), _settings(config)
+    if before is None:
+        return
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise InputError(
+                str(run.config),
+                problem=f"{name} is {now.get(name)!r}, the run began with {before.get(name)!r}",
+                instead="put that back, or train anew",
+            )
+
+
+def _kept(run: RunFolder) -> dict[str, Any]:
+    kept = read_json(run.origin) if run.origin.is_file() else {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return all settings by their full names, but for where the images lie."""
+    flat = _flat(to_mapping(config.alone()), "")
+    return {name: value for name, value in flat.items() if name not in ("data.dir", "data.source")}
+
+
+def _flat(values: dict[str, Any], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {f"{where}{key}": value}
+    return found
+
+
+def _images(dataset: Dataset) -> dict[str, Any]:
+    parts = {"train": dataset.train, "test": dataset.test}
+    return {name: {"count": len(part), "sha256": part.digest()} for name, part in parts.items()}

@@ -16,6 +16,7 @@ SHARED = {
         "files",
         "mapping",
         "memory",
+        "modes",
         "normals",
         "pixels",
         "progress",

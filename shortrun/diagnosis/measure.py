@@ -162,7 +162,8 @@ def prior_chains(step_size: float, chains: int, draws: int, every: int, rng: tor
     every: steps from one draw to the next.
     rng: gives the random numbers.
     """
-    keeps = (1 - step_size**2 / 2) ** every
+    # a step that adapted to a wider prior may be longer than N(0, 1) bears: draws are then independent
+    keeps = max(0.0, 1 - step_size**2 / 2) ** every
     z = [torch.randn(chains, 200, generator=rng)]
     while len(z) < draws:
         z.append(keeps * z[-1] + math.sqrt(1 - keeps**2) * torch.randn(chains, 200, generator=rng))

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
@@ -38,6 +39,16 @@ def check_pixels(x: Tensor, name: str = "x") -> None:
     low, high = float(x.min()), float(x.max())
     if low < -1 - ROUNDING or high > 1 + ROUNDING:
         raise InputError(name, f"pixels from {low:g} to {high:g}", "give [-1, 1], x / 127.5 - 1 of 0 to 255")
+
+
+def check_weights(module: nn.Module) -> None:
+    """Raise InputError where weights are not float32, in which chains, noise and images are.
+
+    module: the learner.
+    """
+    for parameter in module.parameters():
+        if parameter.dtype != torch.float32:
+            raise InputError("learner", f"weights of {parameter.dtype}", "call its float() first")
 
 
 def _by(shape: Sequence[int]) -> str:

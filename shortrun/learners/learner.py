@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError, reason
 from shortrun.learners.declared import Declared, declared_class
-from shortrun.learners.images import check_images, check_pixels
+from shortrun.learners.images import check_images, check_pixels, check_weights
 from shortrun.learners.latent_density import FILE, LatentDensity, write_density
 from shortrun.learners.pretrained import rebuilt, write_model
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
+from shortrun.modes import own_modes, plain
 from shortrun.normals import Flat
 
 Kind = TypeVar("Kind", bound="Learner")
@@ -175,9 +176,11 @@ class Learner(
 
         Raises InputError for images of another shape than the model's, and for pixels outside of [-1, 1].
         """
+        check_weights(self)
         check_images(self.description, x)
         check_pixels(x)
-        return self.decode(self.infer(x, rng, steps=steps, noise=noise).z)
+        with own_modes():
+            return self.decode(self.infer(plain(x), rng, steps=steps, noise=noise).z)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -195,6 +198,7 @@ class Learner(
 
         Raises InputError where there is no such source, and for other words than the two.
         """
+        check_weights(self)
         if source not in (None, *get_args(Source)):
             raise InputError("source", repr(source), "write prior or fitted")
         if source == "prior" and not self.has_prior:
@@ -380,7 +384,8 @@ class Learner(
                     instead="write the folder of a saved model, or OWNER/NAME on the hub",
                 ) from error
             folder = Path(found)
-        return rebuilt(cls, folder, decoder)
+        with own_modes():  # weights that are made in inference mode could never be learned from
+            return rebuilt(cls, folder, decoder)
 
 
 def learner_class(name: str) -> type[Learner]:

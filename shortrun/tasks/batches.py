@@ -8,8 +8,9 @@ from torch import Tensor
 
 from shortrun.errors import check_at_least
 from shortrun.learners import Learner
-from shortrun.learners.images import check_images, check_pixels
+from shortrun.learners.images import check_images, check_pixels, check_weights
 from shortrun.model.likelihood import Images
+from shortrun.modes import own_modes, plain
 from shortrun.progress import shown
 
 BATCH_SIZE = 100
@@ -47,13 +48,15 @@ def infer(
     Raises InputError for images of another shape than the model's, for pixels outside of [-1, 1] and for counts below
     1.
     """
+    check_weights(learner)
     check_images(learner.description, x)
     check_pixels(x)
     check_at_least(1, batch_size=batch_size, steps=steps)
     parts = []
     for rows in shown(torch.arange(len(x)).split(batch_size), "inferring"):
-        part = None if mask is None else mask[rows].to(learner.device)
-        inferred = learner.infer(x[rows].to(learner.device), rng, mask=part, steps=steps, noise=noise)
+        with own_modes():
+            part = None if mask is None else plain(mask[rows].to(learner.device))
+            inferred = learner.infer(plain(x[rows].to(learner.device)), rng, mask=part, steps=steps, noise=noise)
         parts.append((inferred.z.cpu(), inferred.failed.cpu()))
     return Latents(torch.cat([z for z, _ in parts]), torch.cat([failed for _, failed in parts]))
 

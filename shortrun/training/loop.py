@@ -13,6 +13,7 @@ from shortrun.config import Config, absolute, read_recipe
 from shortrun.data import NAMES, Dataset
 from shortrun.errors import InputError, Interrupted, in_one_line
 from shortrun.learners import ChainLearner, Learner, checked_for_learner, learner_class
+from shortrun.modes import own_modes
 from shortrun.registry import LEARNERS, name_of
 from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Checkpoints, check_state, load_state
@@ -142,7 +143,7 @@ def learn(
     watch: Watch | None,
 ) -> Path:
     """Take a run from where it stands to its end, and return its path; folder: the run's, by the name of the images."""
-    with processes(device) as here:
+    with processes(device) as here, own_modes():
         # the data are read first: a data set that is not there must not leave a folder behind
         dataset = dataset or read_dataset(config)
         learner = build_learner(config, kind or learner_class(config.learner), dataset, decoder, here)

@@ -22,7 +22,7 @@ from torch import Tensor
 from shortrun.diagnosis import conclusion, diagnose, summary, verdict
 from shortrun.diagnosis.adjusted import long_run
 from shortrun.diagnosis.chains import ChainSettings, recorded_steps, short_ends, trace, walk
-from shortrun.diagnosis.measure import Diagnosis, plain
+from shortrun.diagnosis.measure import Diagnosis, plain, prior_chains
 from shortrun.diagnosis.page import draw_diagnosis
 from shortrun.diagnosis.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
 from shortrun.errors import InputError
@@ -291,3 +291,10 @@ def test_too_few_images_are_refused() -> None:
     learner = linear_learner(2, 0.3)
     with pytest.raises(InputError, match=r"x: got 7 images; give at least 8"):
         diagnose(learner, images(learner, 7), rng())
+
+
+@pytest.mark.parametrize("step_size", [0.5, 1.4, 2.5, 10.0])
+def test_chains_on_the_prior_stay_on_it_at_any_step(step_size: float) -> None:
+    found = prior_chains(step_size, 4, 6, 3, torch.Generator().manual_seed(0))
+    assert found.shape == (4, 6, 200)
+    assert 0.9 < found.std() < 1.1

@@ -29,7 +29,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["digit"], ["recipe", "'digit'", "did you mean 'digits'"]),
         (["nowhere.toml"], ["recipe", "nowhere.toml", "does not exist"]),
         (["--training.epochs", "3"], ["recipe", "shortrun train digits"]),
-        (["digits", "--training.epochs", "0"], ["--training.epochs: got 0;", "at least 1"]),
+        (["digits", "--training.epochs", "0"], ["--training.epochs: got 0;", "from 1 to 1,000,000,000"]),
         (["digits", "--inference.step-size", "-0.1"], ["--inference.step-size: got -0.1;", "positive"]),
         (["digits", "--inference.step-size", "0.1", "0.2"], ["--inference.step-size: got 2 values for 3 layers"]),
         (["digits", "--model.latents", "4", "0"], ["--model.latents: got 0;"]),

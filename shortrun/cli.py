@@ -40,12 +40,6 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for input that cannot be used, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help"):
-        print(usage(), end="")
-        return 0 if words else 2
-    if words[0] == "--version":
-        print(f"shortrun {__version__}")
-        return 0
     try:
         return run(words)
     except BrokenPipeError:
@@ -64,6 +58,12 @@ def run(words: list[str]) -> int:
 
 def command(words: list[str]) -> int:
     """Run a command and say in one line why it did not end well; return its exit code."""
+    if not words or words[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"shortrun {__version__}")
+        return 0
     try:
         if words[0] not in COMMANDS:
             raise InputError("command", repr(words[0]), did_you_mean(words[0], COMMANDS))

@@ -58,19 +58,18 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, instead: str = "copy it again", argument: str = "path") -> Iterator[None]:
-    """Turn whatever a library says of a file that it cannot read into an InputError about the `argument`.
+def reading(path: Path, what: str = "damaged or cannot be read", instead: str = "copy it again") -> Iterator[None]:
+    """Turn whatever a library says of a file that it cannot read into an InputError about the `path`.
 
     What stands in a file is anybody's, and parsers fail on it in ways that none of them promises: TokenError,
-    RecursionError, OverflowError and more. So this is the one place where every exception is caught.
+    RecursionError, OverflowError and more. So every exception is caught here, and in `undamaged`, and nowhere else.
     """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        problem = f"{path} is damaged or cannot be read ({reason(error)})"
-        raise InputError(argument, problem=problem, instead=instead) from error
+        raise InputError("path", problem=f"{path} is {what} ({reason(error)})", instead=instead) from error
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)

@@ -144,24 +144,20 @@ def _read_npy(path: Path) -> np.ndarray:
 def _read_mat(path: Path) -> dict[str, np.ndarray]:
     from scipy.io import loadmat, whosmat
 
-    try:
-        for name, shape, _ in whosmat(path):
+    with reading(path, "damaged or not a .mat file"):
+        try:
+            named = whosmat(path)
+        except NotImplementedError as error:
+            raise InputError(
+                "path", problem=f"{path} is a MATLAB 7.3 file, which is not read here", instead="save it with -v7"
+            ) from error
+        for name, shape, _ in named:
             if name in ("X", "y"):
                 wanted = math.prod(max(length, 0) for length in shape)
                 check_packing(wanted, path.stat().st_size, path)
                 check_fits(wanted, "path", f"{name} of {path}", LESS)
         _try_elsewhere(path)
         arrays = loadmat(path, variable_names=["X", "y"])
-    except InputError:
-        raise
-    except NotImplementedError as error:
-        raise InputError(
-            "path", problem=f"{path} is a MATLAB 7.3 file, which is not read here", instead="save it with -v7"
-        ) from error
-    except Exception as error:  # as `reading` has it, with what kind of file was wanted
-        raise InputError(
-            "path", problem=f"{path} is damaged or not a .mat file ({reason(error)})", instead="copy it again"
-        ) from error
     found = arrays.get("X")
     if found is None or found.ndim != 4 or found.shape[2] not in (1, 3):
         shape = "no X" if found is None else f"an X of shape {'x'.join(map(str, found.shape))}"

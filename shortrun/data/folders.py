@@ -45,7 +45,7 @@ def list_images(folder: Path) -> list[Path]:
 
     Hidden files and folders, such as .ipynb_checkpoints, are left out, and so are links to folders.
     """
-    paths = sorted(path for path in _visible(folder) if is_image_file(path))
+    paths = sorted(path for path in _visible(folder) if is_image_file(path) and path.is_file())
     if not paths:
         raise InputError("path", problem=f"{folder} holds no images", instead="give png, jpg, bmp, webp, gif or tiff")
     return paths
@@ -170,7 +170,7 @@ def _announce(folder: Path, taken: int, classes: list[str], places: list[Path]) 
     if stray and folders and not named:
         words += f", without classes, since {_listed(stray)} lies above the folders"
     parts = [f"{count} {suffix}" for suffix, count in left.most_common(5)]
-    parts += [f"{links} links to folders"] if links else []
+    parts += [f"{links} link{'s' if links > 1 else ''} to folders"] if links else []
     if parts:
         words += f"; left out: {', '.join(parts)}"
     if parts or named or (stray and folders):

@@ -113,8 +113,8 @@ def _eight_bit(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.nd
             problem=f"{path} has whole numbers from {low:g} to {high:g}",
             instead="give 0 to 255, or floats in [0, 1]: divided by the number that is white, 65535 for example",
         )
-    if 0 < high <= DARK and sum(map(len, arrays)) > 1:
-        # as 8-bit levels these would all be nearly black, which nobody means
+    if high == 1 or (0 < high <= DARK and sum(map(len, arrays)) > 1):
+        # as 8-bit levels these would all be nearly black, which nobody means; one dark image may be meant
         of_two = f"{path} has whole numbers that are only 0 and 1", "save them as bool, or as 0 and 255"
         of_more = (
             f"{path} has whole numbers up to {high:g}, which as 8-bit pixels are nearly black",

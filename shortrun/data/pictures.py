@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from shortrun.data.framing import Framing
-from shortrun.errors import InputError, reason
+from shortrun.errors import InputError, reading
 from shortrun.memory import check_fits
 from shortrun.progress import shown
 
@@ -40,22 +40,16 @@ def open_picture(path: Path) -> "PIL.Image.Image":
     """Return an image file (its first frame), turned as its EXIF orientation says; InputError where it is damaged."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                size = f"{picture.width}x{picture.height} pixels"
-                raise InputError("path", problem=f"{path} has {size}", instead=f"make it {MOST_PIXELS:,} at most")
-            return ImageOps.exif_transpose(picture)
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file") from error
-    except Exception as error:  # as `shortrun.errors.reading` has it
-        raise InputError(
-            "path",
-            problem=f"{path} is damaged or of an unknown kind ({reason(error)})",
-            instead="replace or remove it",
-        ) from error
+    if not os.path.exists(path):
+        raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file")
+    with (
+        reading(path, "damaged or of an unknown kind", "replace or remove it"),
+        Image.open(path, formats=FORMATS) as picture,
+    ):
+        if picture.width * picture.height > MOST_PIXELS:
+            size = f"{picture.width}x{picture.height} pixels"
+            raise InputError("path", problem=f"{path} has {size}", instead=f"make it {MOST_PIXELS:,} at most")
+        return ImageOps.exif_transpose(picture)
 
 
 def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":

@@ -6,9 +6,11 @@ import torch
 
 from shortrun.config import LearnerConfig
 from shortrun.learners.declared import Declared
-from shortrun.memory import LARGE, check_fits
+from shortrun.memory import check_fits
 
 BYTES = 4  # of a weight
+SURE = 2**28
+"""Bytes up to which the rough bound is believed."""
 
 
 def check_size(kind: type[Declared], description: LearnerConfig) -> None:
@@ -19,13 +21,13 @@ def check_size(kind: type[Declared], description: LearnerConfig) -> None:
     The learner is built on PyTorch's device `meta`, where tensors have a shape and no memory. That costs a second in a
     new process, so that settings of usual sizes are let through without it.
     """
-    if description.own_decoder or _at_most(description) < LARGE:
+    if description.own_decoder or _at_most(description) < SURE:
         return
     try:
         with torch.device("meta"):
             learner = kind.from_description(description)
-    except NotImplementedError:  # an operation of another library that has no meta version: Glow's, within its ranges
-        return
+    except (NotImplementedError, RuntimeError):
+        return  # it asks a tensor for numbers while it is built, as Glow does and a learner of the user's own may
     size = sum(each.numel() * each.element_size() for each in (*learner.parameters(), *learner.buffers()))
     check_fits(size, "model", "its weights", "write smaller model.width, model.depth or model.latents")
 

@@ -128,7 +128,9 @@ def _state(run: RunFolder) -> list[tuple[str, str]]:
         trained, done = result.get("training", {}), "finished"
         if {"seconds", "updates"} <= set(trained):
             done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
-        return [("state", done), *rows(from_json(result))]
+        left_out = result.get("latent_density_left_out")
+        lines = [("state", done), *rows(from_json(result))]
+        return lines if left_out is None else [*lines, ("latent density", f"left out: {left_out}")]
 
 
 def _position(path: Path) -> str:

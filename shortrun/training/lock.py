@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from shortrun.errors import InputError
+from shortrun.files import write_text
 from shortrun.training.run_folder import RunFolder
 
 
@@ -26,7 +27,7 @@ def locked(run: RunFolder) -> Iterator[None]:
             str(run.path), problem=f"{who} is training this run", instead="wait until it ends, or stop it"
         ) from None
     try:
-        holder.write_text(f"process {os.getpid()}")
+        write_text(holder, f"process {os.getpid()}")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -152,10 +152,10 @@ def learn(
             keep_freed_memory()
             keep_compiled_graphs()
             state = State.start(learner, config.training, here)
-            if run.state.is_file():
-                check_state(run.state, state)  # before anything is written into the folder
+            if run.state.is_file():  # what is refused is refused before anything is written into the folder
                 check_settings(run, config)
                 check_origin(run, dataset)
+                check_state(run.state, state)
             elif here.first:
                 write_origin(run, config, dataset)
             learner.start_training(len(dataset.train), config.training.seed, run.path)
@@ -174,7 +174,7 @@ def files_of(run: RunFolder) -> Iterator[None]:
     """Turn what a file system says of a full disk, a missing folder or a lack of rights into one line."""
     try:
         yield
-    except InputError:
+    except (InputError, BrokenPipeError):  # the pipe is that of the output, no file of the run
         raise
     except OSError as error:
         raise InputError(

@@ -94,9 +94,8 @@ class Position:
 
     def _checked(self) -> "Position":
         """Return the position where each value is of its type and range; raise InputError."""
-        for each in fields(self):
-            hint = get_type_hints(Position)[each.name]
-            setattr(self, each.name, as_type(getattr(self, each.name), hint, each.name))
+        for name, hint in get_type_hints(Position).items():
+            setattr(self, name, as_type(getattr(self, name), hint, name))
         window = self.window
         window.steps = as_type(window.steps, int, "window.steps")
         window.sums = as_type(window.sums, dict[str, float], "window.sums")

@@ -62,7 +62,7 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
     learner.latent_density = None
     try:
         _fit_density(learner, train, config)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
         # latents that are not finite, or all alike: the run is finished without
         problem = in_one_line(error)
     else:

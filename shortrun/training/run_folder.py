@@ -1,7 +1,6 @@
 """A run folder: what is where in it, how one is made, and how a learner is loaded from it."""
 
 import datetime
-import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,9 @@ from shortrun.errors import InputError
 from shortrun.files import write_text
 from shortrun.learners import Learner
 from shortrun.mapping import to_mapping
+
+LOCK = (".lock", ".holder")
+"""The file that whoever works on a run holds, and who that is."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +108,29 @@ def create_run(config: Config, name: str, out: Path | None) -> RunFolder:
 
 def _holds_something(out: Path) -> bool:
     """Say whether a folder holds more than what a kill leaves of a run that was just beginning."""
-    left = {".config.partial.toml", ".lock", ".holder"}
-    return any(path.name not in left and not (path.is_dir() and not any(path.iterdir())) for path in out.iterdir())
+    left = (".config.partial.toml", *LOCK)
+
+    def is_left(path: Path) -> bool:
+        return path.name in left or (path.is_dir() and not any(path.iterdir()))
+
+    return any(path.is_symlink() or not is_left(path) for path in out.iterdir())
 
 
 def _dated(name: str) -> Path:
     """Make and return a new folder under runs/ that nobody else has made, also where two begin in one second."""
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    for number in itertools.count(1):
-        out = Path("runs") / (f"{stamp}_{name}" if number == 1 else f"{stamp}_{name}_{number}")
+    out, number = Path("runs") / f"{stamp}_{name}", 1
+    while True:
         try:
             out.mkdir(parents=True)
+            return out
         except FileExistsError:
-            continue
+            number += 1
+            out = out.with_name(f"{stamp}_{name}_{number}")
         except OSError as error:
             raise InputError(
                 "out", problem=f"{out} cannot be made ({error.strerror})", instead="write another folder"
             ) from None
-        return out
-    raise AssertionError("there are endless numbers")
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:
@@ -137,9 +143,9 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     run = RunFolder(Path(path))
     if not os.path.isfile(run.config):
         raise no_run(path)
-    for each in (run.checkpoint, run.figures, run.path / "tensorboard", run.path / "metrics.jsonl"):
-        if each.is_symlink():
-            raise InputError(str(each), problem="a link", instead="put what it leads to in its place")
+    for name in ("checkpoint", "figures", "tensorboard", "metrics.jsonl", *LOCK):
+        if (run.path / name).is_symlink():
+            raise InputError(str(run.path / name), problem="a link", instead="put what it leads to in its place")
     return run, read_recipe(str(run.config))
 
 

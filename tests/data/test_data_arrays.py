@@ -272,3 +272,11 @@ def test_whole_numbers_of_another_scale_are_refused_with_their_range(tmp_path: P
     np.save(tmp_path / "b.npy", noise(4, 8, 8).astype(np.int32) * 16)
     with refused("source", "b.npy", "whole numbers from 0 to 4080", "divided by the number that is white"):
         load_dataset(str(tmp_path / "b.npy"))
+
+
+def test_one_image_of_0_and_1_is_refused_and_one_dark_image_is_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", noise(1, 8, 8) // 128)
+    with refused("path", "only 0 and 1", "save them as bool"):
+        read_images(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", noise(1, 8, 8) // 16)
+    assert float(read_images(tmp_path / "b.npy").max()) < -0.8

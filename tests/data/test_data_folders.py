@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -244,7 +245,7 @@ def test_links_to_folders_are_not_followed_and_named(tmp_path: Path, capsys: pyt
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
     data = load_dataset(str(tmp_path / "photos"))
     assert len(data.train) + len(data.test) == 2
-    assert "left out: 1 links to folders" in capsys.readouterr().err
+    assert "left out: 1 link to folders" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("top", [255, 4095])
@@ -252,3 +253,10 @@ def test_16_bit_pixels_that_do_not_reach_their_white_are_refused(tmp_path: Path,
     Image.fromarray((noise(8, 8).astype(np.uint16) * (top // 255)).astype(np.uint16)).save(tmp_path / "a.png")
     with refused("path", "a.png has 16-bit pixels from 0 to", "scale them to 0 to 65535"):
         read_images(tmp_path / "a.png")
+
+
+def test_pipes_and_links_to_nothing_are_no_images(tmp_path: Path) -> None:
+    fill(tmp_path, ["1.png", "2.png"], 4, 4)
+    os.mkfifo(tmp_path / "3.png")
+    (tmp_path / "4.png").symlink_to(tmp_path / "nothing")
+    assert len(read_images(tmp_path)) == 2

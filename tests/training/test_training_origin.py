@@ -152,7 +152,7 @@ def test_what_a_kill_leaves_before_the_run_began_is_taken_up(tmp_path: Path, dig
     refused(lambda: train(CONFIG, out, device="cpu", dataset=digits), "is not empty")
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "figures", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["checkpoint", "figures", "metrics.jsonl", ".lock", ".holder"])
 def test_a_link_in_a_run_is_not_written_through(name: str, tmp_path: Path, digits: Dataset) -> None:
     run = stopped(tmp_path / "run", digits)
     outside = tmp_path / "outside"
@@ -218,6 +218,7 @@ def test_a_density_that_cannot_be_fitted_is_left_out_with_its_reason(
     result = json.loads((run / "result.json").read_text())
     assert result["latent_density"] is None
     assert result["latent_density_left_out"] == "Input X contains NaN. more"
+    assert "left out: Input X contains NaN. more" in shortrun.info(run)
 
 
 def test_a_full_disk_ends_training_in_a_line_that_says_how_to_go_on(
@@ -253,3 +254,22 @@ def test_the_holder_of_a_lock_may_be_unknown(tmp_path: Path) -> None:
     with locked(RunFolder(tmp_path)):
         (tmp_path / ".holder").unlink()
         refused(lambda: locked(RunFolder(tmp_path)).__enter__(), "another process is training this run")
+
+
+@pytest.mark.parametrize("name", [".lock", ".holder", "figures"])
+def test_a_folder_with_a_link_is_not_empty(name: str, tmp_path: Path, digits: Dataset) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path)
+    refused(lambda: train(CONFIG, tmp_path / "run", device="cpu", dataset=digits), "is not empty")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "digits", "--help"], ["train", "digits"]])
+def test_output_that_nobody_reads_is_no_error(words: list[str], tmp_path: Path) -> None:
+    more = ["--out", str(tmp_path / "run"), "--training.updates", "3", "--training.threads", "1"]
+    command = [sys.executable, "-m", "shortrun", *words, *(more if words == ["train", "digits"] else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.close()  # what `head` does when it has enough
+        said = done.stderr.read()
+    assert (done.returncode, said) == (141, "")

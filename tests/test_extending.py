@@ -1,5 +1,6 @@
 """The page on extending the package: its files are written, its commands run, its changes made to a copy."""
 
+import json
 import os
 import re
 import shutil
@@ -56,19 +57,40 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+DRIVER = """
+import contextlib, io, json, sys
+from shortrun.cli import main
+
+done = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    done.append([code, out.getvalue(), err.getvalue()])
+json.dump(done, sys.stdout)
+"""
+"""Runs commands one after the other in one process, since importing the package takes longer than most of them."""
+
+
+def python(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(place), "SHORTRUN_CACHE": str(place / "cache")}
     return subprocess.run(
         [sys.executable, *words], cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
+def run(place: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
+    """Return the exit code, the output and the errors of each command of shortrun."""
+    done = python(place, "-c", DRIVER, json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    return [tuple(each) for each in json.loads(done.stdout)]
+
+
 def test_the_commands_of_the_page_run(place: Path) -> None:
     said = {}
-    for words in commands():
-        done = run(place, "-m", "shortrun", *words)
-        assert done.returncode == 0, (words, done.stderr)
-        said[" ".join(words[:2])] = done.stdout
+    for words, (code, out, errors) in zip(commands(), run(place, *commands()), strict=True):
+        assert code == 0, (words, errors)
+        said[" ".join(words[:2])] = out
     assert "Student" in said["evaluate runs/student"], "the likelihood is a condition of log p(x)"
     assert "variation_prior" in said["evaluate runs/student"], "the metric of the page is among the figures"
     assert re.search(r"\| K5 \| 0\.\d{4} \|", said["experiment lengths"])
@@ -80,14 +102,14 @@ def test_the_commands_of_the_page_run(place: Path) -> None:
 def test_what_comes_from_outside_is_used_like_what_is_built_in(place: Path) -> None:
     run_folder = place / "runs" / "several_too"
     train = ["train", "digits", "--learner", "several:Several", *SMALL.split(), "--out", str(run_folder)]
-    assert run(place, "-m", "shortrun", *train).returncode == 0
+    more = {"sample": ["--n", "2"], "reconstruct": ["--n", "2"], "diagnose": ["--n", "8", "--steps", "3"]}
+    uses = [[name, str(run_folder), *more.get(name, [])] for name in ("info", "sample", "reconstruct", "diagnose")]
+    assert run(place, train)[0][0] == 0
     (run_folder / "result.json").unlink()  # a run that was stopped after its last checkpoint
-    for words in (["train", "--resume"], ["info"], ["sample"], ["reconstruct"], ["diagnose"]):
-        more = {"sample": ["--n", "2"], "reconstruct": ["--n", "2"], "diagnose": ["--n", "8", "--steps", "3"]}
-        done = run(place, "-m", "shortrun", *words, str(run_folder), *more.get(words[0], []))
-        assert done.returncode == 0, done.stderr
+    for code, _, errors in run(place, ["train", "--resume", str(run_folder)], *uses):
+        assert code == 0, errors
     saved = "import shortrun, sys; shortrun.load(sys.argv[1]).save_pretrained('saved'); shortrun.load('saved')"
-    done = run(place, "-c", saved, str(run_folder))
+    done = python(place, "-c", saved, str(run_folder))
     assert done.returncode == 0, done.stderr
 
 
@@ -95,24 +117,22 @@ def test_python_takes_the_class_itself(place: Path) -> None:
     text = (place / "notebook.py").read_text(encoding="utf-8")
     few = "config.training.__dict__['updates'] = 3  # by the test, for its time\n"
     (place / "notebook.py").write_text(text.replace("run = shortrun", f"{few}run = shortrun"), encoding="utf-8")
-    done = run(place, "notebook.py")
+    done = python(place, "notebook.py")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_module_that_is_not_there_is_refused_in_one_line(place: Path) -> None:
-    for words, line in (
-        (["--learner", "severl:Several"], "--learner: got 'severl:Several'; write a module that can be imported"),
-        (
-            ["--model.likelihood", "student:Studnt"],
-            "--model.likelihood: got 'student:Studnt'; write a class or a function",
-        ),
-        (
-            ["--learner", "vae", "--model.blocks", "plain:decoder"],
-            "--encoder.blocks: the model's blocks, plain:decoder,",
-        ),
-        (["--learner", "several:Several", "--own.chains", "0"], "--own.chains: got 0; write a whole number of at"),
-    ):
-        done = run(place, "-m", "shortrun", "train", "digits", *words)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith(f"shortrun: error: {line}")
-        assert done.stderr.count("\n") == 1
+    cases = {
+        "--learner: got 'severl:Several'; write a module that can be imported": ["--learner", "severl:Several"],
+        "--model.likelihood: got 'student:Studnt'; write a class or a function": [
+            "--model.likelihood",
+            "student:Studnt",
+        ],
+        "--encoder.blocks: the model's blocks, plain:decoder,": ["--learner", "vae", "--model.blocks", "plain:decoder"],
+        "--own.chains: got 0; write a whole number of at": ["--learner", "several:Several", "--own.chains", "0"],
+    }
+    done = run(place, *(["train", "digits", *words] for words in cases.values()))
+    for line, (code, out, errors) in zip(cases, done, strict=True):
+        assert (code, out) == (2, "")
+        assert errors.startswith(f"shortrun: error: {line}")
+        assert errors.count("\n") == 1

@@ -61,6 +61,7 @@ def compiled(out: Path) -> bool | None:
         return json.loads(file.metadata()["position"])["compiled"]
 
 
+@pytest.mark.slow  # three processes that compile
 def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = python("-c", RUN, str(whole), "99")

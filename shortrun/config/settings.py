@@ -70,7 +70,8 @@ class DataConfig:
     """Which images to learn from."""
 
     source: str = "digits"
-    """digits, mnist, fashion_mnist, svhn, celeba, a path (.npz, .npy, .mat, idx, folder) or hub:OWNER/NAME."""
+    """digits, coloured_digits, mnist, fashion_mnist, svhn, celeba, a path (.npz, .npy, .mat, idx, folder) or
+    hub:OWNER/NAME."""
     dir: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
     """Folder that holds the named data set; without it, mnist, fashion_mnist and svhn are downloaded."""
     image_size: Count | None = None

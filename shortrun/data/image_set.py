@@ -1,7 +1,8 @@
 """Images with their labels, as they lie in memory."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ class ImageSet:
     labels: (n,) int64, the class of each image; None where there are none.
     levels: 2 to 256, how many values a pixel can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for binary
         ones; None for float32 pixels.
+    factors: by name (n,) int64, what each image was made from; None where that is not known.
 
-    Raises InputError where the three disagree, and for pixels that are not finite or out of range.
+    Raises InputError where these disagree, and for pixels that are not finite or out of range.
 
     >>> import torch
     >>> two = ImageSet(torch.tensor([[[[0, 16]]], [[[8, 0]]]], dtype=torch.uint8), torch.tensor([1, 0]), levels=17)
@@ -35,6 +37,7 @@ class ImageSet:
     pixels: UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
     labels: Int64[Tensor, "n"] | None = None
     levels: int | None = None
+    factors: Mapping[str, Int64[Tensor, "m"]] | None = None
 
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.pixels.dtype == torch.float32):
@@ -63,6 +66,10 @@ class ImageSet:
             )
         if self.labels is not None and len(self.labels) != len(self.pixels):
             raise InputError("labels", f"{len(self.labels)} for {len(self.pixels)} images", "give one each")
+        for name, values in (self.factors or {}).items():
+            if len(values) != len(self.pixels):
+                got = f"{len(values)} of {name} for {len(self.pixels)} images"
+                raise InputError("factors", got, "give one each")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -92,12 +99,17 @@ class ImageSet:
         return images if self.levels is None else images.div_(self.levels - 1).mul_(2).sub_(1)
 
     def select(self, index: slice | Tensor) -> "ImageSet":
-        """Return the set of some of the images, with their labels.
+        """Return the set of some of the images, with their labels and factors.
 
         index: which images: a slice, int64 positions or a bool mask.
         """
         labels = None if self.labels is None else self.labels[index]
-        return ImageSet(self.pixels[index], labels, self.levels)
+        factors = self.factors and {name: values[index] for name, values in self.factors.items()}
+        return ImageSet(self.pixels[index], labels, self.levels, factors)
+
+    def factor_table(self) -> Int64[Tensor, "n f"] | None:
+        """Return the factors as columns, in their order, as metrics of disentanglement take them; None without any."""
+        return torch.stack(list(self.factors.values()), dim=1) if self.factors else None
 
     def take(self, n: int) -> "ImageSet":
         """Return the set of the first n images.
@@ -111,7 +123,7 @@ class ImageSet:
     def binarized(self) -> "ImageSet":
         """Return the set with two levels: a pixel above the middle of its range becomes 1, else 0."""
         middle = 0.0 if self.levels is None else (self.levels - 1) / 2
-        return ImageSet((self.pixels > middle).to(torch.uint8), self.labels, levels=2)
+        return replace(self, pixels=(self.pixels > middle).to(torch.uint8), levels=2)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from shortrun.data.arrays import is_array_file, read_arrays
+from shortrun.data.coloured_digits import coloured
 from shortrun.data.downloads import DOWNLOADS, fetch
 from shortrun.data.folders import (
     CELEBA_CROP,
@@ -17,12 +19,13 @@ from shortrun.data.folders import (
 )
 from shortrun.data.framing import Framing, reframed
 from shortrun.data.hub import read_hub
-from shortrun.data.image_set import Dataset, ImageSet
+from shortrun.data.image_set import Dataset, ImageSet, require_labels
 from shortrun.data.layouts import image_sets
 from shortrun.data.selection import Selection
 from shortrun.errors import InputError, did_you_mean, renaming
 
-NAMES = ("digits", *DOWNLOADS, "celeba")
+NAMES = ("digits", "coloured_digits", *DOWNLOADS, "celeba")
+COLOURED_TRAIN, COLOURED_TEST = 20_000, 2_000  # images of coloured_digits
 ALSO = "a path (.npz, .npy, .mat, idx, a folder of images) or hub:OWNER/NAME also goes"
 
 
@@ -42,6 +45,7 @@ def load_dataset(
 
     source: one of
         digits: scikit-learn's, 1x8x8 with 17 levels, nothing to download
+        coloured_digits: the same in colours, 3x32x32, with known factors; see `shortrun.data.coloured_digits`
         mnist, fashion_mnist, svhn: downloaded once, or read from `data_dir`, the official files or NAME.npz
         celeba: read from `data_dir`
         a path: an .npz, .npy, SVHN-style .mat or idx(.gz) file, or a folder of images
@@ -82,6 +86,8 @@ def _read_source(source: str, data_dir: Path | None, selection: Selection, frami
     path = Path(source).expanduser()
     if source == "digits":
         return Dataset(source, *_parted(_read_digits(), selection, framing, source))
+    if source == "coloured_digits":
+        return Dataset(source, *_parted(_make_coloured_digits(), selection, framing, source))
     if source in DOWNLOADS:
         folder = fetch(source) if data_dir is None else data_dir
         return Dataset(source, *_parted(_read_published(source, folder), selection, framing, source))
@@ -118,6 +124,18 @@ def _read_digits() -> tuple[ImageSet]:
     images, labels = load_digits(return_X_y=True)
     pixels = torch.from_numpy(images).to(torch.uint8).reshape(-1, 1, 8, 8)
     return (ImageSet(pixels, torch.from_numpy(labels).long(), levels=17),)
+
+
+def _make_coloured_digits() -> tuple[ImageSet, ImageSet]:
+    """Make the images, always the same; no digit is both among those of training and of testing."""
+    (digits,) = _read_digits()
+    parts = [digits.select(rows) for rows in Selection().split(len(digits), "digits")]
+    counts, rng = (COLOURED_TRAIN, COLOURED_TEST), np.random.default_rng(0)
+    train, test = (
+        coloured(part.pixels[:, 0].numpy(), require_labels(part, "digits").numpy(), count, rng)
+        for part, count in zip(parts, counts, strict=True)
+    )
+    return train, test
 
 
 def _read_array_file(path: Path) -> tuple[ImageSet, ...]:

@@ -34,8 +34,9 @@ class Evaluate(ModelArguments):
     Reconstructions: MSE, PSNR, SSIM, second moment of the latents. New images against test images: FID, KID, precision,
     recall, density, coverage, by features of a small classifier of the same data set or by a network of your own. log
     p(x): by annealed importance sampling and by importance weights, in nats and bits/dim. With --rate-images the curve
-    of error against rate. Latents: a linear probe for the labels; with --factors how single latents stand for single
-    factors. Writes evaluation.json, where each number has its conditions, and prints a table. Needs shortrun[metrics].
+    of error against rate. Latents: a linear probe for the labels; where factors are known how single latents stand for
+    single factors. Writes evaluation.json, where each number has its conditions, and prints a table. Needs
+    shortrun[metrics].
     """
 
     batch_size: int = 500
@@ -65,7 +66,8 @@ class Evaluate(ModelArguments):
     """The first so many test images that error is measured on against the nats that latents say of an image, for noise
     of standard deviation 0.5 to 0.05; 0 for none."""
     factors: Path | None = None
-    """.npz with an array factors, (n, f), whole numbers: known factors of the test images, in their order."""
+    """.npz with an array factors, (n, f), whole numbers: known factors of the test images, in their order; those of
+    coloured_digits where not given."""
 
 
 ARGUMENTS = (Evaluate,)

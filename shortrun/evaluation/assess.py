@@ -51,12 +51,14 @@ def assess(
     test_images: the first so many are reconstructed; all where not given.
     gap_images: simulated images that log p(x) is bounded of from both sides; 0 for none.
     rate_images: the first so many test images that the curve of error against rate is measured on; 0 for none.
-    factors: (n, f), whole numbers, known factors of the images that are reconstructed.
+    factors: (n, f), whole numbers, known factors of the images that are reconstructed; those of the data set where it
+        has them and none are given.
     parts: which to measure, of
         reconstruction: mse, psnr, ssim, second_moment, failed_test_chains, with another prior than N(0, I) prior_fit,
             and mse_draw and mse_point, with noise and without
         probe: probe, the accuracy of `linear_probe` from latents of at most 5000 train images, on test images
-        factors: mig, sap, dci_disentanglement, dci_completeness, dci_informativeness, factor_vae, given `factors`
+        factors: mig, sap, dci_disentanglement, dci_completeness, dci_informativeness, factor_vae, where factors are
+            known
         samples: fid_prior, kid_prior, precision_prior, recall_prior, density_prior, coverage_prior, and the same with
             _fitted where a density of the latents was fitted
         likelihood: nats and bits_per_dim by annealed importance sampling, importance_nats by the learner's own
@@ -76,6 +78,10 @@ def assess(
     >>> found["nats"].conditions["temperatures"], found["nats"].value < 0
     (5, True)
     """
+    n = len(dataset.test) if test_images is None else test_images
+    table = dataset.test.factor_table()
+    if factors is None and table is not None:
+        factors = table[:n]
     assessment = Assessment(
         learner,
         dataset,
@@ -86,7 +92,7 @@ def assess(
         likelihood_images=min(likelihood_images, len(dataset.test)),
         temperatures=temperatures,
         importance_samples=importance_samples,
-        test_images=len(dataset.test) if test_images is None else test_images,
+        test_images=n,
         gap_images=gap_images,
         rate_images=min(rate_images, len(dataset.test)),
         batch_size=batch_size,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from shortrun.errors import InputError
@@ -24,9 +25,9 @@ from shortrun.streams import Use
 PROBE_IMAGES = 5000
 
 PROBE = Quantity("probe", LATENTS, "linear probe")
-MIG, SAP = Quantity("mig", LATENTS), Quantity("sap", LATENTS)
-OF_DCI = tuple(Quantity(f"dci_{name}", LATENTS) for name in DCI._fields)
-FACTOR_VAE = Quantity("factor_vae", LATENTS)
+MIG, SAP = Quantity("mig", LATENTS, "MIG"), Quantity("sap", LATENTS, "SAP")
+OF_DCI = tuple(Quantity(f"dci_{name}", LATENTS, name) for name in DCI._fields)
+FACTOR_VAE = Quantity("factor_vae", LATENTS, "FactorVAE score")
 
 
 def probe(assessment: Assessment) -> list[Figure]:
@@ -50,23 +51,28 @@ def probe(assessment: Assessment) -> list[Figure]:
 
 
 def factor_figures(assessment: Assessment) -> Iterable[Figure]:
-    """Return how far single dimensions of the codes stand for single factors, of all codes and layer by layer."""
+    """Return how far single dimensions of the codes stand for single factors, of all codes and layer by layer.
+
+    SAP takes factors as quantities, and is without one that is the labels.
+    """
     factors = assessment.factors
     if factors is None:
         return []
     codes = assessment.once(reconstructed).codes
+    ordered = factors[:, ~of_classes(factors, assessment.dataset.test.take(len(codes)).labels)]
     scores: dict[tuple[Quantity, ...], Callable[[Tensor], tuple[float, ...]]] = {
         (MIG,): lambda z: (mutual_information_gap(z, factors),),
-        (SAP,): lambda z: (attribute_predictability(z, factors),),
+        (SAP,): lambda z: (attribute_predictability(z, ordered),),
         OF_DCI: lambda z: dci(z, factors, assessment.rng(Use.FACTORS)),
         (FACTOR_VAE,): lambda z: (factor_vae_score(z, factors, assessment.rng(Use.FACTORS)),),
     }
-    there = {"images": len(codes), "factors": factors.shape[1]}
+    counts = {SAP: ordered.shape[1]}
     layers = codes.split(assessment.learner.latents, dim=1)
     found: list[Figure] = []
     for quantities, score in shown(scores.items(), "factors", "score"):
 
         def measured(score: Callable = score, quantities: tuple[Quantity, ...] = quantities) -> list[Figure]:
+            there = {"images": len(codes), "factors": counts.get(quantities[0], factors.shape[1])}
             whole, parts = score(codes), [_of_layer(score, layer, len(quantities)) for layer in layers]
             return [
                 quantity.figure(whole[i], there, layers=[part[i] for part in parts])
@@ -75,6 +81,17 @@ def factor_figures(assessment: Assessment) -> Iterable[Figure]:
 
         found += unless_refused(measured, quantities)
     return found
+
+
+def of_classes(factors: Int[Tensor, "n f"], labels: Int64[Tensor, "n"] | None) -> Bool[Tensor, "f"]:
+    """Say which factors are the labels, of more than two classes: their numbers have no order.
+
+    factors: (n, f).
+    labels: (n,); None where there are none.
+    """
+    if labels is None or len(labels.unique()) <= 2:
+        return torch.zeros(factors.shape[1], dtype=torch.bool)
+    return (factors.cpu() == labels[:, None]).all(0)
 
 
 def _of_layer(score: Callable[[Tensor], tuple[float, ...]], z: Tensor, count: int) -> tuple[float | None, ...]:

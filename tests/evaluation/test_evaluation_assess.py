@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,25 @@ def test_codes_are_probed_and_held_against_factors(whole: dict[str, Figure]) -> 
     votes = disentanglement.factor_vae_score(codes, FACTORS.repeat(5, 1)[:180], stream(4, Use.FACTORS))
     assert found["factor_vae"].value == votes
     assert found["factor_vae"].conditions["images"] == 180
+
+
+def test_factors_of_the_data_set_are_taken_where_none_are_given() -> None:
+    learner, data = short_run(), dataset()
+    classes = torch.arange(40) % 3
+    factors = {"half": FACTORS[:, 0], "class": classes, "third": FACTORS[:, 1]}
+    known = Dataset("known", data.train, replace(data.test, labels=classes, factors=factors))
+    found = assess(learner, known, seed=4, parts=["factors"], test_images=30)
+    codes, table = learner.infer(data.test.images(slice(0, 30)), stream(4, Use.TEST)).z, known.test.factor_table()
+    assert table is not None
+    assert found["mig"].value == pytest.approx(disentanglement.mutual_information_gap(codes, table[:30]))
+    assert found["mig"].conditions["factors"] == 3
+    # the numbers of classes have no order, by which this score goes
+    assert found["sap"].value == pytest.approx(disentanglement.attribute_predictability(codes, FACTORS[:30]))
+    assert found["sap"].conditions["factors"] == 2
+    given = assess(learner, known, seed=4, factors=FACTORS, parts=["factors"])
+    assert given["sap"].conditions["factors"] == given["mig"].conditions["factors"] == 2
+    classes_only = Dataset("known", data.train, replace(known.test, factors={"class": classes}))
+    assert assess(learner, classes_only, parts=["factors"])["sap"].left_out
 
 
 def repeated(images: ImageSet) -> ImageSet:

@@ -1,17 +1,13 @@
 """shortrun compare: train and evaluate several learners side by side."""
 
-import dataclasses
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from shortrun.commands.own import AS_PUBLISHED, AsPublished, with_own
-from shortrun.config import Config, read_recipe, recipe_names
+from shortrun.commands.entrants import entrants, parse
+from shortrun.commands.own import AsPublished
+from shortrun.config import Config, recipe_names
 from shortrun.errors import InputError, Interrupted, renaming
-from shortrun.registry import LEARNERS, check_name
+from shortrun.registry import LEARNERS
 
 DEFAULT: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
 USAGE = f"""usage: shortrun compare RECIPE [--learners NAME ...] [--seeds N] [--budget 60s|20epochs] [OPTIONS]
@@ -67,11 +63,11 @@ def main(words: list[str]) -> int:
         raise InputError(
             "learner", problem="a comparison has several", instead="write --learners short_run vae for example"
         )
-    arguments = parse(recipe, None, rest)
+    arguments = parse(Compare, "compare", recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
         got = repr(" ".join(arguments.learners)) if arguments.learners else "none"
         raise InputError("learners", got, "write each one once")
-    configs = entrants(recipe, arguments.learners, rest)
+    configs = entrants(Compare, "compare", recipe, arguments.learners, rest)
 
     from shortrun.compare import Budget, compare
 
@@ -94,43 +90,3 @@ def main(words: list[str]) -> int:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
     return 0
-
-
-def entrants(recipe: str, learners: Iterable[str], words: list[str]) -> dict[str, Config]:
-    """Return what is compared, by the name of its folder; words: the options, which are for all of them."""
-    configs: dict[str, Config] = {}
-    for entry in learners:
-        learner, *settings = entry.split(",")
-        own = [*words, *options(entry, settings)]
-        if learner.endswith(".toml"):
-            name, config = Path(learner).stem, parse(learner, None, own).alone()
-        else:
-            check_name(LEARNERS, learner, "learners")
-            name, config = learner, parse(recipe, learner, own).alone()
-        name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))
-        if name in configs:
-            raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
-        configs[name] = config
-    return configs
-
-
-def options(entry: str, settings: list[str]) -> list[str]:
-    """Return the settings of one learner, each KEY=VALUE or as-published, as options of the command line."""
-    found: list[str] = []
-    for setting in settings:
-        if setting.strip() == AS_PUBLISHED.removeprefix("--"):
-            found.append(AS_PUBLISHED)
-            continue
-        key, equals, value = (part.strip() for part in setting.partition("="))
-        if not (key and equals and value):
-            raise InputError("learners", repr(entry), "write settings as vae,training.learning-rate=2e-3")
-        if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
-            raise InputError("learners", repr(setting), "a setting of one learner is one of its recipe's")
-        found += [f"--{key.replace('_', '-')}", *value.split()]
-    return found
-
-
-def parse(recipe: str, learner: str | None, words: list[str]) -> Compare:
-    """Read the options on top of a recipe as a learner has it."""
-    default = with_own(Compare, read_recipe(recipe, learner), words)
-    return tyro.cli(type(default), args=words, default=default, prog=f"shortrun compare {recipe}")

@@ -1,26 +1,28 @@
 """shortrun experiment: the experiments of the paper and our own, each from one command."""
 
+import argparse
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from shortrun.commands.own import with_own
-from shortrun.config import read_recipe, recipe_names
+from shortrun.commands.entrants import entrants, parse
+from shortrun.config import recipe_names
 from shortrun.errors import InputError, Interrupted, did_you_mean
-from shortrun.experiments import EXPERIMENTS
+from shortrun.experiments import EXPERIMENTS, PAPER
 
 if TYPE_CHECKING:
     from shortrun.experiments.arguments import Experiment
 
-USAGE = f"""usage: shortrun experiment NAME RECIPE [OPTIONS]
+ALL, SMALL, HELP = "all", "--small", ("-h", "--help")
+USAGE = f"""usage: shortrun experiment NAME [RECIPE] [OPTIONS]
 
 Train and measure, for several seeds. NAME is one of:
-{chr(10).join(f"  {name:<11} {words}" for name, words in EXPERIMENTS.items())}
-RECIPE is one of {", ".join(recipe_names())}, or the path of a .toml file; each of its values can be
-overridden: shortrun experiment NAME RECIPE --help lists them. What is finished is kept: the same command
-again, with the same --out, goes on where a kill has left it.
+{chr(10).join(f"  {name:<14} {words}" for name, words in EXPERIMENTS.items())}
+  {ALL:<14} {", ".join(PAPER)} after one another: those of the paper
+RECIPE is one of {", ".join(recipe_names())},
+or the path of a .toml file; each experiment has one of its own, which it takes where none is named. {SMALL} makes it a
+matter of minutes. Each value can be overridden: shortrun experiment NAME --help lists them. What is finished is kept:
+the same command again, with the same --out, goes on where a kill has left it.
 """
 
 
@@ -38,23 +40,54 @@ def arguments_of(name: str) -> "type[Experiment]":
 
 def main(words: list[str]) -> int:
     """Parse, run the experiment, print its table."""
-    if len(words) < 2 or words[0] in ("-h", "--help"):
+    if not words or words[0] in HELP:
         print(USAGE, end="")
-        return 0 if words and words[0] in ("-h", "--help") else 2
-    name, recipe_name, *rest = words
+        return 0 if words else 2
+    name, *rest = words
+    if name == ALL:
+        return run_all(rest)
     if name not in EXPERIMENTS:
-        raise InputError("experiment", repr(name), did_you_mean(name, EXPERIMENTS))
-    recipe = read_recipe(recipe_name)
-    default = with_own(arguments_of(name), recipe, rest)
-    arguments = tyro.cli(type(default), args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
-    out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
-
-    from shortrun.learners import checked_for_learner
-
-    config = checked_for_learner(arguments.alone())
+        raise InputError("experiment", repr(name), did_you_mean(name, [*EXPERIMENTS, ALL]))
+    kind = arguments_of(name)
+    recipe = rest.pop(0) if rest and not rest[0].startswith("-") else kind.recipe
+    if SMALL in rest:  # before the others, so that they count
+        rest = [*kind.reduced, *rest]
+    arguments = parse(kind, f"experiment {name}", recipe, None, rest)
+    out = arguments.out or Path("runs") / f"{name}_{Path(recipe).stem}"
     try:
-        made = arguments.run(config, out)
+        made = run(arguments, f"experiment {name}", recipe, rest, out)
     except Interrupted:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{made}wrote {out}")
+    return 0
+
+
+def run(arguments: "Experiment", command: str, recipe: str, words: list[str], out: Path) -> str:
+    """Run an experiment on its configuration, or on those of its learners, and return its table."""
+    from shortrun.experiments.arguments import Comparison
+    from shortrun.learners import checked_for_learner
+
+    if not isinstance(arguments, Comparison):
+        return arguments.run(checked_for_learner(arguments.alone()), out)
+    configs = entrants(type(arguments), command, recipe, arguments.learners, words)
+    return arguments.compete({name: checked_for_learner(config) for name, config in configs.items()}, out)
+
+
+def run_all(words: list[str]) -> int:
+    """Run all experiments of the paper with the same options, on the same models where they have the same learners."""
+    parser = argparse.ArgumentParser(prog=f"shortrun experiment {ALL}", add_help=False, allow_abbrev=False)
+    parser.add_argument("recipe", nargs="?")
+    parser.add_argument("--out", type=Path)
+    known, rest = parser.parse_known_args(words)
+    if any(word in HELP for word in rest):
+        print(USAGE, end="")
+        return 0
+    recipe = [] if known.recipe is None else [known.recipe]
+    out = known.out or Path("runs") / "_".join(["paper", *(Path(each).stem for each in recipe)])
+    for name in PAPER:
+        print(f"{name}: {EXPERIMENTS[name]}", flush=True)
+        shared = (
+            ["--models", str(out / "models")] if "models" in vars(arguments_of(name))["__dataclass_fields__"] else []
+        )
+        main([name, *recipe, *rest, "--out", str(out / name), *shared])
     return 0

@@ -16,4 +16,4 @@ def labels(names: Iterable[str]) -> dict[str, str]:
 def _label(name: str) -> str:
     entrant, *settings = name.split(",")
     pairs = [setting.partition("=") for setting in settings]
-    return ", ".join([entrant, *(f"{key.rpartition('.')[2]} {value}" for key, _, value in pairs)])
+    return ", ".join([entrant, *(f"{key.rpartition('.')[2]} {value}".strip() for key, _, value in pairs)])

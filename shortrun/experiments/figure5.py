@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from PIL import Image
 
@@ -42,6 +42,8 @@ PUBLISHED = (0.03, 0.06)
 @dataclass(frozen=True)
 class Arguments(Experiment):
     """Measure the best step size as the model learns."""
+
+    reduced: ClassVar[tuple[str, ...]] = ("--seeds", "1", "--images", "8", "--training.epochs", "8")
 
     images: int = 16
     """Test images that the curves are measured on."""

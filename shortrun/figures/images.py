@@ -65,6 +65,17 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
     return sheet
 
 
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 16) -> Image.Image:
+    """Lay pictures out beside each other, their tops in line."""
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + gap
+    return sheet
+
+
 def to_rgb(x: Images) -> Float[Tensor, "n 3 h w"]:
     """Return grey images in three equal channels; colour ones as they are."""
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x

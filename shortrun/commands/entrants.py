@@ -1,0 +1,62 @@
+"""What is compared: a configuration for each learner that the command line names, with settings of its own."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import tyro
+
+from shortrun.commands.own import AS_PUBLISHED, Arguments, with_own
+from shortrun.config import Config, read_recipe
+from shortrun.errors import InputError
+from shortrun.registry import LEARNERS, check_name
+
+
+def entrants(
+    kind: type[Arguments], command: str, recipe: str, learners: Iterable[str], words: list[str]
+) -> dict[str, Config]:
+    """Return what is compared, by the name of its folder.
+
+    kind: the arguments of the command.
+    command: as it was typed, for its help.
+    recipe: its name or path.
+    learners: the names, or paths of recipes, each with settings of its own after commas.
+    words: the options, which are for all of them.
+    """
+    configs: dict[str, Config] = {}
+    for entry in learners:
+        learner, *settings = entry.split(",")
+        own = [*words, *options(entry, settings)]
+        if learner.endswith(".toml"):
+            name, config = Path(learner).stem, parse(kind, command, learner, None, own).alone()
+        else:
+            check_name(LEARNERS, learner, "learners")
+            name, config = learner, parse(kind, command, recipe, learner, own).alone()
+        name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))
+        if name in configs:
+            raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
+        configs[name] = config
+    return configs
+
+
+def options(entry: str, settings: list[str]) -> list[str]:
+    """Return the settings of one learner, each KEY=VALUE or as-published, as options of the command line."""
+    found: list[str] = []
+    for setting in settings:
+        if setting.strip() == AS_PUBLISHED.removeprefix("--"):
+            found.append(AS_PUBLISHED)
+            continue
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not (key and equals and value):
+            raise InputError("learners", repr(entry), "write settings as vae,training.learning-rate=2e-3")
+        if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
+            raise InputError("learners", repr(setting), "a setting of one learner is one of its recipe's")
+        found += [f"--{key.replace('_', '-')}", *value.split()]
+    return found
+
+
+def parse(kind: type[Arguments], command: str, recipe: str, learner: str | None, words: list[str]) -> Arguments:
+    """Read a command's options on top of a recipe as a learner has it; see `entrants`."""
+    default = with_own(kind, read_recipe(recipe, learner), words)
+    return tyro.cli(type(default), args=words, default=default, prog=f"shortrun {command} {recipe}")

@@ -1,0 +1,75 @@
+"""The models of an experiment on several learners: trained and measured by `compare`, loaded and named."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shortrun.compare import Budget, compare
+from shortrun.compare.comparison import kept_of
+from shortrun.compare.contest import RECORD, run_of
+from shortrun.compare.labels import labels
+from shortrun.config import Config
+from shortrun.evaluation.tables import spread
+from shortrun.experiments.arguments import Comparison
+from shortrun.learners import Learner
+from shortrun.metrics.figure import from_json
+from shortrun.training import load
+
+Record = Mapping[str, Any]
+
+
+class Models:
+    """The models of all learners and seeds, trained.
+
+    names: of the learners, in the order of their configurations.
+    records: what `compare` measured of each, seed by seed.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        self.names, self.folder = tuple(names), folder
+        self.records: dict[str, list[Record]] = kept_of(folder, self.names, RECORD)
+        self.label = labels(self.names)
+
+    def load(self, name: str, seed: int = 0) -> Learner:
+        """Return a learner, ready to use.
+
+        name: of one of the learners.
+        seed: of the model, one of those that were trained.
+        """
+        return load(run_of(self.folder, name, seed).path)
+
+    def values(self, name: str, figure: str) -> list[float]:
+        """Return a figure of all seeds of a learner; of those where it was left out, nothing.
+
+        name: of one of the learners.
+        figure: by the name that `assess` gives it.
+        """
+        found = [from_json(record).get(figure) for record in self.records[name]]
+        return [each.value for each in found if each is not None and each.value is not None]
+
+    def cells(self, name: str, figures: Sequence[str]) -> list[str]:
+        """Return the cells of a learner's row: its name, the number of seeds, and mean ± standard deviation of each."""
+        seeds = len(self.records[name])
+        return [self.label[name], str(seeds), *(spread(self.values(name, figure)) for figure in figures)]
+
+
+def trained(arguments: Comparison, configs: Mapping[str, Config], out: Path) -> Models:
+    """Train and measure the models of an experiment, or go on where a kill has left them.
+
+    arguments: of the experiment.
+    configs: of the learners, by name.
+    out: the folder of the experiment; the models lie in out/models unless the arguments say otherwise.
+    """
+    folder = arguments.models or out / "models"
+    epochs = next(iter(configs.values())).training.epochs
+    compare(
+        configs,
+        folder,
+        budget=Budget.parse(arguments.budget or f"{epochs}epochs"),
+        seeds=arguments.seeds,
+        samples=arguments.samples,
+        likelihood_images=0,
+        points=0,
+        device=arguments.device,
+    )
+    return Models(tuple(configs), folder)

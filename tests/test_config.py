@@ -139,7 +139,7 @@ def test_recipe_is_valid_and_survives_a_round_trip(name: str, file: Path) -> Non
 
 
 def test_recipes_are_in_the_package() -> None:
-    assert {"digits", "mnist", "fashion_mnist", "svhn", "celeba64"} <= set(recipe_names())
+    assert {"digits", "coloured_digits", "mnist", "fashion_mnist", "svhn", "celeba64"} <= set(recipe_names())
 
 
 def test_a_recipe_sets_what_it_says_and_leaves_the_rest() -> None:
@@ -314,7 +314,7 @@ def test_what_is_not_toml_is_refused_in_one_line(content: bytes, tmp_path: Path)
         ("digit", "did you mean 'digits'?"),
         ("mnsit", "did you mean 'mnist'?"),
         ("fashion-mnist", "did you mean 'fashion_mnist'?"),
-        ("zzzzzz", "choose one of celeba64, digits, "),
+        ("zzzzzz", "choose one of celeba64, coloured_digits, digits, "),
     ],
 )
 def test_an_unknown_recipe_suggests_the_nearest(recipe: str, end: str) -> None:

@@ -146,7 +146,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> N
 def test_every_recipe_takes_three_steps_on_real_images(recipe: str, tmp_path: Path) -> None:
     if not DATA.is_dir():
         pytest.skip(f"no image sets at {DATA}; SHORTRUN_DATA names another folder")
-    where = [] if recipe == "digits" else ["--data-dir", str(DATA)]
+    where = [] if recipe in ("digits", "coloured_digits") else ["--data-dir", str(DATA)]
     words = ["--data.train-limit=12", "--data.test-limit=4", "--training.batch-size=4", "--training.epochs=1"]
     words += ["--inference.steps=2", "--training.picture-epochs=1"]
     assert main(["train", recipe, *where, *words, "--out", str(tmp_path / "run")]) == 0

@@ -127,7 +127,13 @@ def test_sizes_that_do_not_divide_are_refused_before_a_folder_is_made(
 
 
 def test_the_recipes_have_a_flow_that_fits_their_images() -> None:
-    shapes = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "svhn": (3, 32, 32)}
+    shapes = {
+        "digits": (1, 8, 8),
+        "coloured_digits": (3, 32, 32),
+        "mnist": (1, 28, 28),
+        "fashion_mnist": (1, 28, 28),
+        "svhn": (3, 32, 32),
+    }
     for recipe, shape in shapes.items():
         glow = shortrun.load_config(recipe, "glow").glow
         assert Glow(shape, 256, glow.scales, 1, 4).dim == math.prod(shape)

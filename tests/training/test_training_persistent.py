@@ -155,7 +155,7 @@ def test_info_says_what_it_is(unbroken: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_recipes_take_few_steps_at_a_visit() -> None:
-    for recipe in ("digits", "mnist", "fashion_mnist", "svhn"):
+    for recipe in ("digits", "coloured_digits", "mnist", "fashion_mnist", "svhn"):
         own, short = shortrun.load_config(recipe, "persistent"), shortrun.load_config(recipe)
         assert own.learner == "persistent"
         assert own.inference.steps <= min(10, short.inference.steps)

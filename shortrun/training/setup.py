@@ -8,7 +8,9 @@ from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
 from shortrun.errors import InputError, renaming
 from shortrun.learners import Learner, with_generator
+from shortrun.learners.own_checks import check_own_modules
 from shortrun.learners.size import check_size
+from shortrun.training.precision import autocast
 from shortrun.training.processes import Processes
 
 
@@ -33,7 +35,7 @@ def read_dataset(config: Config) -> Dataset:
 def build_learner(
     config: Config, kind: type[Learner], dataset: Dataset, decoder: nn.Module | None, here: Processes
 ) -> Learner:
-    """Build the learner for a data set; raise InputError where the two, or the processes, do not fit.
+    """Build the learner for a data set; raise InputError where the two, the processes, or own modules, do not fit.
 
     kind: the class of the configuration's learner. decoder: the user's own module, where there is one.
     """
@@ -60,6 +62,13 @@ def build_learner(
     )
     check_size(kind, description)
     learner = kind.from_description(description, decoder, config.training.seed)
+    check_own_modules(
+        learner,
+        description,
+        autocast(config.training.precision, here.device),
+        here.device,
+        lambda: kind.from_description(description, decoder, config.training.seed + 1),
+    )
     if with_generator(learner):
         learner.generator.likelihood.check_images(images.levels, dataset.name)
     return learner

@@ -247,6 +247,7 @@ def take_steps(
             if streak.sound:  # what is kept is the last state that was
                 checkpoints.save_if_due()
     progress.close()
+    streak.end(position)
     checkpoints.save()
     if metrics is not None:
         metrics.close()

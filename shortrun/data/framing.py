@@ -1,6 +1,6 @@
 """Which part of an image is kept and what size it gets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -70,4 +70,4 @@ def reframed(image_set: ImageSet, framing: Framing, name: str) -> ImageSet:
             chunks.append(images.clamp(-1, 1))
         else:
             chunks.append(images.round().clamp(0, image_set.levels - 1).to(torch.uint8))
-    return ImageSet(torch.cat(chunks).contiguous(), image_set.labels, image_set.levels)
+    return replace(image_set, pixels=torch.cat(chunks).contiguous())

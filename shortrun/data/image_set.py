@@ -1,7 +1,8 @@
 """Images with their labels, as they lie in memory."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from shortrun.errors import InputError
 
 ROUNDING = 1e-4  # how far a float may leave its range
+PixelRange = Literal["unit", "signed"]
+"""What floats in a file mean."""
+RANGES: dict[PixelRange, str] = {"unit": "[0, 1]", "signed": "[-1, 1]"}
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class ImageSet:
     labels: (n,) int64, the class of each image; None where there are none.
     levels: 2 to 256, how many values a pixel can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for binary
         ones; None for float32 pixels.
+    pixel_range: what the numbers of the file meant, unit for [0, 1] or signed for [-1, 1], where they were floats.
 
     Raises InputError where the three disagree, and for pixels that are not finite or out of range.
 
@@ -35,6 +40,7 @@ class ImageSet:
     pixels: UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
     labels: Int64[Tensor, "n"] | None = None
     levels: int | None = None
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.pixels.dtype == torch.float32):
@@ -97,7 +103,7 @@ class ImageSet:
         index: which images: a slice, int64 positions or a bool mask.
         """
         labels = None if self.labels is None else self.labels[index]
-        return ImageSet(self.pixels[index], labels, self.levels)
+        return replace(self, pixels=self.pixels[index], labels=labels)
 
     def take(self, n: int) -> "ImageSet":
         """Return the set of the first n images.
@@ -111,7 +117,7 @@ class ImageSet:
     def binarized(self) -> "ImageSet":
         """Return the set with two levels: a pixel above the middle of its range becomes 1, else 0."""
         middle = 0.0 if self.levels is None else (self.levels - 1) / 2
-        return ImageSet((self.pixels > middle).to(torch.uint8), self.labels, levels=2)
+        return replace(self, pixels=(self.pixels > middle).to(torch.uint8), levels=2)
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,21 @@ class Dataset:
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
         return Dataset(self.name, train, held, "held-out train")
+
+
+def taken_for(name: object, pixel_range: PixelRange, why: str, option: str) -> str:
+    """Return in a line what floats of a file are taken for that could mean both ranges.
+
+    name: of the file or the data set.
+    pixel_range: what they are taken for.
+    why: the reason, with a comma before it; empty where there is none.
+    option: what says it otherwise.
+    """
+    other: PixelRange = "signed" if pixel_range == "unit" else "unit"
+    return (
+        f"{name}: floats of 0 and above are taken for {RANGES[pixel_range]}{why}; "
+        f"write {option} {other} where they lie in {RANGES[other]}"
+    )
 
 
 def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import safe_open
 
 from shortrun.config import Config, LearnerConfig, read_recipe
+from shortrun.data.image_set import RANGES
 from shortrun.errors import damaged, undamaged
 from shortrun.evaluation.tables import rows
 from shortrun.files import read_json
@@ -82,7 +83,13 @@ def _data(config: Config) -> str:
 
 def _images(learner: LearnerConfig) -> str:
     size = "x".join(map(str, learner.image_shape))
-    return f"{size} (channels x height x width), {f'{learner.levels} levels' if learner.levels else 'floats'}"
+    return f"{size} (channels x height x width), {_pixels(learner)}"
+
+
+def _pixels(learner: LearnerConfig) -> str:
+    if learner.levels:
+        return f"{learner.levels} levels"
+    return "floats" if learner.pixel_range is None else f"floats, {RANGES[learner.pixel_range]} in their files"
 
 
 def _model(described: Config | LearnerConfig, weights: Path) -> str:

@@ -28,6 +28,7 @@ def read_dataset(config: Config) -> Dataset:
             test_limit=data.test_limit,
             test_fraction=data.test_fraction,
             binarize=data.binarize,
+            pixel_range=data.pixel_range,
         )
         return dataset if data.held_out is None else dataset.hold_out(data.held_out)
 
@@ -59,6 +60,8 @@ def build_learner(
         config.persistent,
         config.glow,
         config.own,
+        # floats that were given in Python lie in [-1, 1]
+        images.pixel_range or ("signed" if images.levels is None else None),
     )
     check_size(kind, description)
     learner = kind.from_description(description, decoder, config.training.seed)

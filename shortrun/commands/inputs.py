@@ -73,6 +73,8 @@ class Given(NamedTuple):
     """(n,), where the images have any."""
     name: str
     """What one of them is called in captions and messages."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label, where they have any."""
 
 
 def read_model(arguments: ModelArguments) -> "Learner":
@@ -120,9 +122,10 @@ def read_given(learner: "Learner", arguments: ImageArguments, default: int | Non
     if arguments.images is not None:
         x = read_own(learner, arguments)
         return Given(x[: how_many(arguments.n, len(x), None, "image")], None, "image")
-    images, name = read_split(learner, arguments.run, split)
+    dataset = read_run_dataset(learner, arguments.run, "images", "add --images PATH")
+    images, name = _split(dataset, split)
     chosen = images.take(how_many(arguments.n, len(images), default, f"{name} image"))
-    return Given(chosen.images(), chosen.labels, f"{name} image")
+    return Given(chosen.images(), chosen.labels, f"{name} image", dataset.classes)
 
 
 def how_many(asked: int | None, there: int, default: int | None, name: str) -> int:
@@ -166,7 +169,10 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
 
     Those that were held out stand in for the test images. Raises InputError where the data set is not known.
     """
-    dataset = read_run_dataset(learner, run, "images", "add --images PATH")
+    return _split(read_run_dataset(learner, run, "images", "add --images PATH"), split)
+
+
+def _split(dataset: "Dataset", split: str) -> tuple["ImageSet", str]:
     return (dataset.train, "train") if split == "train" else (dataset.test, dataset.split)
 
 

@@ -128,6 +128,7 @@ class Dataset:
     train: the images to learn from.
     test: the images to measure on.
     split: what the test images are, as it stands beside every figure of them.
+    classes: the names of the classes, by label; empty where they have none.
 
     >>> from shortrun import load_dataset
     >>> digits = load_dataset("digits")
@@ -142,6 +143,8 @@ class Dataset:
     test: ImageSet
     split: str = "test"
     """What the test images are, as it stands beside every figure of them."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label; empty where they have none."""
 
     @property
     def labelled(self) -> bool:
@@ -161,7 +164,7 @@ class Dataset:
             raise InputError("n", f"{n} of {len(self.train)} training images", "write fewer, at least 1")
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
-        return Dataset(self.name, train, held, "held-out train")
+        return replace(self, train=train, test=held, split="held-out train")
 
 
 def taken_for(name: object, pixel_range: PixelRange, why: str, option: str) -> str:

@@ -1,6 +1,7 @@
 """From the name of a source to its train and test images."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ def load_dataset(
         folder = None if data_dir is None else Path(data_dir).expanduser()
         dataset = _read_source(source, folder, selection, framing, pixel_range)
     if binarize:
-        return Dataset(dataset.name, dataset.train.binarized(), dataset.test.binarized())
+        return replace(dataset, train=dataset.train.binarized(), test=dataset.test.binarized())
     return dataset
 
 
@@ -99,7 +100,8 @@ def _read_source(
     if source.startswith("hub:"):
         return Dataset(source.removeprefix("hub:"), *read_hub(source, selection, framing))
     if os.path.isdir(path):
-        return Dataset(path.resolve().name, *read_files(*list_folder(path, selection), framing))
+        train, test = list_folder(path, selection)
+        return Dataset(path.resolve().name, *read_files(train, test, framing), classes=train.classes)
     if os.path.isfile(path):
         sets = _read_array_file(path, pixel_range)
         return Dataset(path.name.split(".")[0], *_parted(sets, selection, framing, str(path)))

@@ -18,13 +18,18 @@ from shortrun.learners import learner_class
 from shortrun.learners.weights import RETRAIN
 from shortrun.mapping import from_mapping
 from shortrun.metrics.figure import from_json
+from shortrun.training.origin import kept_classes
 from shortrun.training.run_folder import RunFolder, no_run
+
+SHOWN = 20
+"""Names of classes that are listed."""
 
 
 def info(run_path: str | Path) -> str:
     """Return what a run is and what it reached, in words.
 
-    The words are of data, model, inference, training, its state, test figures with their conditions, and pictures.
+    The words are of data, the names of its classes, model, inference, training, its state, test figures with their
+    conditions, and pictures.
     Reads no weights and runs nothing.
 
     run_path: the folder of a run, finished or not, or one that `save_pretrained` wrote.
@@ -49,6 +54,8 @@ def info(run_path: str | Path) -> str:
     assert described is not None  # one of the two files is there
     if config is not None:
         lines.append(("data", _data(config)))
+        if classes := kept_classes(run):
+            lines.append(("classes", _listed(classes)))
     lines.append(("learner", described.learner))
     if learner is not None:
         lines.append(("images", _images(learner)))
@@ -79,6 +86,12 @@ def _data(config: Config) -> str:
     parts = [data.source, f"in {data.dir}" if data.dir else ""]
     parts += [f"resized to {data.image_size}" if data.image_size else "", "black and white" if data.binarize else ""]
     return ", ".join(part for part in parts if part)
+
+
+def _listed(classes: list[str]) -> str:
+    """Say how many classes there are, and the names of the first ones, which are numbered from 0."""
+    more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    return f"{len(classes)}: {', '.join(classes[:SHOWN])}{more}"
 
 
 def _images(learner: LearnerConfig) -> str:

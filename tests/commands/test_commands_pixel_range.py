@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Call
 
 import shortrun
 from shortrun.cli import main
 from shortrun.data import read_images
 
-Train = Callable[..., Path]
+Call = Callable[..., tuple[int, str, str]]
+TINY = [
+    *("--training.precision", "float32", "--model.latents", "4", "5", "--model.width", "16", "--inference.steps", "2"),
+    *("--training.batch-size", "20", "--training.fit-images", "0"),
+]
 RNG = np.random.default_rng(0)
 SIGNED = RNG.uniform(-1, 1, (80, 8, 8)).astype(np.float32)
 POSITIVE = RNG.uniform(0, 1, (3, 8, 8)).astype(np.float32)
@@ -33,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, plain: str) -> dict[str, Path
         np.save(place / f"{name}.npy", pixels)
         found[name] = place / f"run_{name}"
         source = ["--data.source", str(place / f"{name}.npy"), *words]
-        small = ["--training.updates", "2", "--training.batch-size", "20", "--training.fit-images", "0"]
+        small = ["--training.updates", "2"]
         assert main(["train", plain, *source, "--out", str(found[name]), *TINY, *small, "--data.test-limit", "10"]) == 0
     return found
 
@@ -127,7 +130,7 @@ def test_the_option_is_for_images_of_your_own(runs: dict[str, Path], call: Call)
 def test_training_says_what_it_takes_positive_floats_for(tmp_path: Path, call: Call, plain: str) -> None:
     np.savez(tmp_path / "a.npz", x=np.abs(SIGNED))
     words = ["train", plain, *TINY, "--data.source", tmp_path / "a.npz", "--data.test-limit", "5"]
-    words += ["--training.epochs", "1", "--training.batch-size", "20", "--training.fit-images", "0"]
+    words += ["--training.updates", "2"]
     code, _, err = call(*words, "--out", tmp_path / "unsaid")
     assert code == 0
     assert err == (

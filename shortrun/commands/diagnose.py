@@ -99,7 +99,7 @@ def read_images(learner: "ChainLearner", arguments: Diagnose) -> tuple["torch.Te
     from shortrun.diagnosis.measure import AGGREGATE
 
     if arguments.images is not None:
-        there = read_own(learner, arguments.images, arguments.fit)
+        there = read_own(learner, arguments)
         if len(there) < LEAST:
             raise InputError("images", problem=f"there are {len(there)}", instead=f"give at least {LEAST} images")
         count = how_many(arguments.n, len(there), DEFAULT, "image")

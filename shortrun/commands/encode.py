@@ -18,7 +18,7 @@ class Encode(ImageArguments):
 
     Without --n: all of them. Writes latents.npz: z, float32 (n, d), what the chain moves, standard normal under the
     prior; z_L (the top) to z_1 (the lowest), float32 (n, d_l); failed, bool (n,), true where a chain stayed
-    non-finite; labels, int64 (n,), where the data have any.
+    non-finite; labels, int64 (n,), where the data have any; classes, their names by label, where a folder gives them.
     """
 
     split: Literal["train", "test"] | None = None
@@ -37,6 +37,8 @@ def main(words: list[str]) -> int:
     folder = choose_folder(arguments, COMMAND, "latents", ["latents.npz"])
     given = read_given(learner, arguments, split=arguments.split or "test")
 
+    import numpy as np
+
     from shortrun.tasks import encode
 
     rng = random_numbers(arguments.seed)
@@ -47,8 +49,14 @@ def main(words: list[str]) -> int:
     arrays |= {f"z_{top - above}": layer.numpy() for above, layer in enumerate(found.layers)}
     if given.labels is not None:
         arrays["labels"] = given.labels.numpy()
+    if given.classes:
+        arrays["classes"] = np.array(given.classes)
     write_outputs(folder, COMMAND, arguments, {}, arrays, "latents.npz")
-    sizes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in arrays.items() if name != "failed")
+    sizes = ", ".join(
+        f"{name} {'x'.join(map(str, array.shape))}"
+        for name, array in arrays.items()
+        if name not in ("failed", "classes")
+    )
     print(f"{len(given.x)} {given.name}s: {sizes}")
     warn_of_failed(found.failed)
     return 0

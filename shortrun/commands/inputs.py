@@ -3,9 +3,10 @@
 Imports no torch at the top: the arguments are read, and --help answered, before it is needed.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
 import tyro
 
@@ -48,6 +49,8 @@ class ImageArguments(ModelArguments):
     """Your own images: a file, a folder, or .npz, .npy, .mat or idx; test images of the run's data where not given."""
     fit: Flag = False
     """Crop, resize and convert your own images to the model's shape."""
+    pixel_range: Literal["unit", "signed"] | None = None
+    """What floats of your own images mean: unit, [0, 1], or signed, [-1, 1]; as in the run's data where not given."""
     n: int | None = None
     """The first so many of the images."""
     steps: int | None = None
@@ -70,6 +73,8 @@ class Given(NamedTuple):
     """(n,), where the images have any."""
     name: str
     """What one of them is called in captions and messages."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label, where they have any."""
 
 
 def read_model(arguments: ModelArguments) -> "Learner":
@@ -80,6 +85,8 @@ def read_model(arguments: ModelArguments) -> "Learner":
         check_at_least(1, n=arguments.n, steps=arguments.steps)
         if arguments.fit and arguments.images is None:
             raise InputError("fit", problem="only for images of your own", instead="add --images PATH")
+        if arguments.pixel_range is not None and arguments.images is None:
+            raise InputError("pixel_range", problem="only for images of your own", instead="add --images PATH")
 
     from shortrun.training.processes import choose_device
     from shortrun.training.run_folder import load
@@ -113,11 +120,12 @@ def read_given(learner: "Learner", arguments: ImageArguments, default: int | Non
     images that cannot be read or have another shape than the model's, and where there are fewer than asked for.
     """
     if arguments.images is not None:
-        x = read_own(learner, arguments.images, arguments.fit)
+        x = read_own(learner, arguments)
         return Given(x[: how_many(arguments.n, len(x), None, "image")], None, "image")
-    images, name = read_split(learner, arguments.run, split)
+    dataset = read_run_dataset(learner, arguments.run, "images", "add --images PATH")
+    images, name = _split(dataset, split)
     chosen = images.take(how_many(arguments.n, len(images), default, f"{name} image"))
-    return Given(chosen.images(), chosen.labels, f"{name} image")
+    return Given(chosen.images(), chosen.labels, f"{name} image", dataset.classes)
 
 
 def how_many(asked: int | None, there: int, default: int | None, name: str) -> int:
@@ -128,16 +136,31 @@ def how_many(asked: int | None, there: int, default: int | None, name: str) -> i
     return asked or min(default or there, there)
 
 
-def read_own(learner: "Learner", path: Path, fit: bool) -> "torch.Tensor":
-    """Read the user's own images in the model's shape; for a model of black and white pixels they are made so."""
+def read_own(learner: "Learner", arguments: ImageArguments) -> "torch.Tensor":
+    """Read the user's own images in the model's shape; for a model of black and white pixels they are made so.
+
+    Floats mean what they meant in the run's data, where nothing is said and none of them is negative. A line on stderr
+    says so.
+    """
     import torch
 
-    from shortrun.data import read_images
+    from shortrun.data import read_image_set
+    from shortrun.data.image_set import taken_for
 
-    description = learner.description
+    description, path = learner.description, arguments.images
     assert description is not None  # what is loaded from a folder has one
+    assert path is not None
+    usual = description.pixel_range or "unit"
     with renaming({"path": "images"}):
-        x = read_images(path, shape=description.image_shape, fit=fit)
+        found = read_image_set(path, description.image_shape, arguments.fit, arguments.pixel_range, usual)
+    x = found.images()
+    if (
+        arguments.pixel_range is None
+        and found.pixel_range is not None
+        and (found.pixel_range == "unit" or x.min() >= 0)
+    ):
+        whose = "" if description.pixel_range is None else ", as in the run's data"
+        print(taken_for(path, found.pixel_range, whose, "--pixel-range"), file=sys.stderr)
     return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 else x
 
 
@@ -146,7 +169,10 @@ def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", s
 
     Those that were held out stand in for the test images. Raises InputError where the data set is not known.
     """
-    dataset = read_run_dataset(learner, run, "images", "add --images PATH")
+    return _split(read_run_dataset(learner, run, "images", "add --images PATH"), split)
+
+
+def _split(dataset: "Dataset", split: str) -> tuple["ImageSet", str]:
     return (dataset.train, "train") if split == "train" else (dataset.test, dataset.split)
 
 

@@ -88,6 +88,8 @@ class DataConfig:
     """Share of the images kept for testing where a source has no split of its own."""
     binarize: bool = False
     """Make pixels black or white, at the middle grey; for the Bernoulli likelihood."""
+    pixel_range: Literal["unit", "signed"] | None = None
+    """What floats of a file mean: unit, [0, 1], or signed, [-1, 1]; where not given, signed if any is negative."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -81,6 +81,8 @@ class LearnerConfig:
     glow: GlowConfig = field(default_factory=GlowConfig)
     own: Mapping[str, Any] = field(default_factory=dict)
     """Settings that only this learner has."""
+    pixel_range: Literal["unit", "signed"] | None = None
+    """What floats of the files that it learned from meant, [0, 1] or [-1, 1]; none where pixels had levels."""
 
     def check(self) -> None:
         """Raise InputError where the step sizes do not fit the layers."""

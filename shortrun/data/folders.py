@@ -32,11 +32,15 @@ class ImageFiles:
 
     paths: Sequence[Path]
     labels: Int64[Tensor, "n"] | None = None
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label."""
 
     def select(self, rows: Int64[Tensor, "m"]) -> "ImageFiles":
         """Return the files at these positions."""
         return ImageFiles(
-            [self.paths[row] for row in rows.tolist()], None if self.labels is None else self.labels[rows]
+            [self.paths[row] for row in rows.tolist()],
+            None if self.labels is None else self.labels[rows],
+            self.classes,
         )
 
 
@@ -65,9 +69,7 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
         parts = list_images(train), list_images(test)
         classes = _classes(parts[0], train), _classes(parts[1], test)
         names = sorted(set(classes[0] or ()) | set(classes[1] or ()))
-        train_files, test_files = (
-            ImageFiles(paths, _labels(of, names)) for paths, of in zip(parts, classes, strict=True)
-        )
+        train_files, test_files = (_with_classes(paths, of, names) for paths, of in zip(parts, classes, strict=True))
         keep_train, keep_test = selection.counts(len(parts[0]), len(parts[1]))
         _announce(folder, len(parts[0]) + len(parts[1]), names, [train, test])
         return train_files.select(torch.arange(keep_train)), test_files.select(torch.arange(keep_test))
@@ -81,7 +83,7 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
     paths = list_images(folder)
     classes = _classes(paths, folder)
     names = sorted(set(classes or ()))
-    files = ImageFiles(paths, _labels(classes, names))
+    files = _with_classes(paths, classes, names)
     _announce(folder, len(paths), names, [folder])
     train_rows, test_rows = selection.split(len(paths), str(folder))
     return files.select(train_rows), files.select(test_rows)
@@ -185,6 +187,11 @@ def _listed(names: list[str]) -> str:
 def _classes(paths: Sequence[Path], folder: Path) -> list[str] | None:
     parts = [path.relative_to(folder).parts for path in paths]
     return [part[0] for part in parts] if all(len(part) > 1 for part in parts) else None
+
+
+def _with_classes(paths: Sequence[Path], classes: list[str] | None, names: list[str]) -> ImageFiles:
+    labels = _labels(classes, names)
+    return ImageFiles(paths, labels, () if labels is None else tuple(names))
 
 
 def _labels(classes: list[str] | None, names: list[str]) -> Int64[Tensor, "n"] | None:

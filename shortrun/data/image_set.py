@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from shortrun.errors import InputError
 
 ROUNDING = 1e-4  # how far a float may leave its range
+PixelRange = Literal["unit", "signed"]
+"""What floats in a file mean."""
+RANGES: dict[PixelRange, str] = {"unit": "[0, 1]", "signed": "[-1, 1]"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class ImageSet:
     levels: 2 to 256, how many values a pixel can take: 256 for 8-bit images, 17 for scikit-learn's digits, 2 for binary
         ones; None for float32 pixels.
     factors: by name (n,) int64, what each image was made from; None where that is not known.
+    pixel_range: what the numbers of the file meant, unit for [0, 1] or signed for [-1, 1], where they were floats.
 
     Raises InputError where these disagree, and for pixels that are not finite or out of range.
 
@@ -38,6 +43,7 @@ class ImageSet:
     labels: Int64[Tensor, "n"] | None = None
     levels: int | None = None
     factors: Mapping[str, Int64[Tensor, "m"]] | None = None
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.pixels.dtype == torch.float32):
@@ -105,7 +111,7 @@ class ImageSet:
         """
         labels = None if self.labels is None else self.labels[index]
         factors = self.factors and {name: values[index] for name, values in self.factors.items()}
-        return ImageSet(self.pixels[index], labels, self.levels, factors)
+        return replace(self, pixels=self.pixels[index], labels=labels, factors=factors)
 
     def factor_table(self) -> Int64[Tensor, "n f"] | None:
         """Return the factors as columns, in their order, as metrics of disentanglement take them; None without any."""
@@ -134,6 +140,7 @@ class Dataset:
     train: the images to learn from.
     test: the images to measure on.
     split: what the test images are, as it stands beside every figure of them.
+    classes: the names of the classes, by label; empty where they have none.
 
     >>> from shortrun import load_dataset
     >>> digits = load_dataset("digits")
@@ -148,6 +155,8 @@ class Dataset:
     test: ImageSet
     split: str = "test"
     """What the test images are, as it stands beside every figure of them."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label; empty where they have none."""
 
     @property
     def labelled(self) -> bool:
@@ -167,7 +176,22 @@ class Dataset:
             raise InputError("n", f"{n} of {len(self.train)} training images", "write fewer, at least 1")
         order = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train)))
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
-        return Dataset(self.name, train, held, "held-out train")
+        return replace(self, train=train, test=held, split="held-out train")
+
+
+def taken_for(name: object, pixel_range: PixelRange, why: str, option: str) -> str:
+    """Return in a line what floats of a file are taken for that could mean both ranges.
+
+    name: of the file or the data set.
+    pixel_range: what they are taken for.
+    why: the reason, with a comma before it; empty where there is none.
+    option: what says it otherwise.
+    """
+    other: PixelRange = "signed" if pixel_range == "unit" else "unit"
+    return (
+        f"{name}: floats of 0 and above are taken for {RANGES[pixel_range]}{why}; "
+        f"write {option} {other} where they lie in {RANGES[other]}"
+    )
 
 
 def require_labels(image_set: ImageSet, name: str) -> Int64[Tensor, "n"]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from shortrun.data.image_set import ROUNDING, ImageSet
+from shortrun.data.image_set import ROUNDING, ImageSet, PixelRange
 from shortrun.errors import InputError
 
 DARK = 31  # the largest 8-bit value of a set of images that is taken for another scale than 0 to 255
@@ -40,13 +40,20 @@ def channels_first(array: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def image_sets(
-    arrays: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], path: str | Path
+    arrays: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray | None],
+    path: str | Path,
+    pixel_range: PixelRange | None = None,
+    usual: PixelRange = "unit",
 ) -> tuple[ImageSet, ...]:
     """Return one set per array (n, h, w), (n, h, w, c) or (n, c, h, w), c in {1, 3}, all of one shape and range.
 
-    Integers must lie in 0..255, bools become two levels, floats lie in [0, 1] or, where any is negative, in [-1, 1].
+    Integers must lie in 0..255, bools become two levels. Floats lie in the pixel_range, where it is given. Where it is
+    not, they lie in [-1, 1] if any is negative, and else in the `usual` range.
+
     Raises InputError for anything else, and for images that differ in shape.
     """
+    found: PixelRange | None = None
     arrays = [channels_first(array, path) for array in arrays]
     first = arrays[0]
     for other in arrays[1:]:
@@ -64,7 +71,8 @@ def image_sets(
     elif first.dtype.kind in "iu":
         pixels, levels = _eight_bit(arrays, path), 256
     elif first.dtype.kind == "f":
-        pixels, levels = _signed(arrays, path), None
+        levels, found = None, _checked_range(arrays, path, pixel_range, usual)
+        pixels = _signed(arrays, found)
     else:
         raise InputError(
             "path", problem=f"{path} has images of type {first.dtype}", instead="give uint8, bool or float"
@@ -75,6 +83,7 @@ def image_sets(
             torch.from_numpy(np.require(array, kind, ["C", "W"])),
             None if y is None else as_labels(y, len(array), path),
             levels,
+            found,
         )
         for array, y in zip(pixels, labels, strict=True)
     )
@@ -125,7 +134,10 @@ def _eight_bit(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.nd
     return arrays
 
 
-def _signed(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.ndarray]:
+def _checked_range(
+    arrays: Sequence[np.ndarray], path: str | Path, pixel_range: PixelRange | None, usual: PixelRange
+) -> PixelRange:
+    """Return what floats mean; raise InputError where they lie outside of it."""
     low, high = _range(arrays)
     if not (low >= -1 - ROUNDING and high <= 1 + ROUNDING):  # NaN fails both
         raise InputError(
@@ -133,6 +145,13 @@ def _signed(arrays: Sequence[np.ndarray], path: str | Path) -> Sequence[np.ndarr
             problem=f"{path} has numbers from {low:g} to {high:g}",
             instead="give [0, 1] or [-1, 1], or uint8 0 to 255",
         )
-    if low < 0:
+    if pixel_range == "unit" and low < -ROUNDING:
+        raise InputError("pixel_range", f"'unit', and {path} has numbers from {low:g} to {high:g}", "write signed")
+    return pixel_range or ("signed" if low < 0 else usual)
+
+
+def _signed(arrays: Sequence[np.ndarray], found: PixelRange) -> Sequence[np.ndarray]:
+    """Return floats of a range as float32 in [-1, 1]."""
+    if found == "signed":
         return [array.astype(np.float32).clip(-1, 1) for array in arrays]
     return [array.astype(np.float32).clip(0, 1) * 2 - 1 for array in arrays]

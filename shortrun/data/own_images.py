@@ -12,7 +12,7 @@ from torch import Tensor
 from shortrun.data.arrays import is_array_file, read_arrays
 from shortrun.data.folders import list_images
 from shortrun.data.framing import Framing
-from shortrun.data.image_set import ImageSet
+from shortrun.data.image_set import ImageSet, PixelRange
 from shortrun.data.layouts import image_sets
 from shortrun.data.pictures import frame, framed_files, is_image_file, open_picture, plain, stack
 from shortrun.errors import InputError
@@ -22,7 +22,11 @@ OBSERVED_FROM = 128
 
 
 def read_images(
-    path: Path, *, shape: tuple[int, int, int] | None = None, fit: bool = False
+    path: Path,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    fit: bool = False,
+    pixel_range: PixelRange | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Return the user's own images as float32 (n, c, h, w) in [-1, 1].
 
@@ -30,6 +34,8 @@ def read_images(
     shape: (c, h, w) that the images must have; None for whatever they have.
     fit: whether to centre-crop, resize (antialiased bicubic) and turn the images to grey or colour until they have
         `shape`.
+    pixel_range: what floats of a file mean, unit for [0, 1] or signed for [-1, 1]; None to find it: signed where any
+        is negative, else unit.
 
     Raises InputError for a path that is missing, empty or damaged, for images that differ from one another, and for
     images of another shape.
@@ -41,6 +47,20 @@ def read_images(
     ...     Image.new("RGB", (6, 4), "white").save(path)
     ...     read_images(path).shape, read_images(path, shape=(1, 4, 4), fit=True).shape
     (torch.Size([1, 3, 4, 6]), torch.Size([1, 1, 4, 4]))
+    """
+    return read_image_set(path, shape, fit, pixel_range).images()
+
+
+def read_image_set(
+    path: Path,
+    shape: tuple[int, int, int] | None = None,
+    fit: bool = False,
+    pixel_range: PixelRange | None = None,
+    usual: PixelRange = "unit",
+) -> ImageSet:
+    """Return the user's own images with what their floats meant, read as `read_images` reads them.
+
+    usual: what floats mean where pixel_range is not given and none is negative.
     """
     path = Path(path).expanduser()
     if fit and shape is None:
@@ -60,13 +80,15 @@ def read_images(
             instead="give an image, a folder of images, .npz, .npy, .mat or idx(.gz)",
         )
     arrays = read_arrays(path, roles=("test_x", "x"))
-    (image_set,) = image_sets([arrays["test_x"] if "test_x" in arrays else arrays["x"]], [None], path)
+    array = arrays["test_x"] if "test_x" in arrays else arrays["x"]
+    (image_set,) = image_sets([array], [None], path, pixel_range, usual)
     if shape is None or image_set.shape == shape:
-        return image_set.images()
+        return image_set
     if not fit:
         raise _misfit(str(path), image_set.shape, shape)
     framed = Framing(size=shape[1:]).apply(image_set.images(), str(path))
-    return _with_channels(framed, shape[0]).clamp(-1, 1)
+    fitted = _with_channels(framed, shape[0]).clamp(-1, 1)
+    return ImageSet(fitted.contiguous(), pixel_range=image_set.pixel_range)
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
@@ -109,7 +131,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
     return torch.from_numpy(observed).float()[None, None]
 
 
-def _read_pictures(paths: list[Path], shape: tuple[int, int, int] | None, fit: bool) -> Float[Tensor, "n c h w"]:
+def _read_pictures(paths: list[Path], shape: tuple[int, int, int] | None, fit: bool) -> ImageSet:
     if shape is None:
         named = framed_files(paths, Framing())
     elif fit:
@@ -117,7 +139,7 @@ def _read_pictures(paths: list[Path], shape: tuple[int, int, int] | None, fit: b
     else:
         named = _checked(framed_files(paths, Framing()), shape)
     pixels = stack(named, len(paths), "make all of one size")
-    return ImageSet(pixels, levels=256).images()
+    return ImageSet(pixels, levels=256)
 
 
 def _fitted(path: Path, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "c h w"]:

@@ -1,6 +1,7 @@
 """From the name of a source to its train and test images."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from shortrun.data.folders import (
 )
 from shortrun.data.framing import Framing, reframed
 from shortrun.data.hub import read_hub
-from shortrun.data.image_set import Dataset, ImageSet, require_labels
+from shortrun.data.image_set import Dataset, ImageSet, PixelRange, require_labels
 from shortrun.data.layouts import image_sets
 from shortrun.data.selection import Selection
 from shortrun.errors import InputError, did_you_mean, renaming
@@ -40,6 +41,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     seed: int = 0,
     binarize: bool = False,
+    pixel_range: PixelRange | None = None,
 ) -> Dataset:
     """Return the train and test images of a source.
 
@@ -58,6 +60,8 @@ def load_dataset(
     test_fraction: in (0, 1), the share of the images that become the test set where a source has no split of its own.
     seed: 0 or more, of the choice of these images.
     binarize: whether to leave two levels, black and white.
+    pixel_range: what floats of a file mean, unit for [0, 1] or signed for [-1, 1]; None to find it: signed where any
+        is negative, else unit.
 
     For `celeba`, crop is 140 and image_size is 64 where not given. The centre 140 of the 178x218 aligned images,
     resized to 64x64, is what Wasserstein auto-encoders (Tolstikhin et al., arXiv 1711.01558) and regularized
@@ -74,13 +78,16 @@ def load_dataset(
     with renaming({"path": "data_dir" if own_copy else "source", "size": "image_size"}):
         selection = Selection(train_limit, test_limit, test_fraction, seed)
         framing = Framing(crop, None if image_size is None else (image_size, image_size))
-        dataset = _read_source(source, None if data_dir is None else Path(data_dir).expanduser(), selection, framing)
+        folder = None if data_dir is None else Path(data_dir).expanduser()
+        dataset = _read_source(source, folder, selection, framing, pixel_range)
     if binarize:
-        return Dataset(dataset.name, dataset.train.binarized(), dataset.test.binarized())
+        return replace(dataset, train=dataset.train.binarized(), test=dataset.test.binarized())
     return dataset
 
 
-def _read_source(source: str, data_dir: Path | None, selection: Selection, framing: Framing) -> Dataset:
+def _read_source(
+    source: str, data_dir: Path | None, selection: Selection, framing: Framing, pixel_range: PixelRange | None
+) -> Dataset:
     if not source.strip():
         raise InputError("source", repr(source), f"choose one of {', '.join(NAMES)} ({ALSO})")
     path = Path(source).expanduser()
@@ -90,7 +97,7 @@ def _read_source(source: str, data_dir: Path | None, selection: Selection, frami
         return Dataset(source, *_parted(_make_coloured_digits(), selection, framing, source))
     if source in DOWNLOADS:
         folder = fetch(source) if data_dir is None else data_dir
-        return Dataset(source, *_parted(_read_published(source, folder), selection, framing, source))
+        return Dataset(source, *_parted(_read_published(source, folder, pixel_range), selection, framing, source))
     if source == "celeba":
         if data_dir is None:
             raise InputError("data_dir", "none, and celeba is not downloaded", f"give your own copy: {CELEBA_HINT}")
@@ -99,9 +106,11 @@ def _read_source(source: str, data_dir: Path | None, selection: Selection, frami
     if source.startswith("hub:"):
         return Dataset(source.removeprefix("hub:"), *read_hub(source, selection, framing))
     if os.path.isdir(path):
-        return Dataset(path.resolve().name, *read_files(*list_folder(path, selection), framing))
+        train, test = list_folder(path, selection)
+        return Dataset(path.resolve().name, *read_files(train, test, framing), classes=train.classes)
     if os.path.isfile(path):
-        return Dataset(path.name.split(".")[0], *_parted(_read_array_file(path), selection, framing, str(path)))
+        sets = _read_array_file(path, pixel_range)
+        return Dataset(path.name.split(".")[0], *_parted(sets, selection, framing, str(path)))
     if path.suffix or path.parent != Path():
         raise InputError("source", problem=f"{source} does not exist", instead=f"the names are {', '.join(NAMES)}")
     raise InputError("source", repr(source), f"{did_you_mean(source, NAMES)} ({ALSO})")
@@ -138,30 +147,31 @@ def _make_coloured_digits() -> tuple[ImageSet, ImageSet]:
     return train, test
 
 
-def _read_array_file(path: Path) -> tuple[ImageSet, ...]:
+def _read_array_file(path: Path, pixel_range: PixelRange | None) -> tuple[ImageSet, ...]:
     if not is_array_file(path):
         raise InputError(
             "path",
             problem=f"{path} is not a file of many images",
             instead="give .npz, .npy, .mat, idx(.gz) or a folder",
         )
-    return _read_sets(path)
+    return _read_sets(path, pixel_range)
 
 
-def _read_sets(path: Path) -> tuple[ImageSet, ...]:
+def _read_sets(path: Path, pixel_range: PixelRange | None) -> tuple[ImageSet, ...]:
     arrays = read_arrays(path)
     if "x" in arrays:
-        return image_sets([arrays["x"]], [arrays.get("y")], path)
+        return image_sets([arrays["x"]], [arrays.get("y")], path, pixel_range)
     if "train_x" not in arrays:
         raise InputError(
             "path",
             problem=f"{path} has test_x and no train_x",
             instead="add train_x, or name the array x to have it split",
         )
-    return image_sets([arrays["train_x"], arrays["test_x"]], [arrays.get("train_y"), arrays.get("test_y")], path)
+    images, labels = [arrays["train_x"], arrays["test_x"]], [arrays.get("train_y"), arrays.get("test_y")]
+    return image_sets(images, labels, path, pixel_range)
 
 
-def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
+def _read_published(name: str, folder: Path, pixel_range: PixelRange | None) -> tuple[ImageSet, ...]:
     """Read the official files from FOLDER/NAME or FOLDER, or FOLDER/NAME.npz.
 
     FOLDER's own come last: mnist and fashion_mnist give their files the same names.
@@ -172,7 +182,7 @@ def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
     archive = folder / f"{name}.npz"
     inside, here = _found(wanted, folder / name), _found(wanted, folder)
     if len(inside) < len(wanted) and archive.is_file():
-        return _read_sets(archive)
+        return _read_sets(archive, pixel_range)
     found = inside if len(inside) >= len(here) else here
     missing = [file for file in wanted if file not in found]
     if missing:
@@ -183,9 +193,9 @@ def _read_published(name: str, folder: Path) -> tuple[ImageSet, ...]:
         )
     parts = [read_arrays(path) for path in found.values()]
     if name == "svhn":
-        return image_sets([part["x"] for part in parts], [part.get("y") for part in parts], folder)
+        return image_sets([part["x"] for part in parts], [part.get("y") for part in parts], folder, pixel_range)
     train_x, train_y, test_x, test_y = (part["x"] for part in parts)
-    return image_sets([train_x, test_x], [train_y, test_y], folder)
+    return image_sets([train_x, test_x], [train_y, test_y], folder, pixel_range)
 
 
 def _found(wanted: list[str], folder: Path) -> dict[str, Path]:

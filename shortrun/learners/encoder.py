@@ -14,12 +14,13 @@ from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator
 from shortrun.learners.latent_learner import LatentLearner
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
+from shortrun.learners.own_modules import made, ready
 from shortrun.model import TopDown
-from shortrun.model.encoders import Encoder, Moments
+from shortrun.model.encoders import Moments
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.pixels import squared_error
-from shortrun.registry import ENCODERS, LEARNERS, find, name_of
-from shortrun.streams import Use, initial_weights, seed_of
+from shortrun.registry import ENCODERS, LEARNERS, name_of
+from shortrun.streams import Use, seed_of
 
 Kind = TypeVar("Kind", bound="EncoderLearner")
 
@@ -272,7 +273,7 @@ def with_encoder(learner: Learner) -> TypeGuard[EncoderLearner]:
     return learner.has_encoder
 
 
-def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> Encoder:
+def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> nn.Module:
     """Return an encoder that mirrors the description's generator, with new weights.
 
     The encoder is what encoder.blocks names, called with image_shape, latents and the keywords of `conv_encoder`.
@@ -281,7 +282,7 @@ def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> E
     layered: whether there is a head for each layer of latents, in place of one for all of them.
     seed: 0 or more, of the initial weights.
 
-    Raises InputError where encoder.blocks names none.
+    Raises InputError where encoder.blocks names none, and where what makes the encoder raises, or gives no module.
     """
     model, settings = description.model, description.encoder
     if settings.blocks is None and model.blocks not in ENCODERS:
@@ -290,7 +291,16 @@ def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> E
             problem=f"the model's blocks, {model.blocks}, name no encoder",
             instead=f"write {', '.join(ENCODERS)}, or module:Name of your own",
         )
-    make = find(ENCODERS, settings.blocks or model.blocks, "encoder.blocks")
-    with initial_weights(seed_of(seed, Use.ENCODER)):
-        width = model.width if settings.width is None else settings.width
-        return make(description.image_shape, model.latents, width=width, depth=settings.depth, heads=layered)
+    word, width = settings.blocks or model.blocks, model.width if settings.width is None else settings.width
+    arguments = {
+        "image_shape": description.image_shape,
+        "latents": model.latents,
+        "width": width,
+        "depth": settings.depth,
+        "heads": layered,
+    }
+    seed = seed_of(seed, Use.ENCODER)
+    module = made(ENCODERS, word, "encoder.blocks", arguments, seed)
+    if word not in ENCODERS:
+        module = ready(module, "encoder.blocks", [torch.zeros(2, *description.image_shape)], seed)
+    return module

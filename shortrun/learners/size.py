@@ -5,6 +5,7 @@ from math import prod
 import torch
 
 from shortrun.config import LearnerConfig
+from shortrun.errors import InputError
 from shortrun.learners.declared import Declared
 from shortrun.memory import check_fits
 
@@ -26,8 +27,10 @@ def check_size(kind: type[Declared], description: LearnerConfig) -> None:
     try:
         with torch.device("meta"):
             learner = kind.from_description(description)
-    except (NotImplementedError, RuntimeError):
-        return  # it asks a tensor for numbers while it is built, as Glow does and a learner of the user's own may
+    except (NotImplementedError, RuntimeError, InputError):
+        # it asks a tensor for numbers while it is built, as Glow does and a learner or decoder of the user's own may;
+        # what is wrong with it anywhere is said when it is built with memory
+        return
     size = sum(each.numel() * each.element_size() for each in (*learner.parameters(), *learner.buffers()))
     check_fits(size, "model", "its weights", "write smaller model.width, model.depth or model.latents")
 

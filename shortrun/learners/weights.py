@@ -20,9 +20,21 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path, about: dict[str, st
     """Write tensors by name as safetensors; about: words that go into the file's header, by name."""
     with replacing(path) as temporary:
         try:
-            save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, temporary, about)
+            save_file(_apart(tensors), temporary, about)
         except SafetensorError as error:  # what the file system said, in words alone
             raise OSError(errno.EIO, in_one_line(error), str(path)) from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU of which no two share memory, as a file wants them: tied weights are written twice."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, each in tensors.items():
+        plain = each.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in taken else plain
+        taken.add(place)
+    return found
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

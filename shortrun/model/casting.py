@@ -34,10 +34,13 @@ def cast_weights(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """
     if not torch.is_autocast_enabled(device.type):
         return {}
-    dtype, cast = torch.get_autocast_dtype(device.type), {}
+    dtype, cast, seen = torch.get_autocast_dtype(device.type), {}, set()
     for name, owner in module.named_modules():
         if isinstance(owner, PRODUCTS):
             for part, weight in owner.named_parameters(name, recurse=False):
+                if id(weight) in seen:  # tied: `call_with` puts what it is given in place of all of them
+                    continue
+                seen.add(id(weight))
                 layout = torch.channels_last if weight.ndim == 4 else torch.preserve_format
                 cast[part] = weight.detach().to(dtype, memory_format=layout)
     return cast
@@ -70,7 +73,21 @@ def call_with(module: nn.Module, weights: Mapping[str, Tensor], run: Callable[[]
     """
     if not weights:
         return run()
-    return torch.func.functional_call(_Run(module), {f"module.{name}": part for name, part in weights.items()}, (run,))
+    placed = {f"module.{name}": part for name, part in _everywhere(module, weights).items()}
+    # tied weights are put into all their places here: `functional_call` would leave a module that is in two places with
+    # the new ones
+    return torch.func.functional_call(_Run(module), placed, (run,), tie_weights=False)
+
+
+def _everywhere(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by name that stand in place of a module's weights, those of tied ones by all their names."""
+    new = {id(old): weights[name] for name, old in module.named_parameters() if name in weights}
+    return {
+        f"{place}.{name}" if place else name: new[id(old)]
+        for place, owner in module.named_modules()
+        for name, old in owner._parameters.items()
+        if id(old) in new
+    }
 
 
 def is_cast(weight: Tensor) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import safe_open
 
 from shortrun.config import Config, LearnerConfig, read_recipe
+from shortrun.data.image_set import RANGES
 from shortrun.errors import damaged, undamaged
 from shortrun.evaluation.tables import rows
 from shortrun.files import read_json
@@ -17,13 +18,18 @@ from shortrun.learners import learner_class
 from shortrun.learners.weights import RETRAIN
 from shortrun.mapping import from_mapping
 from shortrun.metrics.figure import from_json
+from shortrun.training.origin import kept_classes
 from shortrun.training.run_folder import RunFolder, no_run
+
+SHOWN = 20
+"""Names of classes that are listed."""
 
 
 def info(run_path: str | Path) -> str:
     """Return what a run is and what it reached, in words.
 
-    The words are of data, model, inference, training, its state, test figures with their conditions, and pictures.
+    The words are of data, the names of its classes, model, inference, training, its state, test figures with their
+    conditions, and pictures.
     Reads no weights and runs nothing.
 
     run_path: the folder of a run, finished or not, or one that `save_pretrained` wrote.
@@ -48,6 +54,8 @@ def info(run_path: str | Path) -> str:
     assert described is not None  # one of the two files is there
     if config is not None:
         lines.append(("data", _data(config)))
+        if classes := kept_classes(run):
+            lines.append(("classes", _listed(classes)))
     lines.append(("learner", described.learner))
     if learner is not None:
         lines.append(("images", _images(learner)))
@@ -80,9 +88,21 @@ def _data(config: Config) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _listed(classes: list[str]) -> str:
+    """Say how many classes there are, and the names of the first ones, which are numbered from 0."""
+    more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    return f"{len(classes)}: {', '.join(classes[:SHOWN])}{more}"
+
+
 def _images(learner: LearnerConfig) -> str:
     size = "x".join(map(str, learner.image_shape))
-    return f"{size} (channels x height x width), {f'{learner.levels} levels' if learner.levels else 'floats'}"
+    return f"{size} (channels x height x width), {_pixels(learner)}"
+
+
+def _pixels(learner: LearnerConfig) -> str:
+    if learner.levels:
+        return f"{learner.levels} levels"
+    return "floats" if learner.pixel_range is None else f"floats, {RANGES[learner.pixel_range]} in their files"
 
 
 def _model(described: Config | LearnerConfig, weights: Path) -> str:

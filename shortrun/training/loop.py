@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch import nn
 
 from shortrun.config import Config, absolute, read_recipe
 from shortrun.data import NAMES, Dataset
+from shortrun.data.image_set import taken_for
 from shortrun.errors import InputError, Interrupted, in_one_line
 from shortrun.learners import ChainLearner, Learner, checked_for_learner, learner_class
 from shortrun.modes import own_modes
@@ -145,7 +147,10 @@ def learn(
     """Take a run from where it stands to its end, and return its path; folder: the run's, by the name of the images."""
     with processes(device) as here, own_modes():
         # the data are read first: a data set that is not there must not leave a folder behind
-        dataset = dataset or read_dataset(config)
+        if dataset is None:
+            dataset = read_dataset(config)
+            if here.first and config.data.pixel_range is None and dataset.train.pixel_range == "unit":
+                print(taken_for(dataset.name, "unit", "", "--data.pixel-range"), file=sys.stderr)
         learner = build_learner(config, kind or learner_class(config.learner), dataset, decoder, here)
         run = RunFolder(here.agree(folder(dataset.name).path if here.first else None))
         with locked(run) if here.first else nullcontext(), kept_threads(config.training.threads), files_of(run):
@@ -247,6 +252,7 @@ def take_steps(
             if streak.sound:  # what is kept is the last state that was
                 checkpoints.save_if_due()
     progress.close()
+    streak.end(position)
     checkpoints.save()
     if metrics is not None:
         metrics.close()

@@ -12,7 +12,14 @@ from shortrun.training.run_folder import RunFolder
 
 def write_origin(run: RunFolder, config: Config, dataset: Dataset) -> None:
     """Keep what a run begins with."""
-    write_json(run.origin, {"settings": _settings(config), "images": _images(dataset)})
+    kept: dict[str, Any] = {"settings": _settings(config), "images": _images(dataset)}
+    write_json(run.origin, {**kept, "classes": list(dataset.classes)} if dataset.classes else kept)
+
+
+def kept_classes(run: RunFolder) -> list[str]:
+    """Return the names of the classes that a run's images had, by label; empty where none were kept."""
+    classes = _kept(run).get("classes", [])
+    return [str(name) for name in classes] if isinstance(classes, list) else []
 
 
 def check_origin(run: RunFolder, dataset: Dataset) -> None:

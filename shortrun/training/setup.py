@@ -8,7 +8,9 @@ from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
 from shortrun.errors import InputError, renaming
 from shortrun.learners import Learner, with_generator
+from shortrun.learners.own_checks import check_own_modules
 from shortrun.learners.size import check_size
+from shortrun.training.precision import autocast
 from shortrun.training.processes import Processes
 
 
@@ -26,6 +28,7 @@ def read_dataset(config: Config) -> Dataset:
             test_limit=data.test_limit,
             test_fraction=data.test_fraction,
             binarize=data.binarize,
+            pixel_range=data.pixel_range,
         )
         return dataset if data.held_out is None else dataset.hold_out(data.held_out)
 
@@ -33,7 +36,7 @@ def read_dataset(config: Config) -> Dataset:
 def build_learner(
     config: Config, kind: type[Learner], dataset: Dataset, decoder: nn.Module | None, here: Processes
 ) -> Learner:
-    """Build the learner for a data set; raise InputError where the two, or the processes, do not fit.
+    """Build the learner for a data set; raise InputError where the two, the processes, or own modules, do not fit.
 
     kind: the class of the configuration's learner. decoder: the user's own module, where there is one.
     """
@@ -57,9 +60,18 @@ def build_learner(
         config.persistent,
         config.glow,
         config.own,
+        # floats that were given in Python lie in [-1, 1]
+        images.pixel_range or ("signed" if images.levels is None else None),
     )
     check_size(kind, description)
     learner = kind.from_description(description, decoder, config.training.seed)
+    check_own_modules(
+        learner,
+        description,
+        autocast(config.training.precision, here.device),
+        here.device,
+        lambda: kind.from_description(description, decoder, config.training.seed + 1),
+    )
     if with_generator(learner):
         learner.generator.likelihood.check_images(images.levels, dataset.name)
     return learner

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.io import savemat
 
-from shortrun.data import load_dataset, read_images, require_labels
+from shortrun.data import PixelRange, load_dataset, read_images, require_labels
 from shortrun.data.arrays import read_arrays
 from shortrun.data.layouts import image_sets
 
@@ -63,6 +63,27 @@ def test_train_and_test_share_one_range() -> None:
     train, test = image_sets([np.full((1, 4, 4), -0.5), np.full((1, 4, 4), 0.5)], [None, None], "here")
     assert train.images().unique().item() == -0.5
     assert test.images().unique().item() == 0.5
+
+
+def test_what_floats_mean_can_be_said_and_is_kept() -> None:
+    positive = np.full((2, 4, 4), 0.5)
+    cases: list[tuple[PixelRange | None, PixelRange, float, PixelRange]] = [
+        (None, "unit", 0, "unit"),
+        (None, "signed", 0.5, "signed"),
+        ("unit", "signed", 0, "unit"),
+        ("signed", "unit", 0.5, "signed"),
+    ]
+    for said, usual, value, found in cases:
+        (images,) = image_sets([positive], [None], "here", said, usual)
+        assert images.images().unique().item() == value
+        assert images.pixel_range == found
+        assert images.select(slice(1)).pixel_range == images.binarized().pixel_range == found
+    (images,) = image_sets([-positive], [None], "here", None, "unit")
+    assert images.pixel_range == "signed"
+    with refused("pixel_range", "'unit'", "-0.5", "write signed"):
+        image_sets([-positive], [None], "here", "unit")
+    (images,) = image_sets([noise(2, 4, 4)], [None], "here", "signed")
+    assert images.pixel_range is None
 
 
 def test_bools_have_two_levels() -> None:

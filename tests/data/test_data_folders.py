@@ -217,6 +217,17 @@ def test_a_line_says_what_is_taken_and_what_is_left_out(tmp_path: Path, capsys: 
     assert said == f"{tmp_path}: 4 images of 2 classes (cat, dog); left out: 2 .heic, 1 .txt\n"
 
 
+def test_the_names_of_the_classes_are_kept(tmp_path: Path) -> None:
+    fill(tmp_path / "a", ["dog/1.png", "cat/2.png", "dog/3.png", "cat/4.png"], 4, 4)
+    data = load_dataset(str(tmp_path / "a"))
+    assert data.classes == data.hold_out(1).classes == ("cat", "dog")
+    assert load_dataset(str(tmp_path / "a"), binarize=True).classes == ("cat", "dog")
+    fill(tmp_path / "b", ["train/dog/1.png", "train/cat/2.png", "test/emu/3.png"], 4, 4)
+    assert load_dataset(str(tmp_path / "b")).classes == ("cat", "dog", "emu")
+    fill(tmp_path / "c", ["dog/1.png", "dog/2.png"], 4, 4)
+    assert load_dataset(str(tmp_path / "c")).classes == load_dataset("digits").classes == ()
+
+
 def test_an_image_above_the_class_folders_takes_the_classes_away_and_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from shortrun.commands.options import option_names
 from shortrun.commands.own import AS_PUBLISHED, AsPublished, with_own
+from shortrun.commands.parsing import HELP, asks_for_help, parse, recipe_to_explain
 from shortrun.config import Config, read_recipe, recipe_names
-from shortrun.errors import InputError, Interrupted, renaming
+from shortrun.errors import InputError, Interrupted, nearest, renaming
 from shortrun.registry import LEARNERS, check_name
 
 DEFAULT: tuple[str, ...] = ("short_run", "vae", "ladder_vae")
@@ -59,15 +59,19 @@ ARGUMENTS = (Compare,)
 
 def main(words: list[str]) -> int:
     """Parse, compare, print the table."""
-    if not words or words[0] in ("-h", "--help"):
+    helped = asks_for_help(words)
+    if not words or (helped and recipe_to_explain(words) is None):
         print(USAGE, end="")
         return 0 if words else 2
+    if helped:
+        words = [word for word in words if word not in HELP]
+        read_options(words[0], None, [*words[1:], "--help"])
     recipe, *rest = words
     if any(word.split("=")[0] == "--learner" for word in rest):
         raise InputError(
             "learner", problem="a comparison has several", instead="write --learners short_run vae for example"
         )
-    arguments = parse(recipe, None, rest)
+    arguments = read_options(recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
         got = repr(" ".join(arguments.learners)) if arguments.learners else "none"
         raise InputError("learners", got, "write each one once")
@@ -90,7 +94,7 @@ def main(words: list[str]) -> int:
                 points=arguments.points,
                 device=arguments.device,
             )
-    except Interrupted:
+    except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
     return 0
@@ -103,10 +107,10 @@ def entrants(recipe: str, learners: Iterable[str], words: list[str]) -> dict[str
         learner, *settings = entry.split(",")
         own = [*words, *options(entry, settings)]
         if learner.endswith(".toml"):
-            name, config = Path(learner).stem, parse(learner, None, own).alone()
+            name, config = Path(learner).stem, read_options(learner, None, own).alone()
         else:
             check_name(LEARNERS, learner, "learners")
-            name, config = learner, parse(recipe, learner, own).alone()
+            name, config = learner, read_options(recipe, learner, own).alone()
         name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))
         if name in configs:
             raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
@@ -124,13 +128,19 @@ def options(entry: str, settings: list[str]) -> list[str]:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
             raise InputError("learners", repr(entry), "write settings as vae,training.learning-rate=2e-3")
-        if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
+        known = [name for name in option_names([Config]) if not name.startswith("own.")]
+        name = key.replace("-", "_")
+        if name.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
             raise InputError("learners", repr(setting), "a setting of one learner is one of its recipe's")
+        if name not in known and not name.startswith("own."):
+            near = nearest(name, known)
+            instead = f"did you mean {near}?" if near else "see the options of shortrun compare RECIPE --help"
+            raise InputError("learners", repr(setting), instead)
         found += [f"--{key.replace('_', '-')}", *value.split()]
     return found
 
 
-def parse(recipe: str, learner: str | None, words: list[str]) -> Compare:
+def read_options(recipe: str, learner: str | None, words: list[str]) -> Compare:
     """Read the options on top of a recipe as a learner has it."""
     default = with_own(Compare, read_recipe(recipe, learner), words)
-    return tyro.cli(type(default), args=words, default=default, prog=f"shortrun compare {recipe}")
+    return parse(type(default), words, f"shortrun compare {recipe}", default)

@@ -4,9 +4,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
 from shortrun.commands.own import with_own
+from shortrun.commands.parsing import HELP, asks_for_help, parse, recipe_to_explain
 from shortrun.config import read_recipe, recipe_names
 from shortrun.errors import InputError, Interrupted, did_you_mean
 from shortrun.experiments import EXPERIMENTS
@@ -38,15 +37,19 @@ def arguments_of(name: str) -> "type[Experiment]":
 
 def main(words: list[str]) -> int:
     """Parse, run the experiment, print its table."""
-    if len(words) < 2 or words[0] in ("-h", "--help"):
+    helped = asks_for_help(words)
+    words = [word for word in words if word not in HELP]
+    if (helped or len(words) < 2) and not (helped and words and words[0] in EXPERIMENTS):
         print(USAGE, end="")
-        return 0 if words and words[0] in ("-h", "--help") else 2
+        return 0 if helped else 2
+    if helped:
+        words = [words[0], recipe_to_explain(words[1:]) or "digits", "--help"]
     name, recipe_name, *rest = words
     if name not in EXPERIMENTS:
         raise InputError("experiment", repr(name), did_you_mean(name, EXPERIMENTS))
     recipe = read_recipe(recipe_name)
     default = with_own(arguments_of(name), recipe, rest)
-    arguments = tyro.cli(type(default), args=rest, default=default, prog=f"shortrun experiment {name} {recipe_name}")
+    arguments = parse(type(default), rest, f"shortrun experiment {name} {recipe_name}", default)
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe_name).stem}"
 
     from shortrun.learners import checked_for_learner
@@ -54,7 +57,7 @@ def main(words: list[str]) -> int:
     config = checked_for_learner(arguments.alone())
     try:
         made = arguments.run(config, out)
-    except Interrupted:
+    except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{made}wrote {out}")
     return 0

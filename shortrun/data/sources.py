@@ -112,6 +112,10 @@ def _parted(sets: tuple[ImageSet, ...], selection: Selection, framing: Framing, 
     return reframed(train, framing, what), reframed(test, framing, what)
 
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z")
+"""Ends of the names of files that hold other files."""
+
+
 def _read_digits() -> tuple[ImageSet]:
     from sklearn.datasets import load_digits
 
@@ -121,6 +125,10 @@ def _read_digits() -> tuple[ImageSet]:
 
 
 def _read_array_file(path: Path) -> tuple[ImageSet, ...]:
+    if path.name.lower().endswith(ARCHIVES):
+        raise InputError(
+            "path", problem=f"{path} is an archive", instead="unpack it, and write the folder or file in it"
+        )
     if not is_array_file(path):
         raise InputError(
             "path",

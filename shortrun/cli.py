@@ -3,8 +3,12 @@
 import importlib
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from shortrun.errors import InputError, Interrupted, did_you_mean
+from shortrun.errors import InputError, LostProcess, cut, did_you_mean
+from shortrun.interruption import stoppable
 from shortrun.version import __version__
 
 COMMANDS = {
@@ -38,10 +42,17 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, 2 for input that cannot be used, 130 after Ctrl-C."""
+    """Run a command; return its exit code.
+
+    0, or 2 for input that cannot be used, 130 after Ctrl-C and the signals that ask a program to stop, 1 where another
+    of several processes is lost.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        return run(words)
+        with stoppable(last=arguments is None):
+            return run(words)
+    except KeyboardInterrupt:  # once more, while the first was being answered
+        return 130
     except BrokenPipeError:
         # whoever read the output, `head` for example, has enough of it; at its end Python would flush it once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,25 +76,54 @@ def command(words: list[str]) -> int:
         print(f"shortrun {__version__}")
         return 0
     try:
-        if words[0] not in COMMANDS:
-            raise InputError("command", repr(words[0]), did_you_mean(words[0], COMMANDS))
-        return importlib.import_module(f"shortrun.commands.{words[0]}").main(words[1:])
+        with first_reason():
+            if words[0] not in COMMANDS:
+                raise InputError("command", repr(words[0]), did_you_mean(words[0], COMMANDS))
+            return importlib.import_module(f"shortrun.commands.{words[0]}").main(words[1:])
     except InputError as error:
-        print(f"shortrun: error: {error.said_of(option(words[0], error.argument))}", file=sys.stderr)
+        if speaks(error):
+            print(f"shortrun: error: {error.said_of(option(words[0], error.argument))}", file=sys.stderr)
         return 2
-    except Interrupted as stopped:
-        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks
-            print(f"shortrun: {stopped}", file=sys.stderr)
-        return 130
+    except LostProcess as error:
+        if speaks(error):
+            print(f"shortrun: error: {error}", file=sys.stderr)
+        return error.code
     except BrokenPipeError:
         raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"shortrun: error: {where}{error.strerror or error}", file=sys.stderr)
+        print(cut(f"shortrun: error: {where}{error.strerror or error}"), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("shortrun: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        if speaks(stopped):
+            print(f"shortrun: {str(stopped) or 'stopped; the same command begins anew'}", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def first_reason() -> Iterator[None]:
+    """Raise the error that ends the block also where a signal came on its way: torchrun sends one when another ends."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        before = stopped.__context__
+        while before is not None and not isinstance(before, InputError | LostProcess):
+            before = before.__context__
+        raise before or stopped from None
+
+
+def speaks(error: BaseException) -> bool:
+    """Say whether this process prints an error: of those that torchrun started one does, or one on each machine.
+
+    The others wait a moment, since torchrun ends all processes as soon as one has ended.
+    """
+    silent = getattr(error, "silent", None)
+    if silent is None:
+        silent = os.environ.get("LOCAL_RANK", "0") != "0"
+    if silent:
+        with suppress(KeyboardInterrupt):
+            time.sleep(2)
+    return not silent
 
 
 def option(command: str, argument: str) -> str:

@@ -1,10 +1,14 @@
 """The one error that a user's input can cause, with its fields; and how long work is stopped."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+LONGEST = 100
+"""Characters of a word that is shown whole."""
 
 
 class InputError(ValueError):
@@ -26,9 +30,12 @@ class InputError(ValueError):
     'steps'
     """
 
+    silent: bool | None = None
+    """Whether another of several processes says it; None where they have not agreed on who does."""
+
     def __init__(self, argument: str, got: object = None, instead: str = "", *, problem: str = "") -> None:
         self.argument, self.got, self.instead = argument, got, instead
-        self.problem = shortened(problem) or ("" if got is None else f"got {shortened(str(got))}")
+        self.problem = shortened(problem) or ("" if got is None else f"got {_quoted(shortened(str(got)))}")
         super().__init__(self.said_of(argument))
 
     def said_of(self, name: str) -> str:
@@ -36,7 +43,7 @@ class InputError(ValueError):
 
         name: an option of the command line, for example.
         """
-        return f"{name}: " + "; ".join(part for part in (self.problem, self.instead) if part)
+        return cut(f"{name}: " + "; ".join(part for part in (self.problem, self.instead) if part))
 
     def renamed(self, argument: str) -> "InputError":
         """Return the same error about an argument of the caller's own.
@@ -72,17 +79,34 @@ def reading(path: Path, what: str = "damaged or cannot be read", instead: str = 
         raise InputError("path", problem=f"{path} is {what} ({reason(error)})", instead=instead) from error
 
 
-class Interrupted(Exception):  # noqa: N818  (an event, not an error)
+class Interrupted(KeyboardInterrupt):
     """Long work was asked to stop and has kept what it did; the words say how to go on."""
+
+    silent: bool | None = None
+    """As of an InputError."""
+
+
+class LostProcess(RuntimeError):  # noqa: N818  (the process is lost, not the error)
+    """Another process of the run has ended or does not answer; the words say how to go on."""
+
+    silent: bool | None = None
+    """As of an InputError."""
+    code = 1
+    """The exit code: that of the process which ended first and said why, where one did."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return the end of an error line: the nearest of the options, or all of them where none is near."""
     names = sorted(options)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    if near := nearest(word, names):
+        return f"did you mean {near!r}?"
     return f"choose one of {', '.join(names)}"
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """Return the option that a word is nearest to; None where it is near to none."""
+    near = difflib.get_close_matches(word[:LONGEST], sorted(options), n=1, cutoff=0.5)
+    return near[0] if near else None
 
 
 def reason(error: BaseException) -> str:
@@ -94,6 +118,17 @@ def reason(error: BaseException) -> str:
 def shortened(words: str, most: int = 400) -> str:
     """Return words that a person can read in a line: the middle of what is longer is left out."""
     return words if len(words) <= most else f"{words[: most - 60]} ... {words[-50:]}"
+
+
+def cut(words: str) -> str:
+    """Return words with the middle left out of each that no person reads to its end; a path is one word a folder."""
+    return re.sub(rf"[^\s/\\]{{{LONGEST},}}", lambda word: f"{word[0][:60]}...{word[0][-17:]}", words)
+
+
+def _quoted(got: str) -> str:
+    """Return what the user wrote, in its quotes, in at most 80 characters."""
+    long = len(got) > LONGEST and got[0] == got[-1] and got[0] in "'\""
+    return f"{got[:60]}...{got[-17:]}" if long else got
 
 
 def in_one_line(error: object) -> str:

@@ -24,9 +24,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     temporary.unlink(missing_ok=True)
-    temporary.open("xb").close()
-    rights = temporary.stat().st_mode  # those that the user's umask gives, whatever a writer would choose
     try:
+        temporary.open("xb").close()
+        rights = temporary.stat().st_mode  # those that the user's umask gives, whatever a writer would choose
         yield temporary
         temporary.chmod(rights)
         with open(temporary, "rb") as written:

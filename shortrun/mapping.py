@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
@@ -68,7 +68,7 @@ def as_type(value: object, hint: Any, name: str) -> Any:
                 return check_type(_floated(converted) if floated else converted, hint, collection_check_strategy=EVERY)
             except TypeCheckError:
                 continue
-    raise InputError(name, repr(value), f"write {_words(hint)}")
+    raise InputError(name, repr(value), f"write {in_words(hint)}")
 
 
 def _tupled(value: object) -> object:
@@ -93,16 +93,24 @@ def _floated(value: object) -> object:
         return math.inf
 
 
-def _words(hint: Any) -> str:
-    """Say a type in words."""
+def in_words(hint: Any) -> str:
+    """Say in words what is of a type.
+
+    hint: of a setting.
+
+    >>> in_words(int | None), in_words(tuple[float, ...])
+    ('a whole number', 'a list of numbers')
+    """
+    if get_origin(hint) is Annotated:
+        return in_words(get_args(hint)[0])
     if hint == tuple[tuple[float, float], ...]:
         return "a list of pairs, [[0.0, 1.0], [1.0, 0.1]] for example"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
     if get_origin(hint) is tuple:
-        return f"a list of {_words(get_args(hint)[0]).removeprefix('a ')}s"
+        return f"a list of {in_words(get_args(hint)[0]).removeprefix('a ')}s"
     if get_args(hint):
-        return " or ".join(_words(part) for part in get_args(hint) if part is not type(None))
+        return " or ".join(in_words(part) for part in get_args(hint) if part is not type(None))
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}.get(
         hint, "a table"
     )

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "shortrun"
 
-SHARED = {"errors", "files", "mapping", "memory", "modes", "normals", "pixels", "progress", "registry", "streams"}
-SHARED |= {"sums", "version"}
+SHARED = {"errors", "files", "interruption", "mapping", "memory", "modes", "normals", "pixels", "progress", "registry"}
+SHARED |= {"streams", "sums", "version"}
 # rooms of one line do not import one another
 ORDER = [
     {"model", "inference", "data", "figures", "config", "metrics"},

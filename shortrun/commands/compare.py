@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from shortrun.commands.entrants import entrants, parse
+from shortrun.commands.entrants import entrants, read_options
 from shortrun.commands.own import AsPublished
+from shortrun.commands.parsing import HELP, asks_for_help, recipe_to_explain
 from shortrun.config import Config, recipe_names
 from shortrun.errors import InputError, Interrupted, renaming
 from shortrun.registry import LEARNERS
@@ -55,15 +56,19 @@ ARGUMENTS = (Compare,)
 
 def main(words: list[str]) -> int:
     """Parse, compare, print the table."""
-    if not words or words[0] in ("-h", "--help"):
+    helped = asks_for_help(words)
+    if not words or (helped and recipe_to_explain(words) is None):
         print(USAGE, end="")
         return 0 if words else 2
+    if helped:
+        words = [word for word in words if word not in HELP]
+        read_options(Compare, "compare", words[0], None, [*words[1:], "--help"])
     recipe, *rest = words
     if any(word.split("=")[0] == "--learner" for word in rest):
         raise InputError(
             "learner", problem="a comparison has several", instead="write --learners short_run vae for example"
         )
-    arguments = parse(Compare, "compare", recipe, None, rest)
+    arguments = read_options(Compare, "compare", recipe, None, rest)
     if not arguments.learners or len(set(arguments.learners)) < len(arguments.learners):
         got = repr(" ".join(arguments.learners)) if arguments.learners else "none"
         raise InputError("learners", got, "write each one once")
@@ -86,7 +91,7 @@ def main(words: list[str]) -> int:
                 points=arguments.points,
                 device=arguments.device,
             )
-    except Interrupted:
+    except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{table}wrote {out}")
     return 0

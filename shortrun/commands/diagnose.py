@@ -4,8 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
-
 from shortrun.commands.inputs import (
     ImageArguments,
     how_many,
@@ -15,6 +13,7 @@ from shortrun.commands.inputs import (
     read_split,
 )
 from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, check_at_least
 from shortrun.progress import announced
 
@@ -52,7 +51,7 @@ ARGUMENTS = (Diagnose,)
 
 def main(words: list[str]) -> int:
     """Parse, measure, write, say what was found."""
-    arguments = tyro.cli(Diagnose, args=words, prog=COMMAND)
+    arguments = parse(Diagnose, words, COMMAND)
     check_at_least(LEAST, n=arguments.n)
     learner = read_short_run(arguments)
     set_step_size(learner, arguments)

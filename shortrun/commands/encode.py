@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, renaming
 
 COMMAND = "shortrun encode"
@@ -30,7 +29,7 @@ ARGUMENTS = (Encode,)
 
 def main(words: list[str]) -> int:
     """Parse, infer, write."""
-    arguments = tyro.cli(Encode, args=words, prog=COMMAND)
+    arguments = parse(Encode, words, COMMAND)
     if arguments.split is not None and arguments.images is not None:
         raise InputError("split", f"{arguments.split!r} together with --images", "write one of the two")
     learner = read_model(arguments)

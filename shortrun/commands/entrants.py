@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import tyro
-
+from shortrun.commands.options import option_names
 from shortrun.commands.own import AS_PUBLISHED, Arguments, with_own
+from shortrun.commands.parsing import parse
 from shortrun.config import Config, read_recipe
-from shortrun.errors import InputError
+from shortrun.errors import InputError, nearest
 from shortrun.registry import LEARNERS, check_name
 
 
@@ -29,10 +29,10 @@ def entrants(
         learner, *settings = entry.split(",")
         own = [*words, *options(entry, settings)]
         if learner.endswith(".toml"):
-            name, config = Path(learner).stem, parse(kind, command, learner, None, own).alone()
+            name, config = Path(learner).stem, read_options(kind, command, learner, None, own).alone()
         else:
             check_name(LEARNERS, learner, "learners")
-            name, config = learner, parse(kind, command, recipe, learner, own).alone()
+            name, config = learner, read_options(kind, command, recipe, learner, own).alone()
         name = re.sub(r"[\s/\\:]+", "_", ",".join([name, *settings]))
         if name in configs:
             raise InputError("learners", problem=f"two are named {name}", instead="rename the .toml file")
@@ -50,13 +50,19 @@ def options(entry: str, settings: list[str]) -> list[str]:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not (key and equals and value):
             raise InputError("learners", repr(entry), "write settings as vae,training.learning-rate=2e-3")
-        if key.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
+        known = [name for name in option_names([Config]) if not name.startswith("own.")]
+        name = key.replace("-", "_")
+        if name.split(".")[0] not in {field.name for field in dataclasses.fields(Config)}:
             raise InputError("learners", repr(setting), "a setting of one learner is one of its recipe's")
+        if name not in known and not name.startswith("own."):
+            near = nearest(name, known)
+            instead = f"did you mean {near}?" if near else "see the options of shortrun compare RECIPE --help"
+            raise InputError("learners", repr(setting), instead)
         found += [f"--{key.replace('_', '-')}", *value.split()]
     return found
 
 
-def parse(kind: type[Arguments], command: str, recipe: str, learner: str | None, words: list[str]) -> Arguments:
+def read_options(kind: type[Arguments], command: str, recipe: str, learner: str | None, words: list[str]) -> Arguments:
     """Read a command's options on top of a recipe as a learner has it; see `entrants`."""
     default = with_own(kind, read_recipe(recipe, learner), words)
-    return tyro.cli(type(default), args=words, default=default, prog=f"shortrun {command} {recipe}")
+    return parse(type(default), words, f"shortrun {command} {recipe}", default)

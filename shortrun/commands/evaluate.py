@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from shortrun.commands.inputs import ModelArguments, how_many, read_model, read_run_dataset
 from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, check_at_least, in_one_line, renaming, require_package
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ ARGUMENTS = (Evaluate,)
 
 def main(words: list[str]) -> int:
     """Parse, measure, print, write."""
-    arguments = tyro.cli(Evaluate, args=words, prog=COMMAND)
+    arguments = parse(Evaluate, words, COMMAND)
     check_at_least(
         0,
         likelihood_images=arguments.likelihood_images,

@@ -5,7 +5,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shortrun.commands.entrants import entrants, parse
+from shortrun.commands.entrants import entrants, read_options
+from shortrun.commands.parsing import HELP, asks_for_help, recipe_to_explain
 from shortrun.config import recipe_names
 from shortrun.errors import InputError, Interrupted, did_you_mean
 from shortrun.experiments import EXPERIMENTS, PAPER
@@ -13,7 +14,7 @@ from shortrun.experiments import EXPERIMENTS, PAPER
 if TYPE_CHECKING:
     from shortrun.experiments.arguments import Experiment
 
-ALL, SMALL, HELP = "all", "--small", ("-h", "--help")
+ALL, SMALL = "all", "--small"
 USAGE = f"""usage: shortrun experiment NAME [RECIPE] [OPTIONS]
 
 Train and measure, for several seeds. NAME is one of:
@@ -40,23 +41,27 @@ def arguments_of(name: str) -> "type[Experiment]":
 
 def main(words: list[str]) -> int:
     """Parse, run the experiment, print its table."""
-    if not words or words[0] in HELP:
+    helped = asks_for_help(words)
+    words = [word for word in words if word not in HELP]
+    if not words or (helped and words[0] not in EXPERIMENTS):
         print(USAGE, end="")
-        return 0 if words else 2
+        return 0 if helped else 2
     name, *rest = words
     if name == ALL:
         return run_all(rest)
     if name not in EXPERIMENTS:
         raise InputError("experiment", repr(name), did_you_mean(name, [*EXPERIMENTS, ALL]))
     kind = arguments_of(name)
+    if helped:
+        rest = [recipe_to_explain(rest) or kind.recipe, "--help"]
     recipe = rest.pop(0) if rest and not rest[0].startswith("-") else kind.recipe
     if SMALL in rest:  # before the others, so that they count
         rest = [*kind.reduced, *rest]
-    arguments = parse(kind, f"experiment {name}", recipe, None, rest)
+    arguments = read_options(kind, f"experiment {name}", recipe, None, rest)
     out = arguments.out or Path("runs") / f"{name}_{Path(recipe).stem}"
     try:
         made = run(arguments, f"experiment {name}", recipe, rest, out)
-    except Interrupted:
+    except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on where it stands") from None
     print(f"{made}wrote {out}")
     return 0
@@ -79,9 +84,6 @@ def run_all(words: list[str]) -> int:
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("--out", type=Path)
     known, rest = parser.parse_known_args(words)
-    if any(word in HELP for word in rest):
-        print(USAGE, end="")
-        return 0
     recipe = [] if known.recipe is None else [known.recipe]
     out = known.out or Path("runs") / "_".join(["paper", *(Path(each).stem for each in recipe)])
     for name in PAPER:

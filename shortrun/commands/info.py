@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import tyro
-
 from shortrun.commands.inputs import Run
+from shortrun.commands.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ ARGUMENTS = (Info,)
 
 def main(words: list[str]) -> int:
     """Parse, read, print."""
-    arguments = tyro.cli(Info, args=words, prog="shortrun info")
+    arguments = parse(Info, words, "shortrun info")
 
     from shortrun.training import info
 

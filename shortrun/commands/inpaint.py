@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, check_at_least, did_you_mean, renaming
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ ARGUMENTS = (Inpaint,)
 
 def main(words: list[str]) -> int:
     """Parse, fill in, write, print the errors."""
-    arguments = tyro.cli(Inpaint, args=words, prog=COMMAND)
+    arguments = parse(Inpaint, words, COMMAND)
     check_at_least(1, completions=arguments.completions)
     check_options(arguments)
     learner = read_model(arguments)

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import tyro
-
 from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, check_at_least, renaming
 
 COMMAND = "shortrun interpolate"
@@ -30,7 +29,7 @@ ARGUMENTS = (Interpolate,)
 
 def main(words: list[str]) -> int:
     """Parse, walk, write."""
-    arguments = tyro.cli(Interpolate, args=words, prog=COMMAND)
+    arguments = parse(Interpolate, words, COMMAND)
     check_at_least(2, columns=arguments.columns)
     if arguments.n is not None and arguments.n % 2:
         raise InputError("n", arguments.n, "write an even number, the images are walked between in pairs")

@@ -1,13 +1,37 @@
-"""Which option of a command stands for an argument's Python name, spelled as tyro spells it."""
+"""The options of a command and what they take, which follow from its dataclasses; spelled as tyro spells them."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
 NAMING = type(tyro.conf.arg())
 """What `tyro.conf.arg` leaves in an annotation: a name, a metavar, and whether the table's name stands before it."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, or a value that stands alone."""
+
+    path: str
+    """Python name of the argument, or its path in the configuration."""
+    names: tuple[str, ...]
+    """As it is written; of a flag all spellings."""
+    hint: Any
+    """Its type."""
+    positional: bool = False
+
+    @property
+    def flag(self) -> bool:
+        """Whether no value follows."""
+        return self.hint is bool
+
+    @property
+    def many(self) -> bool:
+        """Whether any number of values may follow."""
+        return any(get_origin(part) is tuple for part in (self.hint, *get_args(self.hint)))
 
 
 def option_names(arguments: Iterable[type]) -> dict[str, str]:
@@ -20,19 +44,30 @@ def option_names(arguments: Iterable[type]) -> dict[str, str]:
     >>> names["inference.step_size"], names["training.seed"], names["out"]
     ('--inference.step-size', '--seed', '--out')
     """
-    return dict(pair for kind in arguments for pair in _options_of(kind, ()))
+    return {option.path: option.names[0] for kind in arguments for option in options_of(kind)}
 
 
-def _options_of(kind: type, tables: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def options_of(kind: type, tables: tuple[str, ...] = ()) -> Iterator[Option]:
+    """Give the options of a dataclass and of those nested in it; tables: the names of those around it."""
     hints = get_type_hints(kind, include_extras=True)
     for item in dataclasses.fields(kind):
         hint, path = hints[item.name], (*tables, item.name)
-        if tyro.conf.Suppress in getattr(hint, "__metadata__", ()):
+        marks = getattr(hint, "__metadata__", ())
+        if tyro.conf.Suppress in marks:
             continue
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from _options_of(hint, path)
+        bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if isinstance(bare, type) and dataclasses.is_dataclass(bare):
+            yield from options_of(bare, path)
         else:
-            yield ".".join(path), _spelled(path, getattr(hint, "__metadata__", ()))
+            name = _spelled(path, marks)
+            names = _both(name) if bare is bool and tyro.conf.FlagCreatePairsOff not in marks else (name,)
+            yield Option(".".join(path), names, bare, tyro.conf.Positional in marks)
+
+
+def _both(name: str) -> tuple[str, str]:
+    """Return the option that says yes and the one that says no."""
+    table, dot, last = name.removeprefix("--").rpartition(".")
+    return name, f"--{table}{dot}no-{last}"
 
 
 def _spelled(path: tuple[str, ...], marks: tuple[Any, ...]) -> str:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import tyro
-
 from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.commands.parsing import parse
 from shortrun.errors import renaming
 
 COMMAND = "shortrun reconstruct"
@@ -26,7 +25,7 @@ ARGUMENTS = (Reconstruct,)
 
 def main(words: list[str]) -> int:
     """Parse, reconstruct, write, print the error."""
-    arguments = tyro.cli(Reconstruct, args=words, prog=COMMAND)
+    arguments = parse(Reconstruct, words, COMMAND)
     learner = read_model(arguments)
     names = ["reconstructions.png", "reconstructions.npz"]
     folder = choose_folder(arguments, COMMAND, "reconstructions", names)

@@ -7,6 +7,7 @@ import tyro
 
 from shortrun.commands.inputs import ModelArguments, random_numbers, read_model
 from shortrun.commands.outputs import choose_folder, write_outputs
+from shortrun.commands.parsing import parse
 from shortrun.config import ModelConfig
 from shortrun.errors import InputError, check_at_least
 
@@ -36,7 +37,7 @@ ARGUMENTS = (Sample,)
 
 def main(words: list[str]) -> int:
     """Parse, draw, say from what, write."""
-    arguments = tyro.cli(Sample, args=words, prog=COMMAND)
+    arguments = parse(Sample, words, COMMAND)
     check_at_least(1, n=arguments.n)
     learner = read_model(arguments)
     source = chosen_source(learner, arguments)

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from shortrun.commands.options import option_names
 from shortrun.commands.own import AsPublished, with_own
+from shortrun.commands.parsing import HELP, asks_for_help, parse, recipe_to_explain
 from shortrun.config import Config, read_recipe, recipe_names
 from shortrun.errors import InputError
 
@@ -45,30 +45,43 @@ class Resume:
 ARGUMENTS = (Train, Resume)
 
 
+def check_alone(words: list[str]) -> None:
+    """Raise InputError for what cannot stand beside --resume."""
+    if not words[0].startswith("-"):
+        raise InputError("resume", problem="a run goes on with its own recipe", instead=f"drop {words[0]!r}")
+    for word in words:
+        name = word.split("=")[0].replace("_", "-")
+        if name in option_names([Train]).values() and name != "--device":
+            raise InputError(name, problem="cannot change beside --resume", instead="drop it, or train anew")
+
+
 def chosen_learner(words: list[str]) -> str | None:
     """Return the learner that the words ask for: what a recipe holds for it are the defaults of all other options."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word.split("=")[0] == "--learner":
-            return word.split("=", 1)[1] if "=" in word else following
+            return (word.split("=", 1)[1] if "=" in word else following.removeprefix("--help")) or None
     return None
 
 
 def main(words: list[str]) -> int:
     """Parse, train, say where the run is."""
-    if not words or words[0] in ("-h", "--help"):
+    helped, resumed = asks_for_help(words), any(word.split("=")[0] == "--resume" for word in words)
+    if not words or (helped and not resumed and recipe_to_explain(words) is None):
         print(USAGE, end="")
         return 0 if words else 2
-    if any(word.split("=")[0] == "--resume" for word in words):
-        if not words[0].startswith("-"):
-            raise InputError("resume", problem="a run goes on with its own recipe", instead=f"drop {words[0]!r}")
-        arguments = tyro.cli(Resume, args=words, prog="shortrun train")
+    if helped:
+        words = [*(word for word in words if word not in HELP), "--help"]
+    if resumed:
+        if not helped:
+            check_alone(words)
+        arguments = parse(Resume, words, "shortrun train")
     else:
         if words[0].startswith("-"):
             instead = f"write a recipe's name first: shortrun train digits {words[0]} ..."
             raise InputError("recipe", repr(words[0]), instead)
         recipe = read_recipe(words[0], chosen_learner(words))
         default = with_own(Train, recipe, words)
-        arguments = tyro.cli(type(default), args=words[1:], default=default, prog=f"shortrun train {words[0]}")
+        arguments = parse(type(default), words[1:], f"shortrun train {words[0]}", default)
 
     from shortrun.training import resume, train
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
-
 from shortrun.commands.inputs import TASKS, Flag, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, check_at_least, renaming
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ ARGUMENTS = (Traverse,)
 
 def main(words: list[str]) -> int:
     """Parse, vary, write."""
-    arguments = tyro.cli(Traverse, args=words, prog=COMMAND)
+    arguments = parse(Traverse, words, COMMAND)
     check_at_least(1, columns=arguments.columns)
     if arguments.coordinate is not None and arguments.layer is None:
         raise InputError("coordinate", f"{arguments.coordinate} without a layer", "add --layer")

@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from shortrun.commands.inputs import ImageArguments, random_numbers, read_given, read_short_run
 from shortrun.commands.outputs import choose_folder, write_numbers
+from shortrun.commands.parsing import parse
 from shortrun.errors import InputError
 from shortrun.progress import announced
 
@@ -49,7 +48,7 @@ ARGUMENTS = (Tune,)
 
 def main(words: list[str]) -> int:
     """Parse, tune, print, draw, write."""
-    arguments = tyro.cli(Tune, args=words, prog=COMMAND)
+    arguments = parse(Tune, words, COMMAND)
     check_options(arguments)
     learner = read_short_run(arguments)
     folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])

@@ -83,7 +83,7 @@ def image_sets(
             torch.from_numpy(np.require(array, kind, ["C", "W"])),
             None if y is None else as_labels(y, len(array), path),
             levels,
-            found,
+            pixel_range=found,
         )
         for array, y in zip(pixels, labels, strict=True)
     )

@@ -127,6 +127,10 @@ def _parted(sets: tuple[ImageSet, ...], selection: Selection, framing: Framing, 
     return reframed(train, framing, what), reframed(test, framing, what)
 
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z")
+"""Ends of the names of files that hold other files."""
+
+
 def _read_digits() -> tuple[ImageSet]:
     from sklearn.datasets import load_digits
 
@@ -148,6 +152,10 @@ def _make_coloured_digits() -> tuple[ImageSet, ImageSet]:
 
 
 def _read_array_file(path: Path, pixel_range: PixelRange | None) -> tuple[ImageSet, ...]:
+    if path.name.lower().endswith(ARCHIVES):
+        raise InputError(
+            "path", problem=f"{path} is an archive", instead="unpack it, and write the folder or file in it"
+        )
     if not is_array_file(path):
         raise InputError(
             "path",

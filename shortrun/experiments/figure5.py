@@ -17,7 +17,7 @@ from PIL import Image
 
 from shortrun.compare.contest import Turn, hold, turns
 from shortrun.config import Config
-from shortrun.errors import check_at_least
+from shortrun.errors import InputError, check_at_least
 from shortrun.evaluation.tables import markdown
 from shortrun.experiments.arguments import Experiment, check_short_run
 from shortrun.figures.charts import COLOURS, log_sizes, page
@@ -27,6 +27,7 @@ from shortrun.learners import ChainLearner
 from shortrun.model.likelihood import Images
 from shortrun.streams import Use, stream
 from shortrun.training.machine import machine
+from shortrun.training.order import Order
 from shortrun.training.setup import read_dataset
 from shortrun.training.tuning import divergence_curves
 from shortrun.training.watching import Moment, Watch
@@ -56,17 +57,17 @@ class Arguments(Experiment):
 def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, device: str | None = None) -> str:
     """Train for seeds 0..seeds-1 with a tuned step size and return the best step sizes on the way, in Markdown.
 
-    After epochs 1, 2, 4, ... and the last, E[log q - log p(x, z)] is measured over step sizes on the first test images
-    with the weights of the moment, by the conditional estimator, the paper's, and the marginal one, and minimized by
-    grid and by gradient. Writes out/seed_N (runs, each with curves/epoch_NNNN.json), out/figure5.json, figure5.png and
-    figure5.md. A second call goes on where a kill has left the first.
+    After epochs 1, 2, 4, ... and the last whole one, E[log q - log p(x, z)] is measured over step sizes on the first
+    test images with the weights of the moment, by the conditional estimator, the paper's, and the marginal one, and
+    minimized by grid and by gradient. Writes out/seed_N (runs, each with curves/epoch_NNNN.json), out/figure5.json,
+    figure5.png and figure5.md. A second call goes on where a kill has left the first.
     """
     check_at_least(1, seeds=seeds)
     check_at_least(2, images=images)
     config = dataclasses.replace(config, inference=dataclasses.replace(config.inference, step_size="tuned"))
     check_short_run(config)
     dataset = read_dataset(config)
-    epochs = measured_epochs(config.training.epochs)
+    epochs = measured_epochs(whole_epochs(config, len(dataset.train)))
     x = dataset.test.images(slice(0, min(images, len(dataset.test))))
 
     def watch(turn: Turn) -> Watch:
@@ -90,6 +91,21 @@ def figure5(config: Config, out: Path, *, seeds: int = 3, images: int = 16, devi
         return _write(itertools.chain.from_iterable(found[ALL]), epochs, conditions, out)
 
     return write(hold(turns({ALL: config}, out, seeds), dataset, measured, write, watch=watch, device=device))
+
+
+def whole_epochs(config: Config, images: int) -> int:
+    """Return how many epochs a run ends; raise InputError where its updates are fewer than one epoch has.
+
+    config: of the run. images: for training.
+    """
+    training = config.training
+    if training.updates is None:
+        return training.epochs
+    steps = Order(images, training.batch_size, training.seed).steps_an_epoch
+    if training.updates < max(1, steps):
+        least = f"an epoch has {steps} updates: write at least as many"
+        raise InputError("training.updates", training.updates, least)
+    return training.updates // max(1, steps)
 
 
 def measured_epochs(total: int) -> list[int]:

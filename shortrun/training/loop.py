@@ -14,6 +14,7 @@ from shortrun.config import Config, absolute, read_recipe
 from shortrun.data import NAMES, Dataset
 from shortrun.data.image_set import taken_for
 from shortrun.errors import InputError, Interrupted, in_one_line
+from shortrun.interruption import finishing
 from shortrun.learners import ChainLearner, Learner, checked_for_learner, learner_class
 from shortrun.modes import own_modes
 from shortrun.registry import LEARNERS, name_of
@@ -21,13 +22,12 @@ from shortrun.streams import Use, stream
 from shortrun.training.checkpoint import Checkpoints, check_state, load_state
 from shortrun.training.compiling import choose_step, keep_compiled_graphs
 from shortrun.training.divergence import Streak
-from shortrun.training.interruption import stop_signals
 from shortrun.training.lock import locked
 from shortrun.training.machine import keep_freed_memory
 from shortrun.training.order import Order
 from shortrun.training.origin import check_origin, check_settings, write_origin
 from shortrun.training.position import Window
-from shortrun.training.processes import Processes, processes
+from shortrun.training.processes import Processes, lost_process, processes
 from shortrun.training.report import draw_progress, write_report
 from shortrun.training.run_folder import RunFolder, create_run, open_run
 from shortrun.training.schedules import current_settings, follow_schedules
@@ -62,7 +62,9 @@ def train(
     What is given of dataset, decoder and learner has to be given again to `resume`; decoder, and a learner's class that
     cannot be imported, to `load`.
 
-    Raises InputError for what cannot be used, Interrupted after Ctrl-C.
+    Raises InputError for what cannot be used. At Ctrl-C, SIGTERM and SIGUSR1 it finishes its step, writes a checkpoint
+    and raises Interrupted, a KeyboardInterrupt that says how to go on. Raises LostProcess where another of several
+    processes has ended, or does not answer.
 
     >>> import tempfile
     >>> from shortrun import InferenceConfig, ModelConfig, TrainingConfig, load, load_dataset
@@ -152,8 +154,11 @@ def learn(
             if here.first and config.data.pixel_range is None and dataset.train.pixel_range == "unit":
                 print(taken_for(dataset.name, "unit", "", "--data.pixel-range"), file=sys.stderr)
         learner = build_learner(config, kind or learner_class(config.learner), dataset, decoder, here)
-        run = RunFolder(here.agree(folder(dataset.name).path if here.first else None))
-        with locked(run) if here.first else nullcontext(), kept_threads(config.training.threads), files_of(run):
+        with finishing() as stop:  # a folder that is made is a run that goes on
+            run = RunFolder(here.agree(folder(dataset.name).path if here.first else None))
+        lock = locked(run) if here.first else nullcontext()
+        with resumable(run), lock, kept_threads(config.training.threads), files_of(run):
+            stop.check()
             keep_freed_memory()
             keep_compiled_graphs()
             state = State.start(learner, config.training, here)
@@ -172,6 +177,22 @@ def learn(
                 write_report(state.averaged, dataset, config, run, state.position)
             here.wait()
         return run.path
+
+
+@contextmanager
+def resumable(run: RunFolder) -> Iterator[None]:
+    """Say how a run goes on that is stopped outside of its steps, or that another process has left."""
+    words = f"go on with: shortrun train --resume {run.path}"
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {words}") from None
+    except RuntimeError as error:
+        if lost := lost_process(error, f"the last checkpoint is kept; {words}"):
+            raise lost from None
+        raise
 
 
 @contextmanager
@@ -218,7 +239,7 @@ def take_steps(
     checkpoints = Checkpoints(run, state, clock, metrics, settings.checkpoint_seconds)
     if position.step == 0:
         checkpoints.save()  # a run that is killed early can be resumed too
-    with stop_signals() as stop, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    with finishing() as stop, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         while position.step < total:
             follow_schedules(learner, state.optimizer, config, position.step / total)
             if position.step in tunings:
@@ -228,7 +249,7 @@ def take_steps(
             rng = stream(settings.seed, Use.CHAIN, position.step, device=here.device)
             statistics = update(state, dataset.train.images(rows).to(here.device), rows, rng, settings, here)
 
-            stopping, means = position.tally(statistics, here, stop.is_set())
+            stopping, means = position.tally(statistics, here, stop.asked)
             streak.follow(position, means, settings.batch_size)
             epoch, epoch_done = order.epoch(position.step), order.ends_epoch(position.step)
             line_due = position.step % settings.log_steps == 0
@@ -246,13 +267,15 @@ def take_steps(
             if stopping:
                 if streak.sound:
                     checkpoints.save()
+                here.wait()  # torchrun ends all when one ends, and the first still writes
                 raise Interrupted(
                     f"stopped after step {position.step} of {total}; go on with: shortrun train --resume {run.path}"
                 )
             if streak.sound:  # what is kept is the last state that was
                 checkpoints.save_if_due()
-    progress.close()
-    streak.end(position)
-    checkpoints.save()
-    if metrics is not None:
-        metrics.close()
+        progress.close()
+        streak.end(position)
+        checkpoints.save()
+        if metrics is not None:
+            metrics.close()
+    stop.check()

@@ -12,7 +12,8 @@ import tyro
 
 from shortrun.cli import COMMANDS, main, option
 from shortrun.commands import options
-from shortrun.commands.compare import entrants
+from shortrun.commands.compare import Compare
+from shortrun.commands.entrants import entrants
 from shortrun.commands.options import option_names
 from shortrun.commands.own import with_own
 from shortrun.commands.train import Train
@@ -180,7 +181,7 @@ def test_as_published_is_the_inference_of_the_paper_and_other_options_still_over
 
 
 def test_an_entrant_of_a_comparison_may_be_as_published() -> None:
-    configs = entrants("digits", ["short_run,inference.start=regression", "short_run,as-published"], [])
+    configs = entrants(Compare, "compare", "digits", ["short_run,inference.start=regression", "short_run,as-published"], [])
     own = load_config("digits").inference.step_size
     assert [config.inference.step_size for config in configs.values()] == [own, "tuned"]
     assert [config.inference.start for config in configs.values()] == ["regression", "prior"]

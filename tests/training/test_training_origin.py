@@ -79,6 +79,13 @@ def test_commands_refuse_a_folder_whose_images_have_changed(tmp_path: Path, caps
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("content", ["[1]", '{"settings": 3}', '{"images": {"train": 0.5}}', '{"images": 1.5}', "{"])
+def test_a_damaged_record_of_the_beginning_is_refused(content: str, tmp_path: Path, digits: Dataset) -> None:
+    run = stopped(tmp_path / "run", digits)
+    (run / "origin.json").write_text(content)
+    refused(lambda: resume(run, device="cpu", dataset=digits), "origin.json: damaged (")
+
+
 def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path, digits: Dataset) -> None:
     run = stopped(tmp_path / "run", digits)
     text = (run / "config.toml").read_text()

@@ -57,13 +57,13 @@ def again(out: Path, words: list[str]) -> list[str]:
 def digests(out: Path) -> dict[str, str]:
     """Return a digest of everything in a run, or in a comparison of runs, that does not measure time.
 
-    Left out are TensorBoard's files, whose records hold the time, and config.toml and origin.json, which the run
-    began with.
+    Left out are TensorBoard's files, whose records hold the time, config.toml and origin.json, which the run began
+    with, and who worked on it: a kill after result.json leaves that, and a finished run is not worked on again.
     """
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         name = path.relative_to(out).as_posix()
-        if "tensorboard" in path.parts or path.name in (".lock", "config.toml", "origin.json", "curves.png"):
+        if "tensorboard" in path.parts or path.name in (".lock", ".holder", "config.toml", "origin.json", "curves.png"):
             continue
         if path.suffix == ".safetensors":
             content = tensors(path)

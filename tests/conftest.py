@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from campaign_counts import add_options, print_tables
 
 # Tests run side by side, one process a core: more threads in each would only wait for one another. Set before torch is
 # imported, and in the environment, so that processes which tests start have it too.
@@ -16,3 +17,11 @@ LONG = ("test_extending", "test_training_compiling", "test_benchmarks", "test_ex
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of long files first, all others in their order."""
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    print_tables(terminalreporter)

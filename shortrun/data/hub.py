@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -61,8 +63,11 @@ def _load(source: str) -> "dict[str, datasets.Dataset]":
     folder = Path(source.removeprefix("hub:")).expanduser()
     if name and folder.exists():  # a folder's name may have a colon in it
         name, config = str(folder), ""
-    if not name:
+    elif not is_hub_name(name) or config.startswith("//"):  # an address: the library would ask the network for long
         raise InputError("source", repr(source), "give hub:OWNER/NAME, hub:OWNER/NAME:CONFIG or hub:FOLDER")
+    if folder.exists() and folder.resolve() == Path(folder.resolve().anchor):  # it would be searched to its last file
+        problem = f"{source} is the root of the file system"
+        raise InputError("source", problem=problem, instead="give the folder of one data set")
     try:
         return {str(split): part for split, part in datasets.load_dataset(name, config or None).items()}
     except Exception as error:  # the library raises its own and many others' errors, all about what was asked for
@@ -71,6 +76,19 @@ def _load(source: str) -> "dict[str, datasets.Dataset]":
             problem=f"datasets cannot load {source} ({reason(error)})",
             instead="check the name, the config and the network",
         ) from error
+
+
+def is_hub_name(name: str) -> bool:
+    """Say whether a data set of the hub may have a name: OWNER/NAME, or NAME of the old ones.
+
+    >>> [is_hub_name(name) for name in ("ylecun/mnist", "mnist", "", "https://a/b", "../x", "a/b/c")]
+    [True, True, False, False, False, False]
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _image_column(part: "datasets.Dataset", source: str) -> str:

@@ -27,6 +27,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 """What files may hold, whatever their names say: Pillow reads others by starting programs, Ghostscript for EPS."""
 MOST_PIXELS = 80_000_000
 """A picture with more pixels than that is refused before it is decoded: as a file it may be small."""
+STRIP = 2**20
+"""Pixels of a picture that are put on white at a time."""
 SILENT_UP_TO = 2000  # images that are read without a progress bar
 CHUNK = 512  # files handed to the threads at one time, so that an error is soon seen
 
@@ -66,10 +68,23 @@ def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
         raise InputError("path", problem=f"{name} has floating-point pixels", instead="save it with 8 bits, or as .npy")
     mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
     if picture.has_transparency_data:
-        # the colours under transparent pixels are nobody's: programs leave any there
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert(mode)
+        return _on_white(picture, mode)
     return picture.convert(mode)
+
+
+def _on_white(picture: "PIL.Image.Image", mode: str) -> "PIL.Image.Image":
+    """Return a picture on white: the colours under transparent pixels are nobody's, programs leave any there.
+
+    A strip is done at a time. All of a large picture at once would take five times the memory of the picture.
+    """
+    from PIL import Image
+
+    whole = Image.new(mode, picture.size)
+    height = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, height):
+        strip = picture.crop((0, top, picture.width, min(top + height, picture.height))).convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert(mode), (0, top))
+    return whole
 
 
 def frame(picture: "PIL.Image.Image", framing: Framing, name: str) -> UInt8[np.ndarray, "c h w"]:

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import Config, GlowConfig, LearnerConfig
-from shortrun.errors import InputError
+from shortrun.errors import InputError, in_one_line
 from shortrun.learners.chain_store import everywhere
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
+from shortrun.learners.weights import RETRAIN
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.normals import standard_normal
@@ -158,10 +159,17 @@ class Glow(
 
     @torch.no_grad()
     def decode(self, z: Flat) -> Images:
-        """Return the images of latents, the inverse of f: (n, c, h, w) in [-1, 1]."""
+        """Return the images of latents, the inverse of f: (n, c, h, w) in [-1, 1].
+
+        Raises InputError where the weights are none of an f that has an inverse.
+        """
         parts = [part.unflatten(1, shape) for part, shape in zip(self.layers(z), self.shapes, strict=True)]
-        with torch.autocast(z.device.type, enabled=False):
-            return self.flow.forward_and_log_det(parts)[0].clamp(-1, 1)
+        try:
+            with torch.autocast(z.device.type, enabled=False):
+                return self.flow.forward_and_log_det(parts)[0].clamp(-1, 1)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            problem = f"its weights are of a flow without an inverse ({in_one_line(error)})"
+            raise InputError("learner", problem=problem, instead=RETRAIN) from error
 
     def density_conditions(self) -> dict[str, Any]:
         """Return that the density is of pixels that uniform noise made continuous."""

@@ -1,15 +1,13 @@
 """Tensors in files: safetensors, written whole or not at all. Nothing is unpickled."""
 
-import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from shortrun.errors import InputError, in_one_line, undamaged
+from shortrun.errors import InputError, undamaged
 from shortrun.files import replacing
 
 RETRAIN = "train again, or restore it from a copy"
@@ -17,12 +15,14 @@ RETRAIN = "train again, or restore it from a copy"
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
-    """Write tensors by name as safetensors; about: words that go into the file's header, by name."""
+    """Write tensors by name as safetensors; about: words that go into the file's header, by name.
+
+    The bytes are made first and written here. The library's own writing goes through another file of a random name
+    beside this one, which a kill would leave for good.
+    """
+    content = save(_apart(tensors), about)
     with replacing(path) as temporary:
-        try:
-            save_file(_apart(tensors), temporary, about)
-        except SafetensorError as error:  # what the file system said, in words alone
-            raise OSError(errno.EIO, in_one_line(error), str(path)) from error
+        temporary.write_bytes(content)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

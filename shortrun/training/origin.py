@@ -4,7 +4,7 @@ from typing import Any
 
 from shortrun.config import Config
 from shortrun.data import Dataset
-from shortrun.errors import InputError
+from shortrun.errors import InputError, damaged, undamaged
 from shortrun.files import read_json, write_json
 from shortrun.mapping import to_mapping
 from shortrun.training.run_folder import RunFolder
@@ -27,9 +27,10 @@ def check_origin(run: RunFolder, dataset: Dataset) -> None:
     before, now = _kept(run).get("images"), _images(dataset)
     if before is None or before == now:
         return
-    counts = [
-        f"{each['train']['count']} for training and {each['test']['count']} for testing" for each in (before, now)
-    ]
+    with undamaged(run.origin):
+        counts = [
+            f"{each['train']['count']} for training and {each['test']['count']} for testing" for each in (before, now)
+        ]
     found = f"{counts[1]}, before {counts[0]}" if counts[0] != counts[1] else f"{counts[0]} as before, but others"
     raise InputError(
         "data.source",
@@ -46,6 +47,8 @@ def check_settings(run: RunFolder, config: Config) -> None:
     before, now = _kept(run).get("settings"), _settings(config)
     if before is None:
         return
+    if not isinstance(before, dict):
+        raise damaged(run.origin, "its settings are not a table")
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise InputError(
@@ -57,7 +60,9 @@ def check_settings(run: RunFolder, config: Config) -> None:
 
 def _kept(run: RunFolder) -> dict[str, Any]:
     kept = read_json(run.origin) if run.origin.is_file() else {}
-    return kept if isinstance(kept, dict) else {}
+    if not isinstance(kept, dict):
+        raise damaged(run.origin, "it is not a table")
+    return kept
 
 
 def _settings(config: Config) -> dict[str, Any]:

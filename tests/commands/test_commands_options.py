@@ -181,7 +181,8 @@ def test_as_published_is_the_inference_of_the_paper_and_other_options_still_over
 
 
 def test_an_entrant_of_a_comparison_may_be_as_published() -> None:
-    configs = entrants(Compare, "compare", "digits", ["short_run,inference.start=regression", "short_run,as-published"], [])
+    both = ["short_run,inference.start=regression", "short_run,as-published"]
+    configs = entrants(Compare, "compare", "digits", both, [])
     own = load_config("digits").inference.step_size
     assert [config.inference.step_size for config in configs.values()] == [own, "tuned"]
     assert [config.inference.start for config in configs.values()] == ["regression", "prior"]

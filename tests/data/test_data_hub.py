@@ -74,8 +74,14 @@ def test_names_that_cannot_be_loaded_are_refused(hub: Path) -> None:
         load_dataset("hub:nobody/nothing")
     with refused("source", "cannot load hub:nobody/nothing:small "):
         load_dataset("hub:nobody/nothing:small")
-    with refused("source", "hub:", "OWNER/NAME"):
-        load_dataset("hub:")
+    for source in ("hub:", "hub:https://127.0.0.1:9/x", "hub:a/b/../../c", "hub:-x", "hub:a\0b"):
+        with refused("source", "hub:", "OWNER/NAME"):
+            load_dataset(source)
+
+
+def test_the_whole_file_system_is_no_data_set() -> None:
+    with refused("source", "the root of the file system"):
+        load_dataset(f"hub:{Path.cwd().anchor}")
 
 
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shortrun.data import read_images, read_mask
+from shortrun.data import pictures, read_images, read_mask
+from shortrun.data.pictures import plain
 
 
 def test_images_of_the_right_shape_come_as_they_are(tmp_path: Path) -> None:
@@ -67,6 +68,19 @@ def test_colour_turns_grey_as_pillow_turns_it(tmp_path: Path) -> None:
     grey = write_image(tmp_path / "g.png", array[..., 0])
     coloured = read_images(grey, shape=(3, 6, 6), fit=True)
     assert torch.equal(coloured[:, 0], coloured[:, 2])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_shows_white_in_strips_as_at_once(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(noise(7, 5, 4), "RGBA").convert(mode)
+    if mode == "P":
+        picture.info["transparency"] = 3
+    white = Image.new("RGBA", picture.size, "white")
+    expected = Image.alpha_composite(white, picture.convert("RGBA")).convert("L" if mode == "LA" else "RGB")
+    assert np.asarray(expected).max() > 250
+    for strip in (1, 10, 2**20):
+        monkeypatch.setattr(pictures, "STRIP", strip)
+        assert plain(picture, "a.png").tobytes() == expected.tobytes()
 
 
 def test_paths_that_hold_no_images_are_refused(tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_latents_are_exact_and_as_many_as_the_pixels(shape: tuple[int, int, int]
     assert not inferred.z.requires_grad
 
 
+def test_weights_without_an_inverse_are_refused_in_one_line() -> None:
+    learner = learner_of()
+    for name, value in learner.state_dict().items():
+        if name.endswith((".W", ".sign_S")):  # of the convolutions that mix channels
+            value.zero_()
+    with pytest.raises(InputError, match="a flow without an inverse") as caught:
+        learner.sample(2, rng())
+    assert "\n" not in str(caught.value)
+
+
 def test_the_coarsest_scale_comes_first() -> None:
     learner, x = learner_of((1, 8, 8), scales=2, flows=1), images(4, 1, 8, 8)
     assert learner.latents == (8 * 2 * 2, 2 * 4 * 4)

@@ -16,6 +16,7 @@ from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig, TuningC
 from shortrun.errors import InputError
 from shortrun.inference import StepSize
 from shortrun.learners import ShortRun
+from shortrun.learners.weights import write_weights
 from shortrun.model import Gaussian, TopDown
 
 SHAPE = (1, 4, 4)
@@ -142,6 +143,24 @@ def test_weights_are_safetensors_and_nothing_else_is_written(tmp_path: Path) -> 
     weights = load_file(tmp_path / "model.safetensors")
     assert set(weights) == set(learner.state_dict())
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_while_weights_are_written_there_is_one_file_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves what is there then: it has a name that the next write takes up."""
+    there: list[list[str]] = []
+    write = Path.write_bytes
+
+    def seen(path: Path, content: bytes) -> int:
+        written = write(path, content)
+        there.append([each.name for each in tmp_path.iterdir()])
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", seen)
+    write_weights({"a": torch.ones(3)}, tmp_path / "model.safetensors")
+    assert there == [[".model.partial.safetensors"]]
+    assert load_file(tmp_path / "model.safetensors")["a"].equal(torch.ones(3))
 
 
 def test_a_learner_put_together_by_hand_is_not_saved(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a run began with, who works on it, and where it lies: nothing goes on with something else unsaid."""
 
+import errno
 import json
 import os
 import subprocess
@@ -78,6 +79,13 @@ def test_commands_refuse_a_folder_whose_images_have_changed(tmp_path: Path, caps
         assert err.count("\n") == 1
         assert "learned from other images" in err
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"settings": 3}', '{"images": {"train": 0.5}}', '{"images": 1.5}', "{"])
+def test_a_damaged_record_of_the_beginning_is_refused(content: str, tmp_path: Path, digits: Dataset) -> None:
+    run = stopped(tmp_path / "run", digits)
+    (run / "origin.json").write_text(content)
+    refused(lambda: resume(run, device="cpu", dataset=digits), "origin.json: damaged (")
 
 
 def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path, digits: Dataset) -> None:
@@ -258,14 +266,12 @@ def test_a_density_that_cannot_be_fitted_is_left_out_with_its_reason(
 def test_a_full_disk_ends_training_in_a_line_that_says_how_to_go_on(
     tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safetensors import SafetensorError
-
-    def full(*_: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     run = stopped(tmp_path / "run", digits)
     with monkeypatch.context() as patch:
-        patch.setattr("shortrun.learners.weights.save_file", full)
+        patch.setattr(Path, "write_bytes", full)
         refused(
             lambda: resume(run, device="cpu", dataset=digits),
             "No space left on device",

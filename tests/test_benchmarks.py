@@ -84,6 +84,19 @@ def test_entrants_of_a_race_have_the_same_generator_of_the_same_images(path: Pat
     assert len(same) == 1
 
 
+def test_log_determinants_prints_a_row_for_each_spectrum() -> None:
+    words = [sys.executable, "-m", "benchmarks.log_determinants", "--latents", "40", "--probes", "3", "--depth", "4"]
+    done = subprocess.run(
+        [*words, "--images", "50"], capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("|").split("|") for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == 8
+    for row in rows:
+        bias, error = (float(word) for word in row[5].split(",")[0].split("±"))
+        assert abs(bias) < 5 * error + 0.01 * abs(float(row[2])) + 0.02
+
+
 def test_rates_prints_what_a_long_run_costs() -> None:
     words = [sys.executable, "-m", "benchmarks.rates", "digits", "--batches", "16", "--steps", "2", "--threads", "1"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent)

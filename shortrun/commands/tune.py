@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from shortrun.inference.tuning import Tuned
     from shortrun.learners import ChainLearner
     from shortrun.training.tuning import Curves
 
@@ -132,9 +133,10 @@ def minimum_over(learner: "ChainLearner", x: "torch.Tensor", arguments: Tune) ->
     each, decay = (part.exp().tolist() for part in space.parts(found.settings))
     print(
         f"marginal over {arguments.over}: s_0 = {' '.join(f'{s:.3g}' for s in each)}, r = {decay:.3g}: "
-        f"{found.value:.2f} ± {found.error:.2f}{'' if found.improved else '; nothing better than the present one'}"
+        f"{_on_new_draws(found)}{'' if found.improved else '; nothing better than the present one'}"
     )
-    return {"settings": arguments.over, "step_size": each, "step_decay": decay, "value": found.value}
+    found_here = {"settings": arguments.over, "step_size": each, "step_decay": decay, "value": _plain(found.value)}
+    return found_here | _fresh(found)
 
 
 def _curve(curves: "Curves", name: str) -> list[dict[str, float | None]]:
@@ -148,10 +150,21 @@ def _minima(curves: "Curves", name: str) -> dict[str, dict[str, Any]]:
             "step_size": float(found.settings[0].exp()),
             "value": _plain(found.value),
             "standard_error": _plain(found.error),
+            **_fresh(found),
             "better_than_start": found.improved,
         }
         for tuner, found in curves.minima[name].items()
     }
+
+
+def _fresh(found: "Tuned") -> dict[str, float | None]:
+    """Return the objective at a minimum on draws that did not choose it, for the file."""
+    return {"fresh_value": _plain(found.fresh_value), "fresh_standard_error": _plain(found.fresh_error)}
+
+
+def _on_new_draws(found: "Tuned") -> str:
+    """Say the objective at a minimum: on new draws, and on those that chose it, where it is too low."""
+    return f"{found.fresh_value:.2f} ± {found.fresh_error:.2f} on new draws ({found.value:.2f} on those that chose it)"
 
 
 def _plain(value: float) -> float | None:
@@ -167,7 +180,7 @@ def _lines(curves: "Curves", name: str) -> list[str]:
     for tuner, found in curves.minima[name].items():
         words = "" if found.improved else "; nothing better was found than where it began, the model's mean step size"
         s = float(found.settings[0].exp())
-        lines.append(f"  minimum by {tuner}: s = {s:.3g} with {found.value:.2f} ± {found.error:.2f}{words}")
+        lines.append(f"  minimum by {tuner}: s = {s:.3g} with {_on_new_draws(found)}{words}")
     return lines
 
 

@@ -13,9 +13,12 @@ from torch import Tensor
 from shortrun.diagnosis.adjusted import LongRun, long_run
 from shortrun.diagnosis.calibration import Calibration, Gap, Sampler, Statistic, calibrate, energy_gap
 from shortrun.diagnosis.chains import ChainSettings, Trace, layer_names, short_ends, trace, walk
+from shortrun.diagnosis.one_mode import one_mode_chains
 from shortrun.diagnosis.posterior import Aggregate, Distance, aggregate, compare
 from shortrun.errors import InputError
+from shortrun.inference import DrawnNoise
 from shortrun.inference.diagnostics import effective_sizes, split_rhat
+from shortrun.inference.initial import Initial
 from shortrun.learners import ChainLearner
 from shortrun.model import Prior
 from shortrun.progress import Shown, silent
@@ -30,6 +33,8 @@ RESTARTS = 16
 """Long runs of each image. Each goes on from the end of one of its short runs."""
 MIXING_IMAGES = 32
 """Images whose effective sample sizes and R-hat are computed."""
+ONE_MODE = 200
+"""Latents of each layer, at least, of the chains on one mode that R-hat is compared with."""
 SIMULATIONS = 4
 """Images simulated from the model for the calibration, for each image of the diagnosis."""
 GAP = 2
@@ -89,7 +94,8 @@ class Mixing:
     rhat_high: float
     """The share of latents and images with an R-hat above 1.1."""
     rhat_one_mode: float
-    """The median of chains of the same step and length on the prior, which has one mode: what slow steps explain."""
+    """The median of chains of the same step and length on the normals that chains start from, of the prior or the
+    regression, which have one mode: what slow steps explain."""
     ess_median: float
     rhat: list[float]
     """The quantiles 0%, 1%, ... 100% of all latents and images."""
@@ -128,22 +134,31 @@ class Diagnosis:
 
 
 def measure_mixing(
-    run: LongRun, latents: tuple[int, ...], step_size: list[float], rng: torch.Generator
+    run: LongRun, latents: tuple[int, ...], step_size: list[float], initial: Initial, rng: torch.Generator
 ) -> list[Mixing] | None:
     """Return R-hat and effective sizes of the kept draws of a long run, or None where arviz-stats is not installed.
 
     run: the long run.
     latents: the sizes of the layers, top down.
     step_size: of the run, one for each layer, top down.
-    rng: gives the random numbers of chains on the prior.
+    initial: what chains of the images start from.
+    rng: gives the random numbers of chains on that.
     """
     draws, heights = run.kept.permute(1, 2, 0, 3).numpy(), run.log_joint.permute(1, 2, 0).numpy()
     # drawn in any case, so that what comes after is the same with arviz-stats and without
-    alike = [prior_chains(s, draws.shape[0], draws.shape[1], run.every, rng) for s in step_size]
+    alike = one_mode_chains(
+        initial,
+        torch.tensor(step_size).repeat_interleave(torch.tensor(latents)),
+        chains=draws.shape[0],
+        draws=draws.shape[1],
+        every=run.every,
+        sets=math.ceil(ONE_MODE / min(latents)),
+        rng=rng,
+    )
     try:
         rhat, sizes = split_rhat(draws), effective_sizes(draws)
         tall, counts = split_rhat(heights), effective_sizes(heights)
-        one_mode = [float(np.median(split_rhat(each))) for each in alike]
+        one_mode = [float(np.median(each)) for each in np.split(split_rhat(alike), np.cumsum(latents)[:-1], axis=1)]
     except ModuleNotFoundError:
         return None
     ends = np.cumsum(latents)[:-1]
@@ -151,23 +166,6 @@ def measure_mixing(
         layer_names(len(latents)), np.split(rhat, ends, axis=1), np.split(sizes, ends, axis=1), one_mode, strict=True
     )
     return [_mixing(*each) for each in [*layers, (Statistic.LOG_JOINT.value, tall, counts, max(one_mode))]]
-
-
-def prior_chains(step_size: float, chains: int, draws: int, every: int, rng: torch.Generator) -> np.ndarray:
-    """Return Langevin chains on N(0, 1) that start from it, (chains, draws, 200).
-
-    step_size: of the chains.
-    chains: how many.
-    draws: that are kept of each.
-    every: steps from one draw to the next.
-    rng: gives the random numbers.
-    """
-    # a step that adapted to a wider prior may be longer than N(0, 1) bears: draws are then independent
-    keeps = max(0.0, 1 - step_size**2 / 2) ** every
-    z = [torch.randn(chains, 200, generator=rng)]
-    while len(z) < draws:
-        z.append(keeps * z[-1] + math.sqrt(1 - keeps**2) * torch.randn(chains, 200, generator=rng))
-    return torch.stack(z, dim=1).numpy()
 
 
 def _mixing(name: str, rhat: np.ndarray, sizes: np.ndarray, one_mode: float) -> Mixing:
@@ -238,7 +236,9 @@ def diagnose(
     adapted = [float(run.scale.median()) * s for s in _each_layer(chain.step_sizes()[-1], latents)]
     # the long runs went on from the first short ones: the others are independent of them
     distances = compare(short[:, RESTARTS:], run.ends, latents, rng)
-    mixing = measure_mixing(run, latents, adapted, rng)
+    draws = DrawnNoise(rng, 1, (len(x[:MIXING_IMAGES]), sum(latents)), device=learner.device)
+    initial = learner.start(x[:MIXING_IMAGES].to(learner.device), draws).initial
+    mixing = measure_mixing(run, latents, adapted, initial, rng)
     one_each, failed_too = short_ends(chain, more, rng, 1, "one draw for each image")
     calibration = calibrate(
         learner.generator,

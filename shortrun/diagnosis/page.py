@@ -146,7 +146,7 @@ def _restarts(panel: Axes, d: Diagnosis) -> None:
         panel.plot(finite, [i / 100 for i in range(101)], color=colour, label=words)
     slow = max(one.rhat_one_mode for one in d.mixing)
     panel.axvline(1.1, 0, 1 / 1.9, color=GREY, linestyle="--", linewidth=1, label="1.1: they agree below")
-    panel.axvline(slow, 0, 1 / 1.9, color=GREY, linestyle=":", label=f"{slow:.2f}: chains on N(0, 1) (one mode)")
+    panel.axvline(slow, 0, 1 / 1.9, color=GREY, linestyle=":", label=f"{slow:.2f}: chains on one normal (one mode)")
     panel.set_ylim(0, 1.9)
     panel.set_yticks([0, 0.25, 0.5, 0.75, 1])
     panel.legend(fontsize=7, loc="upper left")

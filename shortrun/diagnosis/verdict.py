@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from shortrun.diagnosis.calibration import SIGNIFICANT, Statistic, Width, shape_of
 from shortrun.diagnosis.chains import layer_names
-from shortrun.diagnosis.measure import Diagnosis
+from shortrun.diagnosis.measure import Conditions, Diagnosis
 
 OVERSHOOT, TIMID = 0.1, 0.9
 ENERGY_SHARE = 0.2
@@ -193,6 +193,13 @@ def judge_layers(d: Diagnosis) -> list[Finding]:
     return found
 
 
+def one_normal(c: Conditions) -> str:
+    """Say which normal the chains with one mode are on, that R-hat is compared with."""
+    if c.start == "regression":
+        return "the normal of the regression that they start from"
+    return "N(0, 1)" if c.normal_prior else "the component of the prior that they start from"
+
+
 def judge_restarts(d: Diagnosis) -> Finding:
     """Do long chains from several starts agree?"""
     if d.mixing is None:
@@ -202,7 +209,7 @@ def judge_restarts(d: Diagnosis) -> Finding:
     said = f"median R-hat {worst.rhat_median:.2f} in {worst.name}, worst {worst.rhat_worst:.2f}"
     if all(one.rhat_median <= RHAT for one in d.mixing[:-1]):
         return Finding("restarts", True, f"long chains from several starts agree: {said}")
-    alone = f"chains as long as these have {worst.rhat_one_mode:.2f} on N(0, 1), which has one mode"
+    alone = f"chains as long as these have {worst.rhat_one_mode:.2f} on {one_normal(d.conditions)}, which has one mode"
     if worst.rhat_median <= RHAT_FACTOR * worst.rhat_one_mode:
         words = f"long chains do not mix ({said}), but slow steps explain it ({alone}); no sign of several modes"
         return Finding("restarts", True, f"{words}; they bound the distance to the posterior from below")

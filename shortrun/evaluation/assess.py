@@ -62,7 +62,7 @@ def assess(
         samples: fid_prior, kid_prior, precision_prior, recall_prior, density_prior, coverage_prior, and the same with
             _fitted where a density of the latents was fitted
         likelihood: nats and bits_per_dim by annealed importance sampling, importance_nats by the learner's own
-            proposal, and annealing_gap; of a flow the exact density
+            proposal, and annealing_gap; of a flow nats_with_noise and bits_per_dim_with_noise, its exact density
         rate: rate_at_S and error_at_S for sigmas S from 0.5 to 0.05; see `rate_figures`
     batch_size: at least 1, images at a time.
 

@@ -15,18 +15,24 @@ from shortrun.evaluation.likelihood import (
     log_likelihood_figures,
     standard_error,
 )
-from shortrun.evaluation.quantity import Measure, unless_refused
+from shortrun.evaluation.quantity import LOG_P, Measure, Quantity, unless_refused
 from shortrun.learners import Learner, with_generator
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images
 from shortrun.streams import Use
 
+NOTE = (
+    "nats_with_noise and bits_per_dim_with_noise are a flow's: the mean of log p(x + u) over uniform u of the width of "
+    "a level, and not log p(x) at x itself, which generators have: not to be ranked against that"
+)
+NATS_WITH_NOISE = Quantity("nats_with_noise", LOG_P, "log p(x + u), nats", 8, note=NOTE)
+BITS_WITH_NOISE = Quantity("bits_per_dim_with_noise", LOG_P, "bits/dim of x + u", 9, note=NOTE)
 NOISE_DRAWS = 16
 """Draws of the noise of an exact density, for each image."""
 
 
 def log_p(assessment: Assessment) -> list[Figure]:
-    """Return log p(x) of the first test images; where the learner has a density it is exact but for the noise."""
+    """Return log p(x) of the first test images; of a learner with a density of noisy images, that, by its own names."""
     learner, n = assessment.learner, assessment.likelihood_images
     if n == 0:
         return []
@@ -50,7 +56,11 @@ def log_p(assessment: Assessment) -> list[Figure]:
 
 @torch.no_grad()
 def exact(learner: Learner, x: Images, rng: torch.Generator) -> list[Figure]:
-    """Return the mean of the learner's own density, over images and over draws of the noise of one level."""
+    """Return the mean of the learner's own density, over images x and draws of the noise u of one level.
+
+    E_u log p(x + u) is at most log E_u p(x + u), the logarithm of the probability of x over the bin's volume. The
+    figures of generators with a density are of the density at x instead, so that these have names of their own.
+    """
     total = torch.zeros(len(x), dtype=torch.float64)
     for _ in range(NOISE_DRAWS):
         noise = learner.bin_width * (torch.rand(x.shape, generator=rng) - 0.5)
@@ -61,7 +71,10 @@ def exact(learner: Learner, x: Images, rng: torch.Generator) -> list[Figure]:
     nats = float(each.mean())
     bits = -(nats / x[0].numel() + math.log(learner.bin_width)) / math.log(2) if learner.levels else None
     how = {"images": len(x), "by": "the exact density", "noise_draws": NOISE_DRAWS, **learner.density_conditions()}
-    return [NATS.figure(nats, how, standard_error=standard_error(each)), bits_figure(bits, how)]
+    return [
+        NATS_WITH_NOISE.figure(nats, how, standard_error=standard_error(each)),
+        bits_figure(bits, how, BITS_WITH_NOISE),
+    ]
 
 
 def bounds_of_simulated(assessment: Assessment) -> list[Figure]:
@@ -79,6 +92,6 @@ def bounds_of_simulated(assessment: Assessment) -> list[Figure]:
 
 
 MEASURES = (
-    Measure("likelihood", (NATS, BITS_PER_DIM, IMPORTANCE_NATS), log_p),
+    Measure("likelihood", (NATS, BITS_PER_DIM, IMPORTANCE_NATS, NATS_WITH_NOISE, BITS_WITH_NOISE), log_p),
     Measure("likelihood", (GAP,), bounds_of_simulated),
 )

@@ -111,13 +111,11 @@ def standard_error(values: Float[Tensor, "n"]) -> float | None:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def bits_figure(value: float | None, conditions: dict[str, Any]) -> Figure:
-    """Return bits per dimension as a figure; None is left out."""
+def bits_figure(value: float | None, conditions: dict[str, Any], quantity: Quantity = BITS_PER_DIM) -> Figure:
+    """Return bits per dimension as a figure of a quantity; None is left out."""
     if value is None:
-        return BITS_PER_DIM.left_out(
-            "the pixels are floats, or the learner was put together by hand: there are no levels"
-        )
-    return BITS_PER_DIM.figure(value, conditions)
+        return quantity.left_out("the pixels are floats, or the learner was put together by hand: there are no levels")
+    return quantity.figure(value, conditions)
 
 
 def bits_per_dim(generator: TopDown, nats: float, dims: int, levels: int | None) -> float | None:

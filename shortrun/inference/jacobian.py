@@ -36,7 +36,7 @@ class Linearized:
     """A point of a chain: z, score, and products with the Hessian there, each (n, d)."""
 
     def __init__(self, log_density: LogDensity, z: Flat) -> None:
-        self.z = z
+        self.log_density, self.z = log_density, z
         self.score, self.product = pulled_score(log_density, z)
 
     @cached_property

@@ -130,18 +130,33 @@ class Tuned(NamedTuple):
 
     settings: Settings
     value: float
-    """The objective there, mean over images."""
+    """The objective there, mean over images, on the draws of the search: too low, since these draws chose it."""
     error: float
-    """Its standard error over the images."""
+    """The standard error of `value` over the images, on the same draws: it does not contain the choice."""
     start: float
     """The objective where the tuner began."""
     evaluations: int
-    """Of the objective; one with its derivative counts for three."""
+    """Of the objective in the search; one with its derivative counts for three."""
+    fresh_value: float = float("nan")
+    """The objective at the settings on draws that had no part in the choice; nan where it was not looked at."""
+    fresh_error: float = float("nan")
+    """The standard error of `fresh_value` over the images."""
 
     @property
     def improved(self) -> bool:
         """Whether anything better than the start was found; where not, the settings are the start's."""
         return self.value < self.start
+
+
+def checked(found: Tuned, fresh: Objective) -> Tuned:
+    """Return what a tuner found with the objective at its settings on other draws, by one evaluation.
+
+    found: by a search.
+    fresh: the objective on draws that the search has not seen.
+    """
+    with torch.no_grad():
+        values = finite_or_worst(fresh(found.settings).double())
+    return found._replace(fresh_value=mean(values), fresh_error=standard_error(values))
 
 
 Known = dict[tuple[float, ...], Tensor]
@@ -164,8 +179,7 @@ class Search:
         if key not in self.known:
             self.evaluations += 1
             with torch.no_grad():
-                values = self.objective(settings).double()
-            self.known[key] = torch.where(torch.isfinite(values), values, torch.inf)
+                self.known[key] = finite_or_worst(self.objective(settings).double())
         return self.known[key]
 
     def try_(self, settings: Settings) -> float:
@@ -198,6 +212,11 @@ def derivatives(objective: Objective, at: Settings, index: int) -> Tensor:
     direction[index] = 1
     slopes = torch.func.jvp(lambda settings: objective(settings).double(), (at,), (direction,))[1]
     return slopes.detach()[torch.isfinite(slopes)]
+
+
+def finite_or_worst(values: Tensor) -> Tensor:
+    """Return values with inf in place of those that are not finite."""
+    return torch.where(torch.isfinite(values), values, torch.inf)
 
 
 def mean(values: Tensor) -> float:

@@ -79,7 +79,11 @@ class DiscretizedLogistic(Likelihood):
         return sum_observed(log_prob, mask)
 
     def mean(self, decoded: Images) -> Images:
-        """Return the location of the logistic: its mean, but for the open ends."""
+        """Return the location of the logistic within [-1, 1].
+
+        It is the expected pixel but for the rounding to levels and the outermost bins: these gather what a logistic has
+        beyond the range, so that E[x | z] lies nearer to the middle of the range, by scale log 2 for a location of 1.
+        """
         return decoded.clamp(-1, 1)
 
     @torch.no_grad()

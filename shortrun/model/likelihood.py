@@ -161,7 +161,10 @@ class Likelihood(nn.Module):
 
     @abstractmethod
     def mean(self, decoded: Images) -> Images:
-        """Return the expected image, (n, c, h, w), in [-1, 1] when the decoder keeps to its range.
+        """Return the image that stands for p(x | decoded), (n, c, h, w), in [-1, 1] if the decoder keeps to its range.
+
+        It is the expected image where that is in closed form, as of a Gaussian or a Bernoulli likelihood, and else what
+        the likelihood says.
 
         decoded: (n, c, h, w), the decoder's output.
         """

@@ -82,7 +82,10 @@ class TopDown(nn.Module):
         return self.decoder.layers(*split) if isinstance(self.decoder, Decoder) else list(split)
 
     def decode(self, z: Flat) -> Images:
-        """Return E[x | z], (n, c, h, w) in [-1, 1].
+        """Return the image of latents by the likelihood's `mean`, (n, c, h, w) in [-1, 1].
+
+        That is E[x | z] of a Gaussian or a Bernoulli likelihood. Of a discretized logistic it is the location, which
+        differs from E[x | z] at the ends of the range: see `DiscretizedLogistic.mean`.
 
         z: (n, d), latents.
         """

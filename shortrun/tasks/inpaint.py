@@ -37,7 +37,7 @@ def inpaint(
 ) -> Inpainting:
     """Return images with their missing pixels filled in: each completion is a run of its own, on log p(x_observed, z).
 
-        completion = mask x + (1 - mask) E[x | z_K],   uncertainty = sqrt(mean_m (completion_m - mean)^2)
+        completion = mask x + (1 - mask) decode(z_K),   uncertainty = sqrt(mean_m (completion_m - mean)^2)
 
     The spread is over z alone: pixel noise of the likelihood is not added, and one completion alone has no spread.
 

@@ -32,7 +32,7 @@ def reconstruct(
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Reconstruction:
-    """Return images through their latents and back: x' = E[x | z_K].
+    """Return images through their latents and back: x' = decode(z_K).
 
     learner: ready to use, as `load` returns it.
     x: (n, c, h, w) in [-1, 1], the images.

@@ -14,7 +14,7 @@ from shortrun.tasks.batches import BATCH_SIZE
 def sample(
     learner: Learner, n: int, rng: torch.Generator, batch_size: int = BATCH_SIZE, source: Source | None = None
 ) -> Float[Tensor, "n c h w"]:
-    """Return new images x = E[x | z], (n, c, h, w) in [-1, 1], on the CPU.
+    """Return new images x = decode(z), (n, c, h, w) in [-1, 1], on the CPU.
 
     The numbers are drawn batch by batch, so they depend on `batch_size` too.
 

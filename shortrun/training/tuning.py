@@ -23,6 +23,7 @@ from shortrun.inference.tuning import (
     Settings,
     Space,
     Tuned,
+    checked,
     gradient,
     grid,
     standard_error,
@@ -121,7 +122,8 @@ def tune(
 
     learner: whose chains are tuned, ready to use.
     x: (n, c, h, w) in [-1, 1], the images, 8 for example.
-    rng: gives the random numbers; all step sizes are compared on the same draws.
+    rng: gives the random numbers; all step sizes are compared on the same draws. `value` and `error` of the result are
+        of these draws, which chose the settings; `fresh_value` and `fresh_error`, of a divergence, are of new ones.
     estimator: of the divergence that is minimized: marginal, conditional or path.
     tuner: grid or gradient, which minimize the divergence, or acceptance, which aims at 57.4% of a Metropolis step.
     over: what is tuned: one step size, one for each of the layers, schedule for one and its decay, or both.
@@ -147,7 +149,9 @@ def tune(
     with frozen(learner.generator):
         if tuner == "acceptance":
             return acceptance(chains.acceptance(space), start)
-        return TUNERS[tuner](chains.divergence(space, estimator), start, space)
+        found = TUNERS[tuner](chains.divergence(space, estimator), start, space)
+        fresh = Chains(learner, chains.x, rng, steps)
+        return checked(found, fresh.divergence(space, estimator))
 
 
 def image_acceptance(
@@ -192,7 +196,7 @@ class Curves(NamedTuple):
     values: dict[str, Known]
     """By estimator: {(log s,): (n,)}, inf where it is not finite."""
     minima: dict[str, dict[str, Tuned]]
-    """By estimator and tuner, grid and gradient; the settings are log s."""
+    """By estimator and tuner, grid and gradient; the settings are log s. `fresh_value` is of draws of its own."""
 
     def points(self, estimator: str) -> list[tuple[float, float, float]]:
         """Return (s, mean over images, its standard error) for every step size seen, in rising order."""
@@ -254,10 +258,12 @@ def divergence_curves(
             if tuner != "gradient" or chains.has_derivative(name)
         ]
         minima: dict[str, dict[str, Tuned]] = {name: {} for name in estimators}
+        fresh = Chains(learner, chains.x, rng) if able else chains
         # each search starts from what the curve shows, and must not see what another has found
         seen = {search: dict(values[search[0]]) for search in able}
         for name, tuner in shown(able, "where it is least, by each tuner"):
             start, known = space.read(learner.step_size), seen[name, tuner]
-            minima[name][tuner] = TUNERS[tuner](chains.divergence(space, name), start, space, known)
+            found = TUNERS[tuner](chains.divergence(space, name), start, space, known)
+            minima[name][tuner] = checked(found, fresh.divergence(space, name))
             values[name] |= known
     return Curves(values, minima)

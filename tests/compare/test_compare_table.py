@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.compare import Budget
-from shortrun.compare.table import write_table
+from shortrun.compare.table import tables, write_table
 
 
 def run(mse: float, noise: bool | None = None) -> dict[str, Any]:
@@ -47,3 +47,10 @@ def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
         ("vae", "1", "0.03"),
     ]
     assert [row["nats"] for row in rows] == ["", "", "-3.5", ""]
+
+
+def test_a_flow_and_a_generator_are_in_columns_of_their_own() -> None:
+    heads = {column.name: column.column for column in tables()["rebuilding, likelihood"]}
+    assert heads["nats"] == "log p(x), nats"
+    assert heads["nats_with_noise"] == "log p(x + u), nats"
+    assert heads["bits_per_dim"] != heads["bits_per_dim_with_noise"]

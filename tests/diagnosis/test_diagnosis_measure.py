@@ -22,11 +22,13 @@ from torch import Tensor
 from shortrun.diagnosis import conclusion, diagnose, summary, verdict
 from shortrun.diagnosis.adjusted import long_run
 from shortrun.diagnosis.chains import ChainSettings, recorded_steps, short_ends, trace, walk
-from shortrun.diagnosis.measure import Diagnosis, plain, prior_chains
+from shortrun.diagnosis.measure import Diagnosis, plain
+from shortrun.diagnosis.one_mode import one_mode_chains
 from shortrun.diagnosis.page import draw_diagnosis
 from shortrun.diagnosis.posterior import aggregate, compare, energy_share, mean_shift, posterior_mean_variance
 from shortrun.errors import InputError
 from shortrun.inference import DrawnNoise, StepSize, no_noise, short_run
+from shortrun.inference.initial import Initial
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -293,8 +295,33 @@ def test_too_few_images_are_refused() -> None:
         diagnose(learner, images(learner, 7), rng())
 
 
-@pytest.mark.parametrize("step_size", [0.5, 1.4, 2.5, 10.0])
-def test_chains_on_the_prior_stay_on_it_at_any_step(step_size: float) -> None:
-    found = prior_chains(step_size, 4, 6, 3, torch.Generator().manual_seed(0))
-    assert found.shape == (4, 6, 200)
-    assert 0.9 < found.std() < 1.1
+@pytest.mark.parametrize("step_size", [0.1, 1.5, 2.7])
+def test_chains_on_one_mode_stay_on_the_normal_that_chains_start_from_at_any_step(step_size: float) -> None:
+    """Also where a step is longer than the prior bears: a square root of a negative number it was once."""
+    root = torch.linalg.cholesky(torch.tensor([[16.0, 6.0, 0.0], [6.0, 9.0, 1.0], [0.0, 1.0, 0.25]]).double())
+    initial = Initial(torch.zeros(1, 3), root[None], torch.zeros(1, dtype=torch.long), torch.zeros(1))
+    size = torch.tensor([step_size, step_size, 0.3 * step_size])
+    found = one_mode_chains(initial, size, chains=40, draws=50, every=3, sets=20, rng=rng())
+    assert found.shape == (40, 50, 20, 3)
+    flat = torch.from_numpy(found)
+    covariance = torch.einsum("cdsi,cdsj->ij", flat, flat) / (40 * 50 * 20)
+    torch.testing.assert_close(covariance, root @ root.T, rtol=0.1, atol=0.3)
+    # and from draw to draw they move as three steps do
+    pairs = torch.einsum("cdsi,cdsj->ij", flat[:, 1:], flat[:, :-1]) / (40 * 49 * 20)
+    if step_size < 1:
+        move = torch.eye(3).double() - 0.5 * torch.diag(size.double() ** 2) @ torch.linalg.inv(root @ root.T)
+        wanted = torch.linalg.matrix_power(move, 3) @ root @ root.T
+        torch.testing.assert_close(pairs, wanted, rtol=0.1, atol=0.4)
+
+
+def test_the_scale_of_the_start_does_not_count_where_steps_follow_it() -> None:
+    """R-hat of a prior of standard deviation 4 is that of N(0, I) with a fourth of the step."""
+    which, no_tilt = torch.tensor([0, 1]), torch.zeros(2)
+    roots = torch.stack([torch.eye(2), torch.eye(2)]).double()
+    narrow, wide = (Initial(torch.zeros(2, 2), scale * roots, which, no_tilt) for scale in (1, 4))
+    counts = {"chains": 3, "draws": 9, "every": 2, "sets": 4}
+    one, four = (
+        one_mode_chains(initial, torch.full((2,), float(s)), **counts, rng=rng())
+        for initial, s in ((narrow, 0.5), (wide, 2))
+    )
+    torch.testing.assert_close(torch.from_numpy(four), 4 * torch.from_numpy(one))

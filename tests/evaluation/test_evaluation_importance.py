@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixtures import mixture_of
 from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig, ModelConfig
@@ -16,7 +17,7 @@ from shortrun.evaluation.importance import importance_bound, importance_figures
 from shortrun.evaluation.likelihood import simulate
 from shortrun.learners import EncoderLearner, Inferred, LatentLearner, ShortRun, Vae, learner_class
 from shortrun.learners.encoder import Proposal
-from shortrun.model import Bernoulli, Gaussian, TopDown
+from shortrun.model import Bernoulli, Gaussian, Prior, TopDown
 
 LATENTS, PIXELS, SIGMA = (1, 3), 5, 0.6
 
@@ -92,6 +93,53 @@ def test_exact_where_the_posterior_is_gaussian(
     torch.testing.assert_close(found.log_p, exact(2 * x), rtol=0, atol=1e-9)
     torch.testing.assert_close(found.effective, torch.full((n,), float(samples), dtype=torch.float64))
     assert all(weight.requires_grad for weight in learner.generator.parameters())
+
+
+def priors() -> dict[str, Prior]:
+    """Return normals and mixtures narrower and wider than N(0, I), and off its mean, float64."""
+    d, numbers_ = sum(LATENTS), numbers(9)
+    means = 1.5 * torch.randn(4, d, generator=numbers_, dtype=torch.float64)
+    roots = 0.3 * torch.randn(4, d, d, generator=numbers_, dtype=torch.float64).tril(-1)
+    roots += torch.diag_embed(0.1 + 2 * torch.rand(4, d, generator=numbers_, dtype=torch.float64))
+    log_weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
+    wide = 4 * torch.eye(d, dtype=torch.float64)[None]
+    return {
+        "N(0, 16 I)": mixture_of(torch.zeros(1, dtype=torch.float64), torch.zeros(1, d, dtype=torch.float64), wide),
+        "one normal": mixture_of(torch.zeros(1, dtype=torch.float64), means[:1], roots[:1]),
+        "a mixture": mixture_of(log_weights, means, roots),
+    }
+
+
+@pytest.mark.parametrize("name", ["N(0, 16 I)", "one normal", "a mixture"])
+def test_exact_with_any_normal_or_mixture_as_prior(name: str) -> None:
+    """log p(x) = log sum_c w_c N(x; W mu_c + b, W C_c W' + sigma^2 I), of each draw alone."""
+    learner, _ = linear(Anywhere)
+    prior = priors()[name]
+    decoder = learner.generator.decoder
+    assert isinstance(decoder, Linear)
+    generator = TopDown(decoder, learner.generator.likelihood, LATENTS, prior)
+    x, _ = simulate(generator, 6, numbers(2))
+    log_weights, means, roots, _ = prior.parts()
+    spread = decoder.weight.detach() @ roots
+    covariance = spread @ spread.mT + SIGMA**2 * torch.eye(PIXELS, dtype=torch.float64)
+    of_parts = torch.distributions.MultivariateNormal(means @ decoder.weight.detach().T + decoder.bias, covariance)
+    exact = torch.logsumexp(log_weights + of_parts.log_prob(x.flatten(1)[:, None]), 1).detach()
+    found = importance_bound(Anywhere(generator), x, numbers(), samples=5, batch_size=12)
+    torch.testing.assert_close(found.log_p, exact, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.effective, torch.full((6,), 5.0, dtype=torch.float64))
+
+
+def test_components_beyond_the_likeliest_only_lower_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortrun.evaluation.importance.COMPONENTS", 1)
+    learner, _ = linear(Anywhere)
+    prior = priors()["a mixture"]
+    generator = TopDown(learner.generator.decoder, learner.generator.likelihood, LATENTS, prior)
+    x, _ = simulate(generator, 6, numbers(2))
+    few = importance_bound(Anywhere(generator), x, numbers(), samples=5).log_p
+    monkeypatch.setattr("shortrun.evaluation.importance.COMPONENTS", 8)
+    every = importance_bound(Anywhere(generator), x, numbers(), samples=5).log_p
+    assert (few <= every + 1e-9).all()
+    assert (few > every - math.log(4) - 1e-9).all()
 
 
 class Curved(nn.Module):

@@ -13,7 +13,7 @@ from tuning_problems import LATENTS, NEAR, STARTS, STEPS, LinearGaussian, estima
 
 from shortrun.errors import InputError
 from shortrun.inference import StepSize
-from shortrun.inference.tuning import OVER, Known, Objective, Search, Space, Tuned, derivatives, gradient, grid
+from shortrun.inference.tuning import OVER, Known, Objective, Search, Space, Tuned, checked, derivatives, gradient, grid
 
 # beartype, which checks the types here, picks the items it looks at by chance
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -258,3 +258,20 @@ def test_a_networks_best_step_size_does_not_depend_on_the_start(estimator: str) 
     apart = float(found["grid"].settings[0] - found["gradient"].settings[0])
     assert abs(apart) < 0.2
     assert abs(found["grid"].value - found["gradient"].value) < found["grid"].error
+
+
+def test_a_minimum_among_noise_is_too_low_and_is_not_on_new_draws() -> None:
+    """Of many values of pure noise the least is far below 0, the true value; new noise at the chosen one is not."""
+
+    def noise(seed: int) -> Objective:
+        def objective(settings: Tensor) -> Tensor:
+            return torch.randn(50, generator=torch.Generator().manual_seed(seed + int(1e6 * (20 + settings[0]))))
+
+        return objective
+
+    start, space = torch.zeros(1, dtype=torch.float64), Space("one", latents=(2,))
+    found = [checked(grid(noise(seed), start, space), noise(seed + 10**9)) for seed in range(0, 4000, 100)]
+    chosen, fresh = (torch.tensor([getattr(each, name) for each in found]) for name in ("value", "fresh_value"))
+    assert chosen.mean() < -0.2
+    assert fresh.mean().abs() < 4 * fresh.std() / len(found) ** 0.5
+    assert abs(sum(each.fresh_error for each in found) / len(found) - 50**-0.5) < 0.01

@@ -300,3 +300,16 @@ def test_sigma_that_is_none_is_refused(sigma: float) -> None:
 def test_levels_below_two_are_refused() -> None:
     with pytest.raises(InputError, match=r"^levels: got 1;"):
         DiscretizedLogistic(1, levels=1)
+
+
+def test_the_logistic_mean_is_the_location_and_not_quite_the_expected_pixel() -> None:
+    """E[x] by the sum over all levels: the location within the range, scale log 2 below it at its end."""
+    scale, levels = 0.1, 256
+    likelihood = DiscretizedLogistic(channels=1, levels=levels, scale=scale).double()
+    values = torch.linspace(-1, 1, levels, dtype=torch.float64)[:, None, None, None]
+    for location, off in ((0.0, 0.0), (0.3, 0.0), (1.0, -scale * math.log(2)), (-1.0, scale * math.log(2))):
+        decoded = torch.full_like(values, location)
+        with torch.no_grad():
+            expected = float((likelihood.log_prob(values, decoded).exp() * values.flatten()).sum())
+        assert float(likelihood.mean(decoded)[0]) == location
+        assert expected - location == pytest.approx(off, abs=2e-4)

@@ -163,6 +163,21 @@ def test_what_is_found_is_a_minimum_of_the_objective(over: str) -> None:
     assert float(constant) == pytest.approx(found.value, rel=1e-4)
 
 
+def test_the_value_on_new_draws_is_that_of_a_second_start_from_the_same_numbers() -> None:
+    learner, numbers = sharp(), rng()
+    space = Space("one", learner.generator.latents)
+    found = tune(learner, images(N), rng())
+    Chains(learner, images(N), numbers)
+    fresh = Chains(learner, images(N), numbers)
+    with frozen(learner.generator), torch.no_grad():
+        values = fresh.divergence(space, "marginal")(found.settings)
+    assert found.fresh_value == pytest.approx(float(values.mean()))
+    assert found.fresh_error == pytest.approx(float(values.std()) / N**0.5)
+    assert found.fresh_value != found.value
+    minimum = divergence_curves(learner, images(N), rng(), ["marginal"], tuners=["grid"]).minima["marginal"]["grid"]
+    assert minimum.fresh_value == pytest.approx(found.fresh_value, rel=1e-3)
+
+
 def test_a_model_that_is_tuned_says_that_nothing_is_better() -> None:
     learner = sharp()
     found = tune(learner, images(N), rng())

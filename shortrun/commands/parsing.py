@@ -111,7 +111,9 @@ def checked_values(option: Option, values: list[str]) -> list[str]:
         raise InputError(option.path, problem="has no value", instead=f"write {wanted} after it")
     if (accepted := _accepted(option.hint, values)) is not None:
         return accepted
-    wrong = " ".join(values) if get_origin(one) is tuple else next(v for v in values if _accepted(one, [v]) is None)
+    together = " ".join(values)  # where each alone is accepted, they are not to be written beside one another
+    alone = () if get_origin(one) is tuple else values
+    wrong = next((value for value in alone if _accepted(one, [value]) is None), together)
     choices = [str(choice) for choice in get_args(one)] if get_origin(one) is Literal else []
     raise InputError(option.path, repr(wrong), did_you_mean(wrong, choices) if choices else f"write {wanted}")
 

@@ -60,6 +60,10 @@ def read_image_set(
 ) -> ImageSet:
     """Return the user's own images with what their floats meant, read as `read_images` reads them.
 
+    path: an image, a folder of images or a file of arrays.
+    shape: (c, h, w) that they must have; None for any.
+    fit: whether pictures are brought to the shape.
+    pixel_range: what floats mean; None where the file has to say it.
     usual: what floats mean where pixel_range is not given and none is negative.
     """
     path = Path(path).expanduser()

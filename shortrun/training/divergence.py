@@ -43,7 +43,8 @@ class Streak:
         lost = lost or not math.isfinite(moment) or moment > FAR
         self._skipped, self._failed = position.skipped, position.failed
         self.length = self.length + 1 if lost else 0
-        self.dead = self.dead + 1 if means.get("grad_norm") == 0 else 0
+        # an update without any image has a gradient of 0 too, and is counted above
+        self.dead = self.dead + 1 if means.get("grad_norm") == 0 and not lost else 0
         if self.length >= PATIENCE:
             raise self._lost(position, PATIENCE, NOT_FINITE)
         if self.dead >= PATIENCE:

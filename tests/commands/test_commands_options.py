@@ -18,6 +18,7 @@ from shortrun.commands.options import option_names
 from shortrun.commands.own import with_own
 from shortrun.commands.train import Train
 from shortrun.config import Config, InferenceConfig, ModelConfig, TrainingConfig, load_config
+from shortrun.experiments import EXPERIMENTS
 
 Call = Callable[..., tuple[int, str, str]]
 WORDS = {"train": ["digits"], "compare": ["digits"]}
@@ -68,7 +69,7 @@ def test_options_follow_from_the_dataclasses(
 
 def helps() -> list[list[str]]:
     """Return the words that ask each command for its options."""
-    experiments = [["experiment", name, "digits"] for name in ("figure5", "step_sizes")]
+    experiments = [["experiment", name, "digits"] for name in EXPERIMENTS]
     return [*experiments, *([name, *WORDS.get(name, [])] for name in COMMANDS if name != "experiment")]
 
 

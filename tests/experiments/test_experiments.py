@@ -77,7 +77,7 @@ def test_step_sizes_compares_variants_and_goes_on(tmp_path: Path, said: Said, mo
     monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("shortrun.experiments.step_sizes.TEMPERATURES", 5)
     out = tmp_path / "step_sizes"
-    chosen = ["fixed_0.1", "marginal_schedule_K15", "acceptance"]
+    chosen = ["fixed_0.1", "marginal_schedule_K15"]
     words = [
         "experiment",
         "step_sizes",
@@ -103,12 +103,12 @@ def test_step_sizes_compares_variants_and_goes_on(tmp_path: Path, said: Said, mo
         assert (float(row["step_size"]) == pytest.approx(0.1)) == (row["variant"] == "fixed_0.1")
     steps = json.loads((out / "marginal_schedule_K15" / "seed_1" / "result.json").read_text())["mse"]["steps"]
     assert steps == 15
-    assert len((out / "table.md").read_text().splitlines()) == 2 + 3
-    stamp = (out / "acceptance" / "seed_1" / "result.json").stat().st_mtime_ns
-    (out / "acceptance" / "seed_1" / "evaluation.json").unlink()
+    assert len((out / "table.md").read_text().splitlines()) == 2 + 2
+    stamp = (out / "fixed_0.1" / "seed_1" / "result.json").stat().st_mtime_ns
+    (out / "fixed_0.1" / "seed_1" / "evaluation.json").unlink()
     assert main(words) == 0
-    assert (out / "acceptance" / "seed_1" / "result.json").stat().st_mtime_ns == stamp
-    assert (out / "acceptance" / "seed_1" / "evaluation.json").is_file()
+    assert (out / "fixed_0.1" / "seed_1" / "result.json").stat().st_mtime_ns == stamp
+    assert (out / "fixed_0.1" / "seed_1" / "evaluation.json").is_file()
 
 
 def test_every_variant_is_a_valid_configuration() -> None:

@@ -203,12 +203,13 @@ def test_an_evaluation_leaves_out_what_needs_a_prior_or_a_likelihood(
     assert "no density was fitted" in found[unfitted]["fid_fitted"]["left_out"]
 
 
+@pytest.mark.slow  # two trainings, features and a density
 def test_it_is_compared_and_rebuilds_better_than_the_vae(tmp_path: Path) -> None:
     """At equal epochs on all digits; all that a comparison writes has a place for it."""
     pytest.importorskip("torchmetrics")
     out = tmp_path / "race"
-    words = ["--budget", "6epochs", "--seeds", "1", "--samples", "60", "--likelihood-images", "1", "--points", "2"]
-    words += ["--training.precision", "float32", "--model.width", "64", "--training.fit-images", "200"]
+    words = ["--budget", "15epochs", "--seeds", "1", "--samples", "60", "--likelihood-images", "1", "--points", "2"]
+    words += ["--training.precision", "float32", "--model.width", "128"]
     assert main(["compare", "digits", "--learners", "vae", "rae", *words, "--out", str(out)]) == 0
     with (out / "table.csv").open() as file:
         vae, rae = csv.DictReader(file)

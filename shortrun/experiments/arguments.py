@@ -49,7 +49,10 @@ class Comparison(Experiment, ABC):
     """An experiment on models of several learners; they are trained by `compare`, and another one finds them there."""
 
     recipe: ClassVar[str] = "coloured_digits"
-    reduced: ClassVar[tuple[str, ...]] = ("--budget", "90s", "--seeds", "1", "--samples", "2000")
+    reduced: ClassVar[tuple[str, ...]] = (
+        *("--budget", "90s", "--seeds", "1", "--samples", "2000"),
+        *("--training.fit-images", "1000", "--data.test-limit", "500"),
+    )
 
     learners: tuple[str, ...] = ()
     """Which, each with settings of its own, as `compare` takes them; those of the paper's figure where not given."""

@@ -21,56 +21,42 @@ import torch
 from torch import Tensor
 
 from shortrun.config import load_config
+from shortrun.experiments.rivals import HELD_OUT, RIDGES, Gaussian, biharmonic
 from shortrun.figures.images import captioned_rows, write_png
 from shortrun.pixels import to_unit
-from shortrun.progress import shown
 from shortrun.tasks import inpaint, masks
 from shortrun.training import load
 from shortrun.training.machine import machine
 from shortrun.training.setup import read_dataset
 
-RIDGES = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 COMPLETIONS = 16
 
 
-def conditional_mean(mean: Tensor, covariance: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-    """Return x with its hidden pixels at E[hidden | observed] = m_h + C_ho C_oo^-1 (x_o - m_o), cut to [0, 1].
+def conditional_mean(pixels: Gaussian, x: Tensor, mask: Tensor) -> Tensor:
+    """Return x with its hidden pixels at E[hidden | observed], cut to [0, 1].
 
-    x, mask: (n, d), 1 = observed; mean: (d,), covariance: (d, d), of pixels in [0, 1].
+    x, mask: (n, d), pixels in [0, 1], 1 = observed; each image has a mask of its own.
     """
     filled = x.clone()
-    for row in range(len(x)):
-        seen, hidden = mask[row] > 0.5, mask[row] <= 0.5
-        weights = torch.linalg.solve(covariance[seen][:, seen], x[row, seen] - mean[seen])
-        filled[row, hidden] = mean[hidden] + covariance[hidden][:, seen] @ weights
-    return filled.clamp(0, 1)
+    for row, seen in enumerate(mask > 0.5):
+        filled[row, ~seen] = pixels.conditional(x[row : row + 1], seen)[0][0].clamp(0, 1)
+    return filled
 
 
-def fit_ridge(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Fit mean and covariance; choose the ridge added to the covariance on 200 images that the choice does not fit."""
-    count = min(200, len(mask))
-    held, rest, hidden = x[:count], x[count:], mask[:count]
-    mean, covariance = rest.mean(0), torch.cov(rest.T)
-    eye = torch.eye(x.shape[1], dtype=x.dtype)
-    errors = {
-        ridge: hidden_error(conditional_mean(mean, covariance + ridge * eye, held, hidden), held, hidden)
-        for ridge in RIDGES
-    }
-    ridge = min(errors, key=lambda value: errors[value])
-    return x.mean(0), torch.cov(x.T) + ridge * eye, ridge
+def fit_ridge(x: Tensor, mask: Tensor) -> Gaussian:
+    """Fit a Gaussian; choose the ridge added to its variances on 200 images that the choice does not fit."""
+    count = min(HELD_OUT, len(mask))
+    held, rest, hidden = x[:count], Gaussian.of(x[count:]), mask[:count]
+
+    def error(ridge: float) -> float:
+        return hidden_error(conditional_mean(rest.with_ridge(ridge), held, hidden), held, hidden)
+
+    return Gaussian.of(x).with_ridge(min(RIDGES, key=error))
 
 
-def biharmonic(x: Tensor, mask: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Return x, (n, d) in [0, 1], with hidden pixels by scikit-image's biharmonic inpainting."""
-    from skimage.restoration import inpaint_biharmonic
-
-    filled = []
-    for image, seen in zip(shown(x, "biharmonic", "image"), mask, strict=True):
-        pixels = image.reshape(shape).permute(1, 2, 0).numpy()
-        hidden = (seen.reshape(shape)[0] <= 0.5).numpy()
-        made = inpaint_biharmonic(pixels, hidden, channel_axis=2)
-        filled.append(torch.from_numpy(np.asarray(made)).permute(2, 0, 1).flatten())
-    return torch.stack(filled).to(x.dtype).clamp(0, 1)
+def smooth_continuation(x: Tensor, mask: Tensor) -> Tensor:
+    """Return images (n, c, h, w) in [-1, 1], each filled in under its own mask (n, 1, h, w)."""
+    return torch.cat([biharmonic(x[row : row + 1], mask[row : row + 1]) for row in range(len(x))])
 
 
 def hidden_errors(made: Tensor, x: Tensor, mask: Tensor) -> Tensor:
@@ -113,10 +99,11 @@ def main() -> None:
     learners = [load(run) for run in arguments.runs]
     for kind, mask in kinds.items():
         seen = mask.expand(n, c, h, w).flatten(1)
-        mean, covariance, ridge = fit_ridge(train, seen)
-        gaussian = conditional_mean(mean, covariance, flat, seen)
-        smooth = biharmonic(flat, seen, (c, h, w))
-        rivals = f"{hidden_error(gaussian, flat, seen):.4f} (ridge {ridge:g}) | {hidden_error(smooth, flat, seen):.4f}"
+        pixels = fit_ridge(train, seen)
+        gaussian = conditional_mean(pixels, flat, seen)
+        smooth = to_unit(smooth_continuation(x, mask)).flatten(1).to(flat)
+        of_gaussian, of_smooth = (hidden_error(made, flat, seen) for made in (gaussian, smooth))
+        rivals = f"{of_gaussian:.4f} (ridge {pixels.ridge:g}) | {of_smooth:.4f}"
         for steps in arguments.steps:
             single, average, differences = [], [], []
             for learner in learners:

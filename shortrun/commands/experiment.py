@@ -1,6 +1,5 @@
 """shortrun experiment: the experiments of the paper and our own, each from one command."""
 
-import argparse
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from shortrun.errors import InputError, Interrupted, did_you_mean
 from shortrun.experiments import EXPERIMENTS, PAPER
 
 if TYPE_CHECKING:
-    from shortrun.experiments.arguments import Experiment
+    from shortrun.experiments.arguments import Comparison, Experiment
 
 ALL, SMALL = "all", "--small"
 USAGE = f"""usage: shortrun experiment NAME [RECIPE] [OPTIONS]
@@ -34,7 +33,7 @@ def __getattr__(name: str) -> object:
     return tuple(arguments_of(each) for each in EXPERIMENTS)
 
 
-def arguments_of(name: str) -> "type[Experiment]":
+def arguments_of(name: str) -> "type[Experiment | Comparison]":
     """Return the class of an experiment's options."""
     return importlib.import_module(f"shortrun.experiments.{name}").Arguments
 
@@ -67,7 +66,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def run(arguments: "Experiment", command: str, recipe: str, words: list[str], out: Path) -> str:
+def run(arguments: "Experiment | Comparison", command: str, recipe: str, words: list[str], out: Path) -> str:
     """Run an experiment on its configuration, or on those of its learners, and return its table."""
     from shortrun.experiments.arguments import Comparison
     from shortrun.learners import checked_for_learner
@@ -80,12 +79,16 @@ def run(arguments: "Experiment", command: str, recipe: str, words: list[str], ou
 
 def run_all(words: list[str]) -> int:
     """Run all experiments of the paper with the same options, on the same models where they have the same learners."""
-    parser = argparse.ArgumentParser(prog=f"shortrun experiment {ALL}", add_help=False, allow_abbrev=False)
-    parser.add_argument("recipe", nargs="?")
-    parser.add_argument("--out", type=Path)
-    known, rest = parser.parse_known_args(words)
-    recipe = [] if known.recipe is None else [known.recipe]
-    out = known.out or Path("runs") / "_".join(["paper", *(Path(each).stem for each in recipe)])
+    recipe = [words[0]] if words and not words[0].startswith("-") else []
+    rest, out = words[len(recipe) :], Path("runs") / "_".join(["paper", *(Path(each).stem for each in recipe)])
+    joined = [word for word in rest if word.startswith("--out=")]
+    if joined:
+        out, rest = Path(joined[-1].removeprefix("--out=")), [word for word in rest if word not in joined]
+    elif "--out" in rest:
+        at = rest.index("--out")
+        if at + 1 == len(rest):
+            raise InputError("out", problem="has no value", instead="write the path of a folder after it")
+        out, rest = Path(rest[at + 1]), rest[:at] + rest[at + 2 :]
     for name in PAPER:
         print(f"{name}: {EXPERIMENTS[name]}", flush=True)
         shared = (

@@ -19,7 +19,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
-class Experiment(Config, ABC):
+class Options(Config):
     """Train and measure, for several seeds; the defaults shown are the recipe's."""
 
     recipe: ClassVar[str] = "digits"
@@ -39,13 +39,18 @@ class Experiment(Config, ABC):
     device: str | None = None
     """cpu or cuda; the best there is where not given."""
 
+
+@dataclass(frozen=True)
+class Experiment(Options, ABC):
+    """An experiment on one configuration."""
+
     @abstractmethod
     def run(self, config: Config, out: Path) -> str:
         """Run the experiment on a configuration, write to a folder, and return its table in Markdown."""
 
 
 @dataclass(frozen=True)
-class Comparison(Experiment, ABC):
+class Comparison(Options, ABC):
     """An experiment on models of several learners; they are trained by `compare`, and another one finds them there."""
 
     recipe: ClassVar[str] = "coloured_digits"
@@ -62,10 +67,6 @@ class Comparison(Experiment, ABC):
     """Folder of the models, a comparison; OUT/models where not given. Experiments on the same recipe may share it."""
     samples: int = 10_000
     """Draws that the distances between sets of images are measured on."""
-
-    def run(self, config: Config, out: Path) -> str:
-        """Do not call: the experiment is on several configurations, see `compete`."""
-        raise NotImplementedError
 
     @abstractmethod
     def compete(self, configs: Mapping[str, Config], out: Path) -> str:

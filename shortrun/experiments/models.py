@@ -9,8 +9,9 @@ from shortrun.compare.comparison import kept_of
 from shortrun.compare.contest import RECORD, run_of
 from shortrun.compare.labels import labels
 from shortrun.config import Config
-from shortrun.evaluation.tables import spread
-from shortrun.experiments.arguments import Comparison
+from shortrun.evaluation.tables import markdown, spread
+from shortrun.experiments.arguments import Comparison, circumstances
+from shortrun.files import write_json, write_text
 from shortrun.learners import Learner
 from shortrun.metrics.figure import from_json
 from shortrun.training import load
@@ -46,6 +47,19 @@ class Models:
         """
         found = [from_json(record).get(figure) for record in self.records[name]]
         return [each.value for each in found if each is not None and each.value is not None]
+
+    def write(self, figures: Mapping[str, str], out: Path, name: str) -> str:
+        """Write NAME.md and NAME.json into a folder, a row for each learner, and return the table in Markdown.
+
+        figures: the words of each column by the name that `assess` gives the figure.
+        out: the folder.
+        name: of the experiment.
+        """
+        rows = [self.cells(each, tuple(figures)) for each in self.names]
+        table = "\n".join(markdown(["learner", "seeds", *figures.values()], rows)) + "\n"
+        write_text(out / f"{name}.md", table)
+        write_json(out / f"{name}.json", {"records": self.records, **circumstances()}, indent=1)
+        return table
 
     def cells(self, name: str, figures: Sequence[str]) -> list[str]:
         """Return the cells of a learner's row: its name, the number of seeds, and mean ± standard deviation of each."""

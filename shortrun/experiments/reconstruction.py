@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.config import Config
-from shortrun.evaluation.tables import markdown
-from shortrun.experiments.arguments import Comparison, circumstances
+from shortrun.experiments.arguments import Comparison
 from shortrun.experiments.models import Models, trained
 from shortrun.figures.images import captioned_rows, write_png
-from shortrun.files import write_json, write_text
 from shortrun.learners import learner_class
 from shortrun.model.likelihood import Images
 from shortrun.streams import Use, stream
@@ -73,8 +71,4 @@ def write(models: Models, x: Images, out: Path) -> str:
     """
     rebuilt = [(models.label[name], models.load(name).reconstruct(x, stream(0, Use.PICTURE))) for name in models.names]
     write_png(captioned_rows([("test images", x), *rebuilt]), out / "reconstruction.png")
-    rows = [models.cells(name, tuple(FIGURES)) for name in models.names]
-    table = "\n".join(markdown(["learner", "seeds", *FIGURES.values()], rows)) + "\n"
-    write_text(out / "reconstruction.md", table)
-    write_json(out / "reconstruction.json", {"records": models.records, **circumstances()}, indent=1)
-    return table
+    return models.write(FIGURES, out, "reconstruction")

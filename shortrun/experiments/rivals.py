@@ -26,13 +26,20 @@ class Gaussian(NamedTuple):
     """What was added to the variances."""
 
     @classmethod
-    def of(cls, x: Flat, ridge: float = 0.0) -> "Gaussian":
+    def of(cls, x: Flat) -> "Gaussian":
         """Return the density of images with their mean and covariance.
 
         x: (n, d), n at least 2, float64.
-        ridge: 0 or more, added to the variances.
         """
-        return cls(x.mean(0), torch.cov(x.T) + ridge * torch.eye(x.shape[1], dtype=x.dtype), ridge)
+        return cls(x.mean(0), torch.cov(x.T))
+
+    def with_ridge(self, ridge: float) -> "Gaussian":
+        """Return the density with larger variances.
+
+        ridge: 0 or more, added to each of them.
+        """
+        eye = torch.eye(len(self.mean), dtype=self.mean.dtype)
+        return self._replace(covariance=self.covariance + ridge * eye, ridge=ridge)
 
     def conditional(self, x: Flat, seen: Bool[Tensor, "d"]) -> tuple[Float[Tensor, "n h"], Float[Tensor, "h"]]:
         """Return the mean of the missing pixels of each image, (n, h), and their variance, (h,), given the others.
@@ -61,13 +68,12 @@ def fitted_gaussian(x: Flat, seen: Bool[Tensor, "d"]) -> Gaussian:
     """
     count = min(HELD_OUT, len(x) // 2)
     held, rest = x[:count], Gaussian.of(x[count:])
-    eye = torch.eye(x.shape[1], dtype=x.dtype)
 
     def error(ridge: float) -> float:
-        mean, _ = rest._replace(covariance=rest.covariance + ridge * eye).conditional(held, seen)
+        mean, _ = rest.with_ridge(ridge).conditional(held, seen)
         return float(((mean.clamp(0, 1) - held[:, ~seen]) ** 2).mean())
 
-    return Gaussian.of(x, min(RIDGES, key=error))
+    return Gaussian.of(x).with_ridge(min(RIDGES, key=error))
 
 
 def biharmonic(x: Images, mask: Float[Tensor, "1 1 h w"]) -> Images:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.config import Config
-from shortrun.evaluation.tables import markdown
-from shortrun.experiments.arguments import Comparison, circumstances
+from shortrun.experiments.arguments import Comparison
 from shortrun.experiments.models import Models, trained
 from shortrun.figures.images import grid, side_by_side, titled, write_png
-from shortrun.files import write_json, write_text
 from shortrun.streams import Use, stream
 
 SIDE = 8
@@ -48,8 +46,4 @@ def write(models: Models, out: Path) -> str:
         draws = learner.sample(SIDE * SIDE, stream(0, Use.PICTURE), source)
         panels.append(titled(grid(draws, columns=SIDE), f"{models.label[name]}: {source}"))
     write_png(side_by_side(panels), out / "synthesis.png")
-    rows = [models.cells(name, tuple(FIGURES)) for name in models.names]
-    table = "\n".join(markdown(["learner", "seeds", *FIGURES.values()], rows)) + "\n"
-    write_text(out / "synthesis.md", table)
-    write_json(out / "synthesis.json", {"records": models.records, **circumstances()}, indent=1)
-    return table
+    return models.write(FIGURES, out, "synthesis")

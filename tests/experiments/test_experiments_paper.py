@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from shortrun.cli import main
+from shortrun.commands import experiment
 from shortrun.config import load_config
 from shortrun.data import load_dataset, require_labels
+from shortrun.errors import InputError
 from shortrun.experiments import EXPERIMENTS, PAPER
 from shortrun.experiments.hierarchy import known
 from shortrun.experiments.inpainting import inside, masks
@@ -124,6 +126,22 @@ def test_biharmonic_continues_a_ramp() -> None:
 def test_an_unknown_recipe_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiment", name, "digit"]) == 2
     assert "did you mean 'digits'" in capsys.readouterr().err
+
+
+def test_all_of_the_paper_take_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value of an option is no recipe, and --out is shared out among them."""
+    called: list[list[str]] = []
+    monkeypatch.setattr(experiment, "main", lambda words: called.append(words) or 0)
+    experiment.run_all(["--small", "--data-dir", "images", "--out", "there"])
+    assert [words[0] for words in called] == list(PAPER)
+    models = ["--models", str(Path("there") / "models")]
+    assert called[0] == ["synthesis", "--small", "--data-dir", "images", "--out", str(Path("there/synthesis")), *models]
+    assert called[-1] == ["figure5", "--small", "--data-dir", "images", "--out", str(Path("there/figure5"))]
+    called.clear()
+    experiment.run_all(["svhn", "--small", "--out=there"])
+    assert called[0] == ["synthesis", "svhn", "--small", "--out", str(Path("there/synthesis")), *models]
+    with pytest.raises(InputError, match="out: has no value"):
+        experiment.run_all(["--out"])
 
 
 def test_those_of_the_paper_are_experiments() -> None:

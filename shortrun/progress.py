@@ -41,3 +41,19 @@ def announced(items: Sequence[Item], words: str) -> Iterable[Item]:
         return shown(items, words, unit="it", unshown=0)
     print(f"measuring: {words}", flush=True)
     return items
+
+
+def duration(seconds: float) -> str:
+    """Say a number of seconds as a clock does below a day, and as days and hours from there on.
+
+    seconds: at least 0.
+
+    >>> duration(95), duration(7384), duration(3 * 86400 + 7200)
+    ('1:35', '2:03:04', '3 days 2 h')
+    """
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours >= 24:
+        days = hours // 24
+        return f"{days} day{'s' if days > 1 else ''} {hours % 24} h"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -12,12 +12,14 @@ from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
 from shortrun.training import train
-from shortrun.training.watching import Moment
+from shortrun.training.watching import Moment, Watch
 
 PATTERN = re.compile(r"(\d+(?:\.\d+)?) ?(s|epochs?)")
 WARM_UP, WINDOWS, WINDOW_SECONDS = 5, 4, 1.5
 """Updates left out first, and all before everything that is fitted to latents was fitted once; then windows of time of
 which the fastest counts: other work can only slow one down."""
+FEW = 3
+"""Updates that a first estimate takes."""
 
 
 class Budget(NamedTuple):
@@ -64,7 +66,12 @@ class _EnoughError(Exception):
 
 
 def updates_a_second(config: Config, dataset: Dataset, device: str | None = None) -> float:
-    """Return how fast a configuration learns here: the fastest of four windows of 1.5 seconds of a run thrown away."""
+    """Return how fast a configuration learns here: the fastest of four windows of 1.5 seconds of a run thrown away.
+
+    config: of the learner.
+    dataset: what it learns from.
+    device: cpu or cuda; the best there is where not given.
+    """
     moments: list[tuple[int, float]] = []
     rates: list[float] = []
 
@@ -79,6 +86,30 @@ def updates_a_second(config: Config, dataset: Dataset, device: str | None = None
             if len(rates) == WINDOWS:
                 raise _EnoughError
 
+    watched(config, dataset, device, watch)
+    return max(rates)
+
+
+def first_updates_a_second(config: Config, dataset: Dataset, device: str | None = None) -> float:
+    """Return how fast the first updates of a configuration are here, the very first left out: for what may take weeks.
+
+    config: of the learner.
+    dataset: what it learns from.
+    device: cpu or cuda; the best there is where not given.
+    """
+    seconds: list[float] = []
+
+    def watch(moment: Moment) -> None:
+        seconds.append(moment.seconds)
+        if len(seconds) == FEW:
+            raise _EnoughError
+
+    watched(config, dataset, device, watch)
+    return (FEW - 1) / max(seconds[-1] - seconds[0], 1e-9)
+
+
+def watched(config: Config, dataset: Dataset, device: str | None, watch: Watch) -> None:
+    """Train in a folder that is thrown away, until `watch` raises `_EnoughError`."""
     never = 10**9
     compiled = "never" if config.training.compile == "auto" else config.training.compile
     training = dataclasses.replace(
@@ -92,4 +123,3 @@ def updates_a_second(config: Config, dataset: Dataset, device: str | None = None
         pass
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return max(rates)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shortrun.compare import Budget, compare
+from shortrun.compare.budget import first_updates_a_second
 from shortrun.compare.comparison import kept_of
 from shortrun.compare.contest import RECORD, run_of
 from shortrun.compare.labels import labels
@@ -14,9 +15,14 @@ from shortrun.experiments.arguments import Comparison, circumstances
 from shortrun.files import write_json, write_text
 from shortrun.learners import Learner
 from shortrun.metrics.figure import from_json
+from shortrun.progress import duration
 from shortrun.training import load
+from shortrun.training.processes import choose_device
+from shortrun.training.setup import read_dataset
 
 Record = Mapping[str, Any]
+LONG = 86_400.0
+"""Seconds of training on a CPU from which a GPU is advised."""
 
 
 class Models:
@@ -75,11 +81,13 @@ def trained(arguments: Comparison, configs: Mapping[str, Config], out: Path) -> 
     out: the folder of the experiment; the models lie in out/models unless the arguments say otherwise.
     """
     folder = arguments.models or out / "models"
-    epochs = next(iter(configs.values())).training.epochs
+    budget = Budget.parse(arguments.budget or f"{next(iter(configs.values())).training.epochs}epochs")
+    if line := cost(configs, folder, budget, arguments.seeds, arguments.device):
+        print(line, flush=True)
     compare(
         configs,
         folder,
-        budget=Budget.parse(arguments.budget or f"{epochs}epochs"),
+        budget=budget,
         seeds=arguments.seeds,
         samples=arguments.samples,
         likelihood_images=0,
@@ -87,3 +95,35 @@ def trained(arguments: Comparison, configs: Mapping[str, Config], out: Path) -> 
         device=arguments.device,
     )
     return Models(tuple(configs), folder)
+
+
+def cost(configs: Mapping[str, Config], folder: Path, budget: Budget, seeds: int, device: str | None) -> str:
+    """Return a line that says how long the trainings that are left will take here; nothing where none is left.
+
+    Where the budget is in epochs, the first updates of each learner are taken and thrown away to see how long they
+    take.
+
+    configs: of the learners, by name.
+    folder: of the comparison that the models belong to.
+    budget: of each training.
+    seeds: models of each.
+    device: cpu or cuda; the best there is where not given.
+    """
+    left = {name: sum(not run_of(folder, name, seed).result.is_file() for seed in range(seeds)) for name in configs}
+    if not any(left.values()):
+        return ""
+    place = choose_device(device)
+    if budget.unit == "s":
+        each = dict.fromkeys(configs, budget.amount)
+        told = f"{budget} of each training"
+    else:
+        dataset, each = read_dataset(next(iter(configs.values()))), {}
+        for name in (name for name, count in left.items() if count):
+            updates = budget.updates(0.0, len(dataset.train) // configs[name].training.batch_size)
+            each[name] = updates / first_updates_a_second(configs[name], dataset, device)
+        told = "at the rate of the first updates, each: "
+        told += ", ".join(f"{label} {duration(each[name])}" for name, label in labels(tuple(each)).items())
+    seconds = sum(each[name] * count for name, count in left.items() if count)
+    line = f"{sum(left.values())} trainings take about {duration(seconds)} here, on {place.type} ({told})"
+    long_on_cpu = seconds > LONG and place.type == "cpu"
+    return f"{line}; such a run is made for a GPU: docs/large_runs.md has its costs there" if long_on_cpu else line

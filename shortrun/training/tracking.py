@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from shortrun.progress import duration
 from shortrun.training.position import Position
 
 
@@ -86,7 +87,7 @@ class Progress:
         if self.lines and (now - self.said > 10 or step == self.total):
             self.said = now
             rate = (step - self.first) / max(now - self.started, 1e-9)
-            left = clock((self.total - step) / max(rate, 1e-9))
+            left = duration((self.total - step) / max(rate, 1e-9))
             print(
                 f"epoch {epoch}  step {step}/{self.total}  {rate * self.images:.0f} images/s  {left} left  {words}",
                 flush=True,
@@ -95,8 +96,3 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self.bar.close()
-
-
-def clock(seconds: float) -> str:
-    """Say a number of seconds as minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -11,14 +11,17 @@ from PIL import Image
 
 from shortrun.cli import main
 from shortrun.commands import experiment
+from shortrun.compare import Budget
 from shortrun.config import load_config
 from shortrun.data import load_dataset, require_labels
 from shortrun.errors import InputError
 from shortrun.experiments import EXPERIMENTS, PAPER
 from shortrun.experiments.hierarchy import known
 from shortrun.experiments.inpainting import inside, masks
+from shortrun.experiments.models import cost
 from shortrun.experiments.reconstruction import with_equal_steps
 from shortrun.experiments.rivals import Gaussian, biharmonic, fitted_gaussian
+from shortrun.training.run_folder import RunFolder
 
 TINY = [
     *("--small", "--budget", "1epochs", "--samples", "40", "--training.fit-images", "100", "--data.test-limit", "30"),
@@ -55,6 +58,10 @@ def test_synthesis_draws_each_learner_and_the_models_are_shared(
     run("synthesis", models, tmp_path / "synthesis")
     said = capsys.readouterr().out
     assert "1 of 3: short_run, seed 0, 6 updates" in said
+    cost, trained = said.index("3 trainings take about 0:0"), said.index("1 of 3")
+    assert cost < trained, "what it costs is said before it starts"
+    assert "at the rate of the first updates, each: short_run 0:0" in said
+    assert "GPU" not in said
     table = (tmp_path / "synthesis" / "synthesis.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == [
         "| short_run",
@@ -66,11 +73,26 @@ def test_synthesis_draws_each_learner_and_the_models_are_shared(
     assert picture.width > 3 * 8 * 48
     assert colours(tmp_path / "synthesis" / "synthesis.png") > 50
     run("reconstruction", models, tmp_path / "reconstruction")
-    assert "of 3" not in capsys.readouterr().out, "the models are there"
+    again = capsys.readouterr().out
+    assert "of 3" not in again, "the models are there"
+    assert "trainings" not in again
     found = json.loads((tmp_path / "reconstruction" / "reconstruction.json").read_text())
     assert set(found["records"]) == {"short_run", "short_run,as-published,inference.steps=2", "vae"}
     assert found["machine"]["torch"] == torch.__version__
     assert (tmp_path / "reconstruction" / "reconstruction.png").stat().st_size > 3000
+
+
+def test_a_run_of_days_on_a_cpu_is_advised_a_gpu(tmp_path: Path) -> None:
+    configs = {"short_run": load_config("digits"), "vae": load_config("digits", "vae")}
+    days = cost(configs, tmp_path, Budget(200_000.0, "s"), 3, "cpu")
+    assert days.startswith("6 trainings take about 13 days 21 h here, on cpu (200000s of each training)")
+    assert "made for a GPU" in days
+    hours = cost(configs, tmp_path, Budget(3600.0, "s"), 3, "cpu")
+    assert hours == "6 trainings take about 6:00:00 here, on cpu (3600s of each training)"
+    finished = RunFolder(tmp_path / "vae" / "seed_1")
+    finished.path.mkdir(parents=True)
+    finished.result.write_text("{}")
+    assert cost(configs, tmp_path, Budget(3600.0, "s"), 3, "cpu").startswith("5 trainings take about 5:00:00")
 
 
 def test_inpainting_measures_all_methods_on_all_masks_and_goes_on(

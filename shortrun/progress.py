@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+LONG = 86_400.0
+"""Seconds of work on a CPU from which a GPU is advised."""
 Item = TypeVar("Item")
 Shown = Callable[[Sequence[Any], str], Iterable[Any]]
 """Gives back the items of a sequence while it shows how far it is; the words say what is being done."""
@@ -57,3 +59,12 @@ def duration(seconds: float) -> str:
         days = hours // 24
         return f"{days} day{'s' if days > 1 else ''} {hours % 24} h"
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def advice(seconds: float, device: str) -> str:
+    """Return the end of a line that says how long work takes: where a GPU is worth it, that; else nothing.
+
+    seconds: of the work.
+    device: cpu or cuda.
+    """
+    return "; such a run is made for a GPU, see docs/large_runs.md" if seconds > LONG and device == "cpu" else ""

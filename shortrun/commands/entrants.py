@@ -8,7 +8,8 @@ from pathlib import Path
 from shortrun.commands.options import option_names
 from shortrun.commands.own import AS_PUBLISHED, Arguments, with_own
 from shortrun.commands.parsing import parse
-from shortrun.config import Config, read_recipe
+from shortrun.commands.recipes import read
+from shortrun.config import Config
 from shortrun.errors import InputError, nearest
 from shortrun.registry import LEARNERS, check_name
 
@@ -64,5 +65,5 @@ def options(entry: str, settings: list[str]) -> list[str]:
 
 def read_options(kind: type[Arguments], command: str, recipe: str, learner: str | None, words: list[str]) -> Arguments:
     """Read a command's options on top of a recipe as a learner has it; see `entrants`."""
-    default = with_own(kind, read_recipe(recipe, learner), words)
+    default = with_own(kind, read(recipe, learner, words), words)
     return parse(type(default), words, f"shortrun {command} {recipe}", default)

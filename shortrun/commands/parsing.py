@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 
 from shortrun.commands.options import Option, options_of
-from shortrun.config import recipe_names
+from shortrun.config import is_folder, recipe_names
 from shortrun.errors import InputError, did_you_mean, in_one_line, nearest
 from shortrun.mapping import in_words
 
@@ -35,7 +35,8 @@ def asks_for_help(words: Iterable[str]) -> bool:
 def recipe_to_explain(words: Sequence[str]) -> str | None:
     """Return the recipe whose options --help can list: the first of the words, where it is one."""
     first = next((word for word in words if word not in HELP), "")
-    return first if first in recipe_names() or (first.endswith(".toml") and os.path.isfile(first)) else None
+    known = first in recipe_names() or (first.endswith(".toml") and os.path.isfile(first)) or is_folder(first)
+    return first if known else None
 
 
 def parse(kind: type[Arguments], words: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:

@@ -7,14 +7,17 @@ from pathlib import Path
 from shortrun.commands.options import option_names
 from shortrun.commands.own import AsPublished, with_own
 from shortrun.commands.parsing import HELP, asks_for_help, parse, recipe_to_explain
-from shortrun.config import Config, read_recipe, recipe_names
+from shortrun.commands.recipes import chosen, read
+from shortrun.config import Config, is_folder, recipe_names
 from shortrun.errors import InputError
 
 USAGE = f"""usage: shortrun train RECIPE [OPTIONS]
+       shortrun train FOLDER [OPTIONS]
        shortrun train --resume RUN [--device DEVICE]
 
 Learn a model from images. RECIPE is one of {", ".join(recipe_names())}, or the path of a .toml
-file; each of its values can be overridden: shortrun train RECIPE --help lists them.
+file; each of its values can be overridden: shortrun train RECIPE --help lists them. FOLDER holds images of any size:
+the settings are then chosen by their number and size, and said.
 Several processes: torchrun --nproc-per-node 2 -m shortrun train RECIPE
 """
 
@@ -55,14 +58,6 @@ def check_alone(words: list[str]) -> None:
             raise InputError(name, problem="cannot change beside --resume", instead="drop it, or train anew")
 
 
-def chosen_learner(words: list[str]) -> str | None:
-    """Return the learner that the words ask for: what a recipe holds for it are the defaults of all other options."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word.split("=")[0] == "--learner":
-            return (word.split("=", 1)[1] if "=" in word else following.removeprefix("--help")) or None
-    return None
-
-
 def main(words: list[str]) -> int:
     """Parse, train, say where the run is."""
     helped, resumed = asks_for_help(words), any(word.split("=")[0] == "--resume" for word in words)
@@ -79,9 +74,12 @@ def main(words: list[str]) -> int:
         if words[0].startswith("-"):
             instead = f"write a recipe's name first: shortrun train digits {words[0]} ..."
             raise InputError("recipe", repr(words[0]), instead)
-        recipe = read_recipe(words[0], chosen_learner(words))
-        default = with_own(Train, recipe, words)
+        default = with_own(Train, read(words[0], chosen(words, "--learner"), words), words)
         arguments = parse(type(default), words[1:], f"shortrun train {words[0]}", default)
+        if is_folder(words[0]):
+            from shortrun.training.photos import choice
+
+            print(choice(arguments), flush=True)
 
     from shortrun.training import resume, train
 

@@ -1,7 +1,7 @@
 """What a run is made of, read from recipes and checked. Imports no torch."""
 
 from shortrun.config.checks import checked_settings, checked_table
-from shortrun.config.recipes import RECIPES, absolute, as_published, load_config, read_recipe, recipe_names
+from shortrun.config.recipes import RECIPES, absolute, as_published, is_folder, load_config, read_recipe, recipe_names
 from shortrun.config.settings import (
     DENSE,
     DataConfig,
@@ -34,6 +34,7 @@ __all__ = [
     "as_published",
     "checked_settings",
     "checked_table",
+    "is_folder",
     "load_config",
     "read_recipe",
     "recipe_names",

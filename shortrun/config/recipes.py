@@ -25,6 +25,14 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
+def is_folder(recipe: str) -> bool:
+    """Return whether words name a folder, of images then, and no recipe.
+
+    recipe: as the user wrote it; a recipe's name stands for the recipe even where a folder has it too.
+    """
+    return recipe not in recipe_names() and os.path.isdir(os.path.expanduser(recipe))
+
+
 def load_config(recipe: str, learner: str | None = None) -> Config:
     """Return the configuration of a recipe, with its settings checked but for what only the learner's class knows.
 
@@ -58,7 +66,7 @@ def read_recipe(recipe: str, learner: str | None = None) -> Config:
     if not os.path.isfile(path):  # says no to a name that no file can have, where Path.is_file raises
         path = Path(recipe)
         if path.suffix != ".toml":
-            hint = f"{did_you_mean(recipe, recipe_names())} (or the path of a .toml file)"
+            hint = f"{did_you_mean(recipe, recipe_names())} (or the path of a .toml file, or of a folder of images)"
             raise InputError("recipe", repr(recipe), hint)
         if not os.path.isfile(path):
             raise InputError(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import ImageSet
-from shortrun.data.pictures import framed_files, is_image_file, stack
+from shortrun.data.pictures import framed_files, header, is_image_file, stack
 from shortrun.data.selection import Selection
 from shortrun.errors import InputError
 
 TRAIN, TEST = ("train", "training"), ("test", "testing")
+LOOKED_AT = 200
+"""Images of a folder whose sizes are looked at."""
 CELEBA_CROP, CELEBA_SIZE = 140, 64
 CELEBA_HINT = "it wants the unpacked folder img_align_celeba/ and the file list_eval_partition.txt"
 
@@ -55,12 +58,13 @@ def list_images(folder: Path) -> list[Path]:
     return paths
 
 
-def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:
+def list_folder(folder: Path, selection: Selection, announced: bool = True) -> tuple[ImageFiles, ImageFiles]:
     """Return the train and the test files of a folder.
 
     Sub-folders `train` and `test`, or `training` and `testing`, in capitals or not, are the split. Others beside them
     are left out. Where there are none all images are split by the selection. Inside, where every image lies in a
-    sub-folder, these are the classes, numbered by their sorted names. A line on stderr says what is left out.
+    sub-folder, these are the classes, numbered by their sorted names. Where it is to be `announced`, a line on stderr says
+    what is left out.
 
     Raises InputError where there are no images or only one of the two sub-folders.
     """
@@ -71,7 +75,8 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
         names = sorted(set(classes[0] or ()) | set(classes[1] or ()))
         train_files, test_files = (_with_classes(paths, of, names) for paths, of in zip(parts, classes, strict=True))
         keep_train, keep_test = selection.counts(len(parts[0]), len(parts[1]))
-        _announce(folder, len(parts[0]) + len(parts[1]), names, [train, test])
+        if announced:
+            _announce(folder, len(parts[0]) + len(parts[1]), names, [train, test])
         return train_files.select(torch.arange(keep_train)), test_files.select(torch.arange(keep_test))
     for there, absent in ((train, "test"), (test, "train")):
         if there.is_dir():
@@ -84,9 +89,37 @@ def list_folder(folder: Path, selection: Selection) -> tuple[ImageFiles, ImageFi
     classes = _classes(paths, folder)
     names = sorted(set(classes or ()))
     files = _with_classes(paths, classes, names)
-    _announce(folder, len(paths), names, [folder])
+    if announced:
+        _announce(folder, len(paths), names, [folder])
     train_rows, test_rows = selection.split(len(paths), str(folder))
     return files.select(train_rows), files.select(test_rows)
+
+
+class Survey(NamedTuple):
+    """What a folder of images holds, seen from its files' headers."""
+
+    train: int
+    """Images to learn from."""
+    width: int
+    """Pixels, the median of the images looked at."""
+    height: int
+    grey: bool
+    """Whether all of them are grey."""
+
+
+def survey(folder: Path, selection: Selection) -> Survey:
+    """Look at a folder of images without reading their pixels; of many, at so many as are quickly looked at.
+
+    folder: of the images, with the sub-folders that `list_folder` knows.
+    selection: how they are split.
+
+    Raises InputError as `list_folder` does, and for an image among those looked at that is damaged.
+    """
+    train, _ = list_folder(folder, selection, announced=False)
+    seen = [header(path) for path in train.paths[:: max(1, len(train.paths) // LOOKED_AT)]]
+    widths, heights = sorted(each.width for each in seen), sorted(each.height for each in seen)
+    middle = len(seen) // 2
+    return Survey(len(train.paths), widths[middle], heights[middle], all(each.grey for each in seen))
 
 
 def list_celeba(path: Path, selection: Selection) -> tuple[ImageFiles, ImageFiles]:

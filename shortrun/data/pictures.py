@@ -4,10 +4,11 @@ InputErrors are about the `path`, the file; the pictures of another source are n
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"))
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 """What files may hold, whatever their names say: Pillow reads others by starting programs, Ghostscript for EPS."""
+GREY_MODES = ("1", "L", "LA", "La")
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held; from 5 on, width and height are exchanged."""
 MOST_PIXELS = 80_000_000
 """A picture with more pixels than that is refused before it is decoded: as a file it may be small."""
 STRIP = 2**20
@@ -54,6 +58,33 @@ def open_picture(path: Path) -> "PIL.Image.Image":
         return ImageOps.exif_transpose(picture)
 
 
+class Header(NamedTuple):
+    """What an image file says of itself before its pixels."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+def header(path: Path) -> Header:
+    """Return size and kind of an image file, turned as its EXIF orientation says, from its first bytes.
+
+    path: of the file.
+
+    Raises InputError where it is damaged.
+    """
+    from PIL import Image
+
+    with (
+        reading(path, "damaged or of an unknown kind", "replace or remove it"),
+        Image.open(path, formats=FORMATS) as picture,
+    ):
+        grey = picture.mode in GREY_MODES or picture.mode.startswith("I")
+        if picture.getexif().get(ORIENTATION, 1) >= 5:
+            return Header(picture.height, picture.width, grey)
+        return Header(picture.width, picture.height, grey)
+
+
 def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
     """Return a picture as 8-bit grey (mode L) or colour (RGB); what is transparent shows white."""
     from PIL import Image
@@ -66,7 +97,7 @@ def plain(picture: "PIL.Image.Image", name: str | Path) -> "PIL.Image.Image":
         return Image.fromarray((deep >> 8).astype(np.uint8))
     if picture.mode == "F":
         raise InputError("path", problem=f"{name} has floating-point pixels", instead="save it with 8 bits, or as .npy")
-    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+    mode = "L" if picture.mode in GREY_MODES else "RGB"
     if picture.has_transparency_data:
         return _on_white(picture, mode)
     return picture.convert(mode)
@@ -104,27 +135,31 @@ def frame(picture: "PIL.Image.Image", framing: Framing, name: str) -> UInt8[np.n
 
 
 def stack(pictures: Iterable[tuple[str, np.ndarray]], n: int, remedy: str) -> UInt8[Tensor, "n c h w"]:
-    """Return n named pictures (c, h, w) as one tensor; InputError names the first that differs and ends in `remedy`."""
-    pixels, first, first_name = None, np.empty(0), ""
+    """Return n named pictures (c, h, w) as one tensor; InputError names the first that differs and ends in `remedy`.
+
+    Grey pictures among colour ones become colour, and a line on stderr says how many.
+    """
+    pixels: np.ndarray | None = None
+    first, first_name, grey = np.empty(0), "", 0
     for row, (name, picture) in enumerate(shown(pictures, "reading", "image", n, SILENT_UP_TO)):
         if pixels is None:
             check_fits(n * picture.size, "path", f"{n:,} images like {name}", f"give fewer, or {remedy}")
             pixels, first, first_name = np.empty((n, *picture.shape), np.uint8), picture, name
-        if len(picture) != len(first):
-            raise InputError(
-                "path",
-                problem=f"{name} is a {_colour(picture)} image, while {first_name} is {_colour(first)}",
-                instead="make all grey or all colour",
-            )
-        if picture.shape != first.shape:
+        if picture.shape[1:] != first.shape[1:]:
             raise InputError(
                 "path",
                 problem=f"{name} is {_size(picture)} (height x width), while {first_name} is {_size(first)}",
                 instead=remedy,
             )
+        if len(picture) > pixels.shape[1]:
+            check_fits(n * picture.size, "path", f"{n:,} images like {name}", f"give fewer, or {remedy}")
+            pixels = pixels.repeat(len(picture), 1)
+        grey += len(picture) == 1
         pixels[row] = picture
     if pixels is None:
         raise InputError("path", problem="there are no images", instead="give at least one")
+    if grey and pixels.shape[1] > 1:
+        print(f"grey images, {grey:,} of {n:,}, are taken as colour", file=sys.stderr)
     return torch.from_numpy(pixels)
 
 
@@ -137,10 +172,6 @@ def framed_files(paths: Sequence[Path], framing: Framing) -> Iterator[tuple[str,
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(paths), CHUNK):
             yield from threads.map(read, paths[start : start + CHUNK])
-
-
-def _colour(picture: np.ndarray) -> str:
-    return "grey" if picture.shape[0] == 1 else "colour"
 
 
 def _size(picture: np.ndarray) -> str:

@@ -15,14 +15,12 @@ from shortrun.experiments.arguments import Comparison, circumstances
 from shortrun.files import write_json, write_text
 from shortrun.learners import Learner
 from shortrun.metrics.figure import from_json
-from shortrun.progress import duration
+from shortrun.progress import advice, duration
 from shortrun.training import load
 from shortrun.training.processes import choose_device
 from shortrun.training.setup import read_dataset
 
 Record = Mapping[str, Any]
-LONG = 86_400.0
-"""Seconds of training on a CPU from which a GPU is advised."""
 
 
 class Models:
@@ -125,5 +123,4 @@ def cost(configs: Mapping[str, Config], folder: Path, budget: Budget, seeds: int
         told += ", ".join(f"{label} {duration(each[name])}" for name, label in labels(tuple(each)).items())
     seconds = sum(each[name] * count for name, count in left.items() if count)
     line = f"{sum(left.values())} trainings take about {duration(seconds)} here, on {place.type} ({told})"
-    long_on_cpu = seconds > LONG and place.type == "cpu"
-    return f"{line}; such a run is made for a GPU: docs/large_runs.md has its costs there" if long_on_cpu else line
+    return line + advice(seconds, place.type)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from shortrun.config import Config, absolute, read_recipe
+from shortrun.config import Config, absolute
 from shortrun.data import NAMES, Dataset
 from shortrun.data.image_set import taken_for
 from shortrun.errors import InputError, Interrupted, in_one_line
@@ -26,6 +26,7 @@ from shortrun.training.lock import locked
 from shortrun.training.machine import keep_freed_memory
 from shortrun.training.order import Order
 from shortrun.training.origin import check_origin, check_settings, write_origin
+from shortrun.training.photos import read_settings
 from shortrun.training.position import Window
 from shortrun.training.processes import Processes, lost_process, processes
 from shortrun.training.report import draw_progress, write_report
@@ -50,7 +51,7 @@ def train(
 ) -> Path:
     """Return the run folder of a model that is learned here.
 
-    config: a configuration, or a recipe's name or path.
+    config: a configuration, a recipe's name or path, or a folder of images, for which settings are chosen.
     out: the run folder; a dated one under runs/ where not given.
     device: cpu or cuda; the best there is where not given.
     dataset: images in place of those that the configuration names.
@@ -82,7 +83,7 @@ def train(
     """
     name = None if learner is None else name_of(LEARNERS, learner)
     if isinstance(config, str):
-        config = read_recipe(config, name)
+        config = read_settings(config, name)
     elif name is not None:
         config = replace(config, learner=name)
     settings = absolute(checked_for_learner(config, learner), NAMES)
@@ -234,7 +235,10 @@ def take_steps(
     if learner.has_chain:
         x = dataset.train.images(order.rows(position.step, here)).to(here.device)
         choose_step(cast(ChainLearner, learner), x, settings, position, here)
-    progress = Progress(position, settings.batch_size, learner.progress, shown=here.first)
+    picture = order.next_picture(position.step, settings.picture_epochs)
+    progress = Progress(
+        position, settings.batch_size, learner.progress, shown=here.first, picture=picture, device=here.device.type
+    )
     streak = Streak(run, position)
     checkpoints = Checkpoints(run, state, clock, metrics, settings.checkpoint_seconds)
     if position.step == 0:

@@ -42,6 +42,15 @@ class Order:
         """Return whether the last of so many updates was the last of its epoch."""
         return updates % self.steps_an_epoch == 0
 
+    def next_picture(self, updates: int, epochs: int) -> int:
+        """Return after how many updates, more than there were, an epoch ends that a multiple of some epochs ends with.
+
+        updates: that were done.
+        epochs: from one picture to the next.
+        """
+        every = epochs * self.steps_an_epoch
+        return (updates // every + 1) * every
+
 
 @functools.lru_cache(maxsize=1)
 def epoch_order(images: int, seed: int, epoch: int) -> Int64[Tensor, "n"]:

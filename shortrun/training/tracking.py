@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from shortrun.progress import duration
+from shortrun.progress import advice, duration
 from shortrun.training.position import Position
 
 
@@ -63,13 +63,26 @@ class Metrics:
             self.board.close()
 
 
+KNOWN_AFTER, KNOWN_SECONDS = 5, 4.0
+"""Updates and seconds after which the rate is known well enough to say how long a run will take."""
+WORTH_SAYING = 120.0
+"""Seconds: of what is over sooner nothing is said in advance."""
+
+
 class Progress:
     """A bar with rate and time left on a terminal; a plain line every ten seconds elsewhere.
 
-    images: of an update; names: the statistics to show, of those that there are; shown: whether to say anything.
+    Once the rate is known, a line says how long a run of some length will take, and when there will be samples to look
+    at.
+
+    images: of an update; names: the statistics to show, of those that there are; shown: whether to say anything;
+    picture: the step that ends in the next picture of samples; device: cpu or cuda.
     """
 
-    def __init__(self, position: Position, images: int, names: Sequence[str], shown: bool) -> None:
+    def __init__(
+        self, position: Position, images: int, names: Sequence[str], shown: bool, picture: int = 0, device: str = "cpu"
+    ) -> None:
+        self.picture, self.device, self.silent = picture, device, not shown
         self.total, self.images, self.names, self.first = position.total, images, names, position.step
         self.started = self.said = time.monotonic()
         terminal = sys.stderr.isatty()
@@ -84,6 +97,9 @@ class Progress:
         self.bar.set_postfix_str(words, refresh=False)
         self.bar.update(step - self.bar.n)
         now = time.monotonic()
+        if not self.silent and step - self.first >= KNOWN_AFTER and now - self.started > KNOWN_SECONDS:
+            self.silent = True  # it is said once
+            self.expect(step, (now - self.started) / (step - self.first))
         if self.lines and (now - self.said > 10 or step == self.total):
             self.said = now
             rate = (step - self.first) / max(now - self.started, 1e-9)
@@ -92,6 +108,19 @@ class Progress:
                 f"epoch {epoch}  step {step}/{self.total}  {rate * self.images:.0f} images/s  {left} left  {words}",
                 flush=True,
             )
+
+    def expect(self, step: int, seconds: float) -> None:
+        """Say how long the rest of the run takes, where that is long.
+
+        seconds: of an update.
+        """
+        left = (self.total - step) * seconds
+        if left < WORTH_SAYING:
+            return
+        words = f"the {self.total - step:,} updates left take about {duration(left)} at this rate"
+        if step < self.picture <= self.total:
+            words += f", to the next picture of samples about {duration((self.picture - step) * seconds)}"
+        tqdm.write(words + advice(left, self.device))
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -11,9 +11,11 @@ from PIL import Image
 
 from shortrun import progress
 from shortrun.data import load_dataset, pictures, read_images, require_labels
+from shortrun.data.folders import Survey, survey
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import ImageSet
 from shortrun.data.layouts import image_sets
+from shortrun.data.selection import Selection
 
 
 def fill(folder: Path, names: list[str], *shape: int) -> list[np.ndarray]:
@@ -97,11 +99,34 @@ def test_the_first_odd_file_and_both_sizes_are_named(tmp_path: Path) -> None:
         read_images(tmp_path)
 
 
-def test_grey_among_colour_is_named(tmp_path: Path) -> None:
-    fill(tmp_path, ["a.png", "b.png"], 4, 5, 3)
-    write_image(tmp_path / "c.png", noise(4, 5))
-    with refused("path", f"{tmp_path / 'c.png'} is a grey image", "all colour"):
-        read_images(tmp_path)
+@pytest.mark.parametrize("grey", ["a.png", "b.png", "c.png"])
+def test_grey_among_colour_becomes_colour_and_that_is_said(
+    tmp_path: Path, grey: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / name, noise(4, 5) if name == grey else noise(4, 5, 3, seed=1))
+    images = read_images(tmp_path)
+    assert images.shape == (3, 3, 4, 5)
+    alike = [bool((image == image[:1]).all()) for image in images]
+    assert alike == [name == grey for name in ("a.png", "b.png", "c.png")]
+    assert capsys.readouterr().err == "grey images, 1 of 3, are taken as colour\n"
+
+
+def test_a_survey_tells_number_size_and_colour_without_reading_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "grey", ["a.png", "b.png", "c.png", "notes.txt.png"], 4, 9)
+    (tmp_path / "grey" / "notes.txt").write_text("none")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(30, 40, 3)).save(tmp_path / "turned.png", exif=exif)
+    monkeypatch.setattr(pictures, "plain", lambda *_: pytest.fail("pixels were read"))
+    assert survey(tmp_path / "grey", Selection()) == Survey(train=3, width=9, height=4, grey=True)
+    assert pictures.header(tmp_path / "turned.png") == pictures.Header(30, 40, grey=False)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "grey" / "b.png").write_bytes(b"no image")
+    with refused("path", tmp_path / "grey" / "b.png", "damaged"):
+        survey(tmp_path / "grey", Selection(test_fraction=0.01))
 
 
 def test_a_file_and_an_array_are_resized_alike(tmp_path: Path) -> None:

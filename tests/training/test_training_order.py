@@ -30,3 +30,7 @@ def test_processes_share_the_batch_of_one() -> None:
 def test_updates_are_counted_in_epochs() -> None:
     assert [ORDER.epoch(updates) for updates in (1, 2, 3, 4, 6, 7)] == [1, 1, 1, 2, 2, 3]
     assert [ORDER.ends_epoch(updates) for updates in (1, 2, 3, 4, 6, 7)] == [False, False, True, False, True, False]
+
+
+def test_the_next_picture_comes_at_the_end_of_an_epoch() -> None:
+    assert [ORDER.next_picture(updates, 2) for updates in (0, 5, 6, 11)] == [6, 6, 12, 12]

@@ -46,3 +46,39 @@ def test_what_the_loss_does_not_return_is_not_shown(capsys: pytest.CaptureFixtur
 def test_means_are_over_the_window() -> None:
     assert Window(4, {"mse": 1.0}).means() == {"mse": 0.25}
     assert Window().means() == {}
+
+
+@pytest.mark.parametrize(
+    ("total", "wanted"),
+    [
+        (1000, "the 990 updates left take about 16:30 at this rate, to the next picture of samples about 0:50\n"),
+        (100, ""),  # what is soon over
+        (
+            100_000,
+            "the 99,990 updates left take about 1 day 3 h at this rate, to the next picture of samples about 0:50; "
+            "such a run is made for a GPU, see docs/large_runs.md\n",
+        ),
+    ],
+)
+def test_a_long_run_says_once_how_long_it_takes(
+    total: int, wanted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("shortrun.training.tracking.time.monotonic", lambda: float(next(clock)))
+    position = Position(total=total)
+    progress = Progress(position, 20, (), shown=True, picture=60)
+    for step in (10, 20):
+        monkeypatch.setattr("shortrun.training.tracking.time.monotonic", lambda at=step: float(at))
+        position.step = step
+        progress.advance(position, 1)
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    assert "".join(line for line in lines if not line.startswith("epoch")) == wanted
+
+
+def test_nothing_is_said_before_the_rate_is_known_or_by_other_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    position = Position(total=10**9)
+    for shown in (True, False):
+        progress = Progress(position, 20, (), shown=shown)
+        position.step = 10
+        progress.advance(position, 1)
+    assert capsys.readouterr().out == ""

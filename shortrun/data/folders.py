@@ -63,8 +63,8 @@ def list_folder(folder: Path, selection: Selection, announced: bool = True) -> t
 
     Sub-folders `train` and `test`, or `training` and `testing`, in capitals or not, are the split. Others beside them
     are left out. Where there are none all images are split by the selection. Inside, where every image lies in a
-    sub-folder, these are the classes, numbered by their sorted names. Where it is to be `announced`, a line on stderr says
-    what is left out.
+    sub-folder, these are the classes, numbered by their sorted names. Where it is to be `announced`, a line on stderr
+    says what is left out.
 
     Raises InputError where there are no images or only one of the two sub-folders.
     """

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from shortrun.commands.inputs import TASKS, ImageArguments, random_numbers, read_given, read_model
+from shortrun.commands.damaged import fill_photos, is_damage
+from shortrun.commands.inputs import TASKS, Flag, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
 from shortrun.commands.parsing import parse
 from shortrun.errors import InputError, check_at_least, did_you_mean, renaming
@@ -35,10 +36,19 @@ class Inpaint(ImageArguments):
     pixels are a checker) and inpainting.npz: completions, uint8 (m, n, h, w, c), observed pixels as given; mean,
     float32 (n, h, w, c) in [0, 1]; uncertainty, float32 (n, h, w), the standard deviation over completions of pixels
     in [0, 1]; mask, bool (n, h, w), true where observed; failed, bool (m, n), chains that stayed non-finite.
+
+    Damaged photos of your own, of any size: --images FOLDER with a folder of masks, --mask alpha or --mask-colour.
+    Writes filled/NAME.png, each photo at its own size with observed pixels as given; uncertainty/NAME.png; and
+    photos.png, the first 8.
     """
 
     mask: str = "random"
-    """random, box (in the centre), stripes, half, brush, or the path of an image: white observed, black missing."""
+    """random, box (in the centre), stripes, half, brush, or the path of an image: white observed, black missing. For
+    photos: a folder of such images, named like the photos; one image for all; or alpha, what is transparent."""
+    mask_colour: str | None = None
+    """The colour of what is damaged in photos, '#ff00ff' for example, in place of --mask."""
+    arrays: Flag = False
+    """Of photos, also write completions.npz: all completions, at the model's size."""
     missing: float | None = None
     """Share of the pixels that random (0.5 where not given) and brush (0.3) leave out."""
     size: int | None = None
@@ -58,6 +68,8 @@ def main(words: list[str]) -> int:
     check_at_least(1, completions=arguments.completions)
     check_options(arguments)
     learner = read_model(arguments)
+    if is_damage(arguments, learner):
+        return fill_photos(arguments, learner, COMMAND)
     names = ["inpainting.png", "inpainting.npz"]
     folder = choose_folder(arguments, COMMAND, "inpainting", names)
     given = read_given(learner, arguments, default=8)
@@ -97,16 +109,19 @@ def main(words: list[str]) -> int:
 
 def check_options(arguments: Inpaint) -> None:
     """Raise InputError for a mask that is not there, and for an argument that the mask chosen does not take."""
-    own = arguments.mask not in MASKS
+    own = arguments.mask not in (*MASKS, "alpha")
+    if arguments.mask_colour is not None and arguments.mask != "random":
+        raise InputError("mask_colour", problem="is in place of --mask", instead="write one of the two")
     if own and not Path(arguments.mask).exists() and Path(arguments.mask).suffix == "":
         hint = f"{did_you_mean(arguments.mask, MASKS)} (or the path of an image: white observed, black missing)"
         raise InputError("mask", repr(arguments.mask), hint)
-    taken = () if own else MASKS[arguments.mask]
+    chosen = f"--mask {arguments.mask}" if arguments.mask_colour is None else "--mask-colour"
+    taken = MASKS.get(arguments.mask, ()) if arguments.mask_colour is None else ()
     given = {"missing": arguments.missing, "size": arguments.size, "keep": arguments.keep}
     for name, value in given.items():
         if value is not None and name not in taken:
             takers = " or ".join(mask for mask, names in MASKS.items() if name in names)
-            raise InputError(name, f"{value!r}, which --mask {arguments.mask} does not take", f"it is for {takers}")
+            raise InputError(name, f"{value!r}, which {chosen} does not take", f"it is for {takers}")
 
 
 def make_mask(arguments: Inpaint, shape: tuple[int, ...], rng: "torch.Generator") -> "torch.Tensor":

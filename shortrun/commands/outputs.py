@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,26 @@ def write_numbers(
         write_text(path, json.dumps(text, indent=2, allow_nan=False) + "\n")
 
 
+@contextmanager
+def writing_pictures(
+    folder: Path, command: str, arguments: ModelArguments
+) -> Iterator[Callable[["Image.Image", str], None]]:
+    """Give a function that writes a picture by its name in a folder, whole or not at all."""
+    from shortrun.figures.images import write_png
+
+    notes = _notes(command, arguments)
+    try:
+        yield lambda picture, name: write_png(picture, folder / name, notes)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        "out", problem=f"{folder} cannot be written ({error.strerror or error})", instead="write another folder"
+    )
+
+
 def _notes(command: str, arguments: ModelArguments) -> dict[str, str]:
     return {MADE_BY: command, ARGUMENTS: json.dumps(dataclasses.asdict(arguments), default=str)}
 
@@ -87,9 +107,7 @@ def _beside(pictures: Mapping[str, "Image.Image"], notes: dict[str, str], file: 
             write_png(picture, folder / name, notes)
         yield file
     except OSError as error:
-        raise InputError(
-            "out", problem=f"{folder} cannot be written ({error.strerror or error})", instead="write another folder"
-        ) from None
+        raise _unwritable(folder, error) from None
     for name in [*pictures, file.name]:
         print(f"wrote {folder / name}")
 

@@ -1,0 +1,205 @@
+"""shortrun inpaint on one's own damaged photos: each is filled in at its own size."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from shortrun.commands.inputs import random_numbers
+from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs, writing_pictures
+from shortrun.errors import InputError, renaming
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from shortrun.commands.inpaint import Inpaint
+    from shortrun.data.damage import Damage, DamagedPhoto
+    from shortrun.learners import Learner
+    from shortrun.tasks.photos import Filled, Photo, Seen, Window
+
+TOP = 0.25
+"""Standard deviation, pixels in [0, 1], that a map of uncertainty shows white: the same for all photos."""
+SHOWN, SIDE = 8, 128
+"""Photos in the picture of all, and the pixels of a side of each there."""
+FILLED, UNCERTAINTY, OVERVIEW, ARRAYS = "filled", "uncertainty", "photos.png", "completions.npz"
+
+
+class Job(NamedTuple):
+    """A photo whose windows with damage are to be filled in."""
+
+    path: Path
+    parts: "list[Window]"
+
+
+def is_damage(arguments: "Inpaint", learner: "Learner") -> bool:
+    """Return whether the arguments are about damaged photos of the user's own, each at its own size.
+
+    A mask of the model's own size is for images of that size.
+    """
+    path = Path(arguments.mask).expanduser()
+    if arguments.mask_colour is not None or arguments.mask == "alpha" or path.is_dir():
+        return True
+    if arguments.images is None or arguments.fit or not path.is_file():
+        return False
+
+    from shortrun.data.pictures import header, is_image_file
+
+    assert learner.description is not None  # what is loaded from a folder has one
+    if not is_image_file(path):
+        return False
+    with renaming({"path": "mask"}):
+        found = header(path)
+    return (found.height, found.width) != tuple(learner.description.image_shape[1:])
+
+
+def fill_photos(arguments: "Inpaint", learner: "Learner", command: str) -> int:
+    """Fill in photos, write one of each, a map of uncertainty and a picture of all; return the exit code."""
+    from shortrun.data.damage import Damage, list_photos
+    from shortrun.progress import shown
+    from shortrun.tasks.photos import fill, paste, seen_through
+
+    if arguments.images is None:
+        raise InputError("images", problem="masks like this are for photos of your own", instead="add --images FOLDER")
+    assert learner.description is not None
+    shape = learner.description.image_shape
+    damage = Damage("" if arguments.mask_colour else arguments.mask, arguments.mask_colour or "")
+    folder, paths = Path(arguments.images).expanduser(), list_photos(arguments.images)[: arguments.n]
+    files = names_of(paths, folder)
+    wanted = [f"{place}/{name}.png" for place in (FILLED, UNCERTAINTY) for name in files]
+    out = choose_folder(arguments, command, "inpainting", [OVERVIEW, *wanted, *([ARRAYS] if arguments.arrays else [])])
+
+    def read(path: Path) -> "DamagedPhoto":
+        return read_damaged(path, folder, damage, shape)
+
+    seen, jobs = [], []
+    for path in shown(paths, "reading", "photo"):
+        photo = read(path)
+        parts = damaged_windows(photo)
+        jobs.append(Job(path, parts))
+        seen += [seen_through(photo.pixels, photo.observed, part, shape[1:]) for part in parts]
+    if not seen:
+        raise InputError("mask", problem="no pixel is missing in any photo", instead="paint those to fill in black")
+    filled = fill(
+        learner,
+        seen,
+        random_numbers(arguments.seed),
+        arguments.completions,
+        arguments.steps,
+        arguments.noise,
+        arguments.batch_size,
+    )
+    first, overview, untouched = 0, [], 0
+    with writing_pictures(out, command, arguments) as write:
+        for job in shown(jobs, "filling in", "photo"):
+            photo, count = read(job.path), len(job.parts)
+            untouched += not count
+            mine = filled.rows(slice(first, first + count))
+            made = paste(photo.pixels, photo.observed, job.parts, mine)
+            first += count
+            write(to_picture(made.pixels), f"{FILLED}/{photo.name}.png")
+            write(uncertainty_of(made), f"{UNCERTAINTY}/{photo.name}.png")
+            if len(overview) < SHOWN:
+                overview.append((photo, made))
+        write(draw(overview), OVERVIEW)
+    windows = f"{len(seen)} square windows at {shape[1]}x{shape[2]} pixels"
+    print(
+        f"filled in {len(paths) - untouched} of {len(paths)} photos through {windows}, the mean of "
+        f"{arguments.completions} completions each; observed pixels are as given"
+    )
+    print(f"uncertainty: standard deviation of pixels in [0, 1], black 0, white {TOP} and more")
+    for name in (FILLED, UNCERTAINTY, OVERVIEW):
+        print(f"wrote {out / name}")
+    if arguments.arrays:
+        write_outputs(out, command, arguments, {}, arrays(jobs, files, seen, filled), ARRAYS)
+    warn_of_failed(filled.failed)
+    return 0
+
+
+def read_damaged(path: Path, folder: Path, damage: "Damage", shape: tuple[int, int, int]) -> "DamagedPhoto":
+    """Read a photo, grey where the model's images are."""
+    from shortrun.data.damage import read_photo
+
+    return read_photo(path, folder, damage, grey=shape[0] == 1)
+
+
+def damaged_windows(photo: "DamagedPhoto") -> "list[Window]":
+    """Return the windows of a photo, all of them where anything is missing in it."""
+    from shortrun.tasks.photos import windows
+
+    return [] if bool(photo.observed.all()) else windows(*photo.observed.shape)
+
+
+def names_of(paths: list[Path], folder: Path) -> list[str]:
+    """Return the names of photos; raise InputError where two would be written to one file."""
+    from shortrun.data.damage import name_of
+
+    taken: dict[str, Path] = {}
+    for path in paths:
+        name = name_of(path, folder)
+        if name in taken:
+            raise InputError("images", problem=f"{taken[name]} and {path} have one name", instead="rename one of them")
+        taken[name] = path
+    return list(taken)
+
+
+def arrays(jobs: list[Job], names: list[str], seen: "list[Seen]", filled: "Filled") -> "dict[str, np.ndarray]":
+    """Return the completions of all windows, and of which part of which photo each is."""
+    import numpy as np
+
+    from shortrun.figures.images import to_bytes
+
+    pixels = to_bytes(filled.completions.flatten(0, 1))
+    return {
+        "completions": pixels.reshape(*filled.completions.shape[:2], *pixels.shape[1:]),
+        "observed": np.stack([one.observed.numpy() for one in seen]),
+        "photo": np.array([name for job, name in zip(jobs, names, strict=True) for _ in job.parts]),
+        "window": np.array([part for job in jobs for part in job.parts]),
+        "failed": filled.failed.numpy(),
+    }
+
+
+def to_picture(pixels: "torch.Tensor") -> "Image.Image":
+    """Return the picture of pixels, (c, h, w)."""
+    from PIL import Image
+
+    array = pixels.numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def uncertainty_of(made: "Photo") -> "Image.Image":
+    """Return the map of uncertainty of a photo."""
+    from PIL import Image
+
+    from shortrun.figures.images import heat
+
+    shades = (heat(made.deviation[None, None], TOP)[0] + 1) * 127.5
+    return Image.fromarray(shades.round().byte().permute(1, 2, 0).numpy())
+
+
+def thumbnail(x: "torch.Tensor") -> "torch.Tensor":
+    """Return the centre square of a map, (c, h, w), at the size that it has in the picture of all."""
+    import torch
+
+    side = min(x.shape[1:])
+    top, left = (x.shape[1] - side) // 2, (x.shape[2] - side) // 2
+    return torch.nn.functional.interpolate(x[None, :, top : top + side, left : left + side], (SIDE, SIDE), mode="area")[
+        0
+    ]
+
+
+def draw(photos: "list[tuple[DamagedPhoto, Photo]]") -> "Image.Image":
+    """Draw a column for each photo: as given, filled in, and where it is uncertain."""
+    import torch
+
+    from shortrun.figures.images import captioned_rows, heat, shade_missing, to_rgb
+
+    given = torch.stack([thumbnail(photo.pixels.float() / 127.5 - 1) for photo, _ in photos])
+    mask = torch.stack([thumbnail(photo.observed[None].float()) for photo, _ in photos])
+    made = torch.stack([thumbnail(made.pixels.float() / 127.5 - 1) for _, made in photos])
+    spread = torch.stack([thumbnail(made.deviation[None]) for _, made in photos])
+    rows = [
+        ("given (checker: missing)", shade_missing(given, (mask > 0.5).float())),
+        ("filled in", to_rgb(made)),
+        (f"deviation, black 0, white {TOP:.2f}", heat(spread, TOP)),
+    ]
+    return captioned_rows(rows)

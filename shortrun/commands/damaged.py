@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shortrun.commands.inputs import random_numbers
+from shortrun.commands.inputs import ImageArguments, random_numbers
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs, writing_pictures
 from shortrun.errors import InputError, renaming
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from shortrun.commands.inpaint import Inpaint
     from shortrun.data.damage import Damage, DamagedPhoto
     from shortrun.learners import Learner
     from shortrun.tasks.photos import Filled, Photo, Seen, Window
@@ -31,42 +30,60 @@ class Job(NamedTuple):
     parts: "list[Window]"
 
 
-def is_damage(arguments: "Inpaint", learner: "Learner") -> bool:
-    """Return whether the arguments are about damaged photos of the user's own, each at its own size.
+def damage_of(arguments: ImageArguments, mask: str, colour: str | None, learner: "Learner") -> "Damage | None":
+    """Return where photos of the user's own are damaged; None where the mask is for images of the model's size.
 
-    A mask of the model's own size is for images of that size.
+    arguments: of the command.
+    mask: its value of --mask.
+    colour: its value of --mask-colour.
+    learner: whose images have a size.
     """
-    path = Path(arguments.mask).expanduser()
-    if arguments.mask_colour is not None or arguments.mask == "alpha" or path.is_dir():
-        return True
-    if arguments.images is None or arguments.fit or not path.is_file():
-        return False
+    path = Path(mask).expanduser()
+    one_for_all = arguments.images is not None and not arguments.fit and _of_another_size(path, learner)
+    if colour is None and mask != "alpha" and not path.is_dir() and not one_for_all:
+        return None
 
+    from shortrun.data.damage import Damage
+
+    if arguments.images is None:
+        raise InputError("images", problem="masks like this are for photos of your own", instead="add --images FOLDER")
+    return Damage("" if colour else mask, colour or "")
+
+
+def _of_another_size(path: Path, learner: "Learner") -> bool:
     from shortrun.data.pictures import header, is_image_file
 
     assert learner.description is not None  # what is loaded from a folder has one
-    if not is_image_file(path):
+    if not (path.is_file() and is_image_file(path)):
         return False
     with renaming({"path": "mask"}):
         found = header(path)
     return (found.height, found.width) != tuple(learner.description.image_shape[1:])
 
 
-def fill_photos(arguments: "Inpaint", learner: "Learner", command: str) -> int:
-    """Fill in photos, write one of each, a map of uncertainty and a picture of all; return the exit code."""
-    from shortrun.data.damage import Damage, list_photos
+def fill_photos(
+    arguments: ImageArguments, learner: "Learner", damage: "Damage", completions: int, keeps_arrays: bool, command: str
+) -> int:
+    """Fill in photos, write one of each, a map of uncertainty and a picture of all; return the exit code.
+
+    arguments: of the command, with images.
+    learner: ready to use.
+    damage: where photos are damaged.
+    completions: of each window.
+    keeps_arrays: whether all completions are written.
+    command: as files name what made them.
+    """
+    from shortrun.data.damage import list_photos
     from shortrun.progress import shown
     from shortrun.tasks.photos import fill, paste, seen_through
 
-    if arguments.images is None:
-        raise InputError("images", problem="masks like this are for photos of your own", instead="add --images FOLDER")
+    assert arguments.images is not None
     assert learner.description is not None
     shape = learner.description.image_shape
-    damage = Damage("" if arguments.mask_colour else arguments.mask, arguments.mask_colour or "")
     folder, paths = Path(arguments.images).expanduser(), list_photos(arguments.images)[: arguments.n]
     files = names_of(paths, folder)
     wanted = [f"{place}/{name}.png" for place in (FILLED, UNCERTAINTY) for name in files]
-    out = choose_folder(arguments, command, "inpainting", [OVERVIEW, *wanted, *([ARRAYS] if arguments.arrays else [])])
+    out = choose_folder(arguments, command, "inpainting", [OVERVIEW, *wanted, *([ARRAYS] if keeps_arrays else [])])
 
     def read(path: Path) -> "DamagedPhoto":
         return read_damaged(path, folder, damage, shape)
@@ -83,7 +100,7 @@ def fill_photos(arguments: "Inpaint", learner: "Learner", command: str) -> int:
         learner,
         seen,
         random_numbers(arguments.seed),
-        arguments.completions,
+        completions,
         arguments.steps,
         arguments.noise,
         arguments.batch_size,
@@ -104,12 +121,12 @@ def fill_photos(arguments: "Inpaint", learner: "Learner", command: str) -> int:
     windows = f"{len(seen)} square windows at {shape[1]}x{shape[2]} pixels"
     print(
         f"filled in {len(paths) - untouched} of {len(paths)} photos through {windows}, the mean of "
-        f"{arguments.completions} completions each; observed pixels are as given"
+        f"{completions} completions each; observed pixels are as given"
     )
     print(f"uncertainty: standard deviation of pixels in [0, 1], black 0, white {TOP} and more")
     for name in (FILLED, UNCERTAINTY, OVERVIEW):
         print(f"wrote {out / name}")
-    if arguments.arrays:
+    if keeps_arrays:
         write_outputs(out, command, arguments, {}, arrays(jobs, files, seen, filled), ARRAYS)
     warn_of_failed(filled.failed)
     return 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from shortrun.commands.damaged import fill_photos, is_damage
+from shortrun.commands.damaged import damage_of, fill_photos
 from shortrun.commands.inputs import TASKS, Flag, ImageArguments, random_numbers, read_given, read_model
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs
 from shortrun.commands.parsing import parse
@@ -68,8 +68,8 @@ def main(words: list[str]) -> int:
     check_at_least(1, completions=arguments.completions)
     check_options(arguments)
     learner = read_model(arguments)
-    if is_damage(arguments, learner):
-        return fill_photos(arguments, learner, COMMAND)
+    if damage := damage_of(arguments, arguments.mask, arguments.mask_colour, learner):
+        return fill_photos(arguments, learner, damage, arguments.completions, arguments.arrays, COMMAND)
     names = ["inpainting.png", "inpainting.npz"]
     folder = choose_folder(arguments, COMMAND, "inpainting", names)
     given = read_given(learner, arguments, default=8)

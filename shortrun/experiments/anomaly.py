@@ -32,7 +32,7 @@ from shortrun.compare.contest import Turn, hold, recorded, run_of
 from shortrun.compare.labels import labels
 from shortrun.config import Config
 from shortrun.data import Dataset
-from shortrun.errors import InputError, check_at_least
+from shortrun.errors import InputError, check_at_least, renaming
 from shortrun.evaluation.anomaly import SCORES, anomaly_scores, available
 from shortrun.evaluation.tables import markdown, spread
 from shortrun.experiments.arguments import Several, circumstances
@@ -95,7 +95,8 @@ class Arguments(Several):
         if not self.classes:
             raise InputError("classes", problem="names none", instead="write 1 4 5 7 9, for example")
         whole = read_dataset(config)
-        cases = {str(name): case_of(whole, name, self.images) for name in self.classes}
+        with renaming(dict.fromkeys(("name", "names", "dataset"), "classes")):
+            cases = {str(name): case_of(whole, name, self.images) for name in self.classes}
         return write(measured(self, configs, cases, out), whole, cases, tuple(configs), out)
 
 

@@ -3,8 +3,8 @@
 The protocol is that of the code of Kumar et al. 2019 (data/mnist_anomaly.py), after Zenati et al. 2018: all images of
 one class are the anomalies, a fifth of the others the normal test images, and the model learns from the rest. A source
 with a split of its own keeps it here; of the anomalies so many are drawn that their share is the protocol's, since the
-area under precision-recall depends on it. Kumar et al. and those who followed give the mean of the last ten epochs;
-here it is the mean of several seeds after the last one.
+area under precision-recall depends on it. Published figures are means over the last ten epochs; here it is the mean of
+several seeds after the last one.
 
 Sources: Zenati, Foo, Lecouat, Manek and Chandrasekhar, "Efficient GAN-Based Anomaly Detection", 2018, arXiv 1802.06222;
 Kumar, Ozair, Goyal, Courville and Bengio, "Maximum Entropy Generators for Energy-Based Models", 2019, arXiv 1901.08508,

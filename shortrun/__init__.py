@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
     from shortrun.diagnosis import diagnose
-    from shortrun.evaluation import assess
+    from shortrun.evaluation import anomaly_scores, assess
     from shortrun.inference import no_noise, short_run
     from shortrun.learners import (
         ChainLearner,
@@ -69,7 +69,7 @@ _HOMES = {
     ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
     "shortrun.diagnosis": ("diagnose",),
-    "shortrun.evaluation": ("assess",),
+    "shortrun.evaluation": ("anomaly_scores", "assess"),
     "shortrun.inference": ("no_noise", "short_run"),
     "shortrun.learners": (
         "ChainLearner",
@@ -131,6 +131,7 @@ __all__ = [
     "Vae",
     "Vlae",
     "__version__",
+    "anomaly_scores",
     "assess",
     "conv_decoder",
     "dense_decoder",

@@ -17,6 +17,7 @@ COMMANDS = {
     "reconstruct": "infer the latents of images and decode them",
     "inpaint": "fill in missing pixels, several times over, with a map of uncertainty",
     "encode": "write the latents of images to a .npz file",
+    "score": "say how unlike the images of training each image is",
     "interpolate": "walk from one image to another through the latents",
     "traverse": "vary one layer of latents and hold the others",
     "tune": "the step size that variational optimization chooses, with its curves",

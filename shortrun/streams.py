@@ -21,6 +21,7 @@ class Use(Enum):
     STEP_SIZES = (3, 1), "nothing: the figures of the experiment step_sizes"
     FIGURE5 = (3, 2), "nothing: the chains of the experiment figure5"
     CURVE = (3, 3), "nothing: points of quality against time in a comparison"
+    ANOMALY = (3, 8), "nothing: which images are scored in the experiment anomaly, and their chains"
     TUNE = (4,), "the update: which images a step size is tuned on, and their chains"
     FIT = (5,), "nothing: the density that is fitted to latents"
     ENCODER = (1,), "nothing: the initial weights of an encoder"

@@ -11,7 +11,7 @@ from shortrun.errors import InputError, Interrupted, did_you_mean
 from shortrun.experiments import EXPERIMENTS, PAPER
 
 if TYPE_CHECKING:
-    from shortrun.experiments.arguments import Comparison, Experiment
+    from shortrun.experiments.arguments import Experiment, Several
 
 ALL, SMALL = "all", "--small"
 USAGE = f"""usage: shortrun experiment NAME [RECIPE] [OPTIONS]
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> object:
     return tuple(arguments_of(each) for each in EXPERIMENTS)
 
 
-def arguments_of(name: str) -> "type[Experiment | Comparison]":
+def arguments_of(name: str) -> "type[Experiment | Several]":
     """Return the class of an experiment's options."""
     return importlib.import_module(f"shortrun.experiments.{name}").Arguments
 
@@ -66,12 +66,12 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def run(arguments: "Experiment | Comparison", command: str, recipe: str, words: list[str], out: Path) -> str:
+def run(arguments: "Experiment | Several", command: str, recipe: str, words: list[str], out: Path) -> str:
     """Run an experiment on its configuration, or on those of its learners, and return its table."""
-    from shortrun.experiments.arguments import Comparison
+    from shortrun.experiments.arguments import Several
     from shortrun.learners import checked_for_learner
 
-    if not isinstance(arguments, Comparison):
+    if not isinstance(arguments, Several):
         return arguments.run(checked_for_learner(arguments.alone()), out)
     configs = entrants(type(arguments), command, recipe, arguments.learners, words)
     return arguments.compete({name: checked_for_learner(config) for name, config in configs.items()}, out)

@@ -86,6 +86,8 @@ class DataConfig:
     """Test on so many of the training images, which are not trained on then: to choose settings by."""
     test_fraction: Annotated[float, SHARE] = 0.2
     """Share of the images kept for testing where a source has no split of its own."""
+    leave_out: tuple[int | str, ...] | None = None
+    """Classes, by name or label, that are neither learned nor tested on; limits and shares count their images still."""
     binarize: bool = False
     """Make pixels black or white, at the middle grey; for the Bernoulli likelihood."""
     pixel_range: Literal["unit", "signed"] | None = None

@@ -178,6 +178,53 @@ class Dataset:
         train, held = self.train.select(order[n:].sort().values), self.train.select(order[:n].sort().values)
         return replace(self, train=train, test=held, split="held-out train")
 
+    def label_of(self, name: int | str) -> int:
+        """Return the label of a class.
+
+        name: of the class, or its label.
+
+        Raises InputError where the images have no labels, and for a class that none of the train images has.
+        """
+        there = require_labels(self.train, self.name).unique().tolist()
+        label = self.classes.index(str(name)) if str(name) in self.classes else name
+        if label not in there:
+            words = ", ".join(self.classes[each] for each in there) if self.classes else listed(there)
+            raise InputError("name", repr(name), f"{self.name} has the classes {words}")
+        return int(label)
+
+    def leave_out(self, *names: int | str) -> "Dataset":
+        """Return the data set without the images of some classes, of both its parts; its name says so.
+
+        names: of the classes, or their labels.
+
+        Raises InputError where the images have no labels, for a class that none of the train images has, and where no
+        image is left for training or for testing.
+
+        >>> from shortrun import load_dataset
+        >>> eight = load_dataset("digits").leave_out(4, 9)
+        >>> eight.name, eight.train.labels.unique().tolist()
+        ('digits without 4, 9', [0, 1, 2, 3, 5, 6, 7, 8])
+        """
+        left_out = torch.tensor([self.label_of(name) for name in names], dtype=torch.int64)
+        kept = [~torch.isin(require_labels(part, self.name), left_out) for part in (self.train, self.test)]
+        for rows, what in zip(kept, ("training", self.split), strict=True):
+            if not rows.any():
+                raise InputError(
+                    "names", ", ".join(map(str, names)), f"leave some: {self.name} has no other {what} images"
+                )
+        train, test = (part.select(rows) for part, rows in zip((self.train, self.test), kept, strict=True))
+        return replace(self, name=f"{self.name} without {', '.join(map(str, names))}", train=train, test=test)
+
+
+def listed(labels: list[int]) -> str:
+    """Say labels, and those without a gap by the first and the last.
+
+    >>> listed([0, 1, 2, 3]), listed([1, 7, 8])
+    ('0 to 3', '1, 7, 8')
+    """
+    whole = len(labels) > 2 and labels == list(range(labels[0], labels[-1] + 1))
+    return f"{labels[0]} to {labels[-1]}" if whole else ", ".join(map(str, labels))
+
 
 def taken_for(name: object, pixel_range: PixelRange, why: str, option: str) -> str:
     """Return in a line what floats of a file are taken for that could mean both ranges.

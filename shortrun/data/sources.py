@@ -1,6 +1,7 @@
 """From the name of a source to its train and test images."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def load_dataset(
     test_limit: int | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    leave_out: Sequence[int | str] = (),
     binarize: bool = False,
     pixel_range: PixelRange | None = None,
 ) -> Dataset:
@@ -59,6 +61,8 @@ def load_dataset(
     test_limit: the first so many test images; None for all.
     test_fraction: in (0, 1), the share of the images that become the test set where a source has no split of its own.
     seed: 0 or more, of the choice of these images.
+    leave_out: classes, by name or label, whose images are taken out of both parts, after the limits and the split have
+        counted them.
     binarize: whether to leave two levels, black and white.
     pixel_range: what floats of a file mean, unit for [0, 1] or signed for [-1, 1]; None to find it: signed where any
         is negative, else unit.
@@ -80,6 +84,9 @@ def load_dataset(
         framing = Framing(crop, None if image_size is None else (image_size, image_size))
         folder = None if data_dir is None else Path(data_dir).expanduser()
         dataset = _read_source(source, folder, selection, framing, pixel_range)
+    if leave_out:
+        with renaming(dict.fromkeys(("name", "names", "dataset"), "leave_out")):
+            dataset = dataset.leave_out(*leave_out)
     if binarize:
         return replace(dataset, train=dataset.train.binarized(), test=dataset.test.binarized())
     return dataset

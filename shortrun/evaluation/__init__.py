@@ -1,5 +1,6 @@
 """What is measured of one learned model, and the record of it."""
 
+from shortrun.evaluation.anomaly import anomaly_scores
 from shortrun.evaluation.assess import assess
 from shortrun.evaluation.classifier import own_features
 from shortrun.evaluation.importance import importance_bound, importance_figures
@@ -10,6 +11,7 @@ from shortrun.metrics.figure import Figure
 __all__ = [
     "Figure",
     "annealing_gap",
+    "anomaly_scores",
     "assess",
     "importance_bound",
     "importance_figures",

@@ -3,6 +3,8 @@
 import math
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from shortrun.evaluation.assessment import Assessment
 from shortrun.evaluation.importance import IMPORTANCE_NATS, importance_figures
@@ -54,20 +56,12 @@ def log_p(assessment: Assessment) -> list[Figure]:
     return unless_refused(annealed, [NATS, BITS_PER_DIM]) + unless_refused(weighted, [IMPORTANCE_NATS])
 
 
-@torch.no_grad()
 def exact(learner: Learner, x: Images, rng: torch.Generator) -> list[Figure]:
     """Return the mean of the learner's own density, over images x and draws of the noise u of one level.
 
-    E_u log p(x + u) is at most log E_u p(x + u), the logarithm of the probability of x over the bin's volume. The
-    figures of generators with a density are of the density at x instead, so that these have names of their own.
+    The figures of generators with a density are of the density at x instead, so that these have names of their own.
     """
-    total = torch.zeros(len(x), dtype=torch.float64)
-    for _ in range(NOISE_DRAWS):
-        noise = learner.bin_width * (torch.rand(x.shape, generator=rng) - 0.5)
-        total += torch.cat(
-            [learner.log_prob(part.to(learner.device)).double().cpu() for part in (x + noise).split(500)]
-        )
-    each = total / NOISE_DRAWS
+    each = noisy_density(learner, x, rng)
     nats = float(each.mean())
     bits = -(nats / x[0].numel() + math.log(learner.bin_width)) / math.log(2) if learner.levels else None
     how = {"images": len(x), "by": "the exact density", "noise_draws": NOISE_DRAWS, **learner.density_conditions()}
@@ -75,6 +69,25 @@ def exact(learner: Learner, x: Images, rng: torch.Generator) -> list[Figure]:
         NATS_WITH_NOISE.figure(nats, how, standard_error=standard_error(each)),
         bits_figure(bits, how, BITS_WITH_NOISE),
     ]
+
+
+@torch.no_grad()
+def noisy_density(learner: Learner, x: Images, rng: torch.Generator) -> Float64[Tensor, "n"]:
+    """Return E_u log p(x + u) of each image, over 16 draws of the noise u of one level.
+
+    It is at most log E_u p(x + u), the logarithm of the probability of x over the bin's volume.
+
+    learner: one that declares `has_density`.
+    x: (n, c, h, w) in [-1, 1], the images.
+    rng: gives the random numbers.
+    """
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for _ in range(NOISE_DRAWS):
+        noise = learner.bin_width * (torch.rand(x.shape, generator=rng) - 0.5)
+        total += torch.cat(
+            [learner.log_prob(part.to(learner.device)).double().cpu() for part in (x + noise).split(500)]
+        )
+    return total / NOISE_DRAWS
 
 
 def bounds_of_simulated(assessment: Assessment) -> list[Figure]:

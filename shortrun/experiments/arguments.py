@@ -50,8 +50,22 @@ class Experiment(Options, ABC):
 
 
 @dataclass(frozen=True)
-class Comparison(Options, ABC):
-    """An experiment on models of several learners; they are trained by `compare`, and another one finds them there."""
+class Several(Options, ABC):
+    """An experiment on models of several learners."""
+
+    learners: tuple[str, ...] = ()
+    """Which, each with settings of its own, as `compare` takes them; those of the experiment where not given."""
+    budget: str | None = None
+    """Of each training: seconds of this machine, 60s, or epochs, 20epochs; the recipe's epochs where not given."""
+
+    @abstractmethod
+    def compete(self, configs: Mapping[str, Config], out: Path) -> str:
+        """Run the experiment on the configurations of its learners, by name, and return its table in Markdown."""
+
+
+@dataclass(frozen=True)
+class Comparison(Several, ABC):
+    """An experiment whose models are trained by `compare`, and another such experiment finds them there."""
 
     recipe: ClassVar[str] = "coloured_digits"
     reduced: ClassVar[tuple[str, ...]] = (
@@ -59,18 +73,10 @@ class Comparison(Options, ABC):
         *("--training.fit-images", "1000", "--data.test-limit", "500"),
     )
 
-    learners: tuple[str, ...] = ()
-    """Which, each with settings of its own, as `compare` takes them; those of the paper's figure where not given."""
-    budget: str | None = None
-    """Of each training: seconds of this machine, 60s, or epochs, 20epochs; the recipe's epochs where not given."""
     models: Path | None = None
     """Folder of the models, a comparison; OUT/models where not given. Experiments on the same recipe may share it."""
     samples: int = 10_000
     """Draws that the distances between sets of images are measured on."""
-
-    @abstractmethod
-    def compete(self, configs: Mapping[str, Config], out: Path) -> str:
-        """Run the experiment on the configurations of its learners, by name, and return its table in Markdown."""
 
 
 def check_short_run(config: Config) -> None:

@@ -84,6 +84,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _data(config: Config) -> str:
     data = config.data
     parts = [data.source, f"in {data.dir}" if data.dir else ""]
+    parts += [f"without {' '.join(map(str, data.leave_out))}" if data.leave_out else ""]
     parts += [f"resized to {data.image_size}" if data.image_size else "", "black and white" if data.binarize else ""]
     return ", ".join(part for part in parts if part)
 

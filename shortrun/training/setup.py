@@ -27,6 +27,7 @@ def read_dataset(config: Config) -> Dataset:
             train_limit=data.train_limit,
             test_limit=data.test_limit,
             test_fraction=data.test_fraction,
+            leave_out=data.leave_out or (),
             binarize=data.binarize,
             pixel_range=data.pixel_range,
         )

@@ -6,6 +6,7 @@ EXPERIMENTS = {
     "inpainting": "missing pixels of five kinds, filled in beside methods without a model (Figure 3)",
     "hierarchy": "one layer of latents varied with the others held, and what each layer holds (Figure 4)",
     "figure5": "the best step size as the model learns, and the curves behind it (Figure 5 of the paper)",
+    "restoration": "noisy, blurred and small images, restored beside methods without a model",
     "step_sizes": "the models that fixed and tuned step sizes learn, measured side by side",
 }
 """Modules of this room and what each is about; its class `Arguments` has its options and runs it."""

@@ -144,7 +144,8 @@ def table(
     """Return the errors of a draw, of the mean and of methods without a model, as a table."""
     from shortrun.evaluation.tables import markdown, number
     from shortrun.experiments.classical import enlarged, scores, unlearned
-    from shortrun.experiments.restoration import PERCENT, below, inside
+    from shortrun.experiments.inpainting import PERCENT, inside
+    from shortrun.experiments.restoration import below
 
     made = {"one draw": restored.draws[0], f"mean of {len(restored.draws)}": restored.mean}
     made["as given" if made_by.factor == 1 else "bicubic"] = enlarged(y, x.shape[2:])
@@ -153,7 +154,7 @@ def table(
     columns = {name: scores(images, x) for name, images in made.items()}
     heads = next(iter(columns.values()))
     lines = markdown(["", *heads], [[name, *map(number, values.values())] for name, values in columns.items()])
-    chances = below(restored, x)
+    chances = below(restored, x).flatten()
     shares = ", ".join(f"{inside(chances, part):.1%} of them inside their {part}% interval" for part in PERCENT)
     return "\n".join([*lines, "", f"true pixels: {shares}"]) + "\n"
 

@@ -17,11 +17,13 @@ from shortrun.model.likelihood import Images
 from shortrun.model.linear_map import Operator
 from shortrun.tasks import operators
 
-Restorer = Callable[[Images], Images]
+Given = Float[Tensor, "n c rows columns"]
+"""What is left of images: as large, or smaller."""
+Restorer = Callable[[Tensor], Tensor]
 """What was given -> whole images."""
-WEIGHTS = (0.003, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
+WEIGHTS = (0.003, 0.01, 0.03, 0.06, 0.1, 0.2)
 """Of the total variation, from which the one that restores the training images best is taken."""
-BALANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+BALANCES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 0.03, 0.1)
 """Of the Wiener filter, in the same way."""
 
 
@@ -60,7 +62,7 @@ class Degradation:
         c, h, w = self.operator(torch.zeros(1, *whole)).shape[1:]
         return c, h, w
 
-    def applied(self, x: Images, rng: torch.Generator) -> Images:
+    def applied(self, x: Images, rng: torch.Generator) -> Given:
         """Return degraded images.
 
         x: (n, c, h, w) in [-1, 1].
@@ -82,7 +84,7 @@ def scores(made: Images, x: Images) -> dict[str, float]:
     return found
 
 
-def enlarged(y: Images, size: Sequence[int]) -> Images:
+def enlarged(y: Given, size: Sequence[int]) -> Images:
     """Return images in a larger size, bicubic, within [-1, 1]; those that have it are only cut.
 
     y: (n, c, h, w).
@@ -146,7 +148,7 @@ def unlearned(made_by: Degradation, train: Images) -> dict[str, Restorer]:
         found["Wiener"] = tuned(lambda y, balance: wiener(y, made_by.blur, balance), BALANCES, made_by, train)
     sharp = found["Wiener"] if made_by.blur is not None and made_by.factor == 1 else None
 
-    def smoothed(y: Images, weight: float) -> Images:
+    def smoothed(y: Given, weight: float) -> Images:
         size = [side * made_by.factor for side in y.shape[2:]]
         return total_variation(enlarged(y, size) if sharp is None else sharp(y), weight)
 
@@ -155,7 +157,7 @@ def unlearned(made_by: Degradation, train: Images) -> dict[str, Restorer]:
 
 
 def tuned(
-    method: Callable[[Images, float], Images], values: Sequence[float], made_by: Degradation, train: Images
+    method: Callable[[Tensor, float], Tensor], values: Sequence[float], made_by: Degradation, train: Images
 ) -> Restorer:
     """Return a method with the one of some values that restores degraded training images best."""
     y = made_by.applied(train, torch.Generator().manual_seed(1))

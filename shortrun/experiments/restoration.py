@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,11 +15,11 @@ from shortrun.config import Config
 from shortrun.errors import check_at_least
 from shortrun.evaluation.tables import markdown, spread
 from shortrun.experiments.arguments import Comparison, circumstances
-from shortrun.experiments.classical import Degradation, LinearEstimate, enlarged, scores, unlearned
-from shortrun.experiments.inpainting import inside
+from shortrun.experiments.classical import Degradation, Given, LinearEstimate, Restorer, enlarged, scores, unlearned
+from shortrun.experiments.inpainting import PERCENT, inside
 from shortrun.experiments.models import Models, trained
-from shortrun.figures.images import captioned_rows, to_rgb, write_png
-from shortrun.files import read_json, write_json, write_text
+from shortrun.figures.images import captioned_rows, to_bytes, to_rgb, write_png
+from shortrun.files import read_json, replacing, write_json, write_text
 from shortrun.learners import Learner
 from shortrun.model.likelihood import Images
 from shortrun.model.linear_map import LinearMap
@@ -25,15 +27,12 @@ from shortrun.streams import Use, stream
 from shortrun.tasks import Restoration, restore
 from shortrun.training.setup import read_dataset
 
-SHOWN = 8
+SHOWN = 6
 """Test images in the picture."""
-HELD = 40
+HELD = 20
 """Train images that the weights of methods without a model are chosen on."""
-PERCENT = (50, 90)
-"""Intervals whose share of true pixels is counted."""
 TASKS = {
     "noise 0.1": Degradation(None, 1, 0.2),
-    "noise 0.25": Degradation(None, 1, 0.5),
     "blur 1.5, noise 0.02": Degradation(1.5, 1, 0.04),
     "a half of the size, noise 0.02": Degradation(None, 2, 0.04),
     "a quarter of the size, noise 0.02": Degradation(None, 4, 0.04),
@@ -63,15 +62,11 @@ class Case(NamedTuple):
 
     x: Images
     """(n, c, h, w) in [-1, 1], the true ones."""
-    y: Images
+    y: Given
     """What is left of them."""
     made_by: Degradation
     draws: int
     """Of each image."""
-
-    def first(self, n: int) -> "Case":
-        """Return the case of fewer images."""
-        return self._replace(x=self.x[:n], y=self.y[:n])
 
 
 Method = Callable[[Case], Restored]
@@ -95,7 +90,7 @@ class Arguments(Comparison):
         check_at_least(2, draws=self.draws)
         dataset = read_dataset(next(iter(configs.values())))
         x = dataset.test.images(slice(0, min(self.images, len(dataset.test))))
-        train = dataset.train.images(slice(0, min(20_000, len(dataset.train))))
+        train = dataset.train.images(slice(0, min(10_000, len(dataset.train))))
         models, sides = trained(self, configs, out), x.shape[2:]
         cases = {
             name: Case(x, made_by.applied(x, torch.Generator().manual_seed(0)), made_by, self.draws)
@@ -142,7 +137,7 @@ def without_models(train: Images) -> Callable[[Case], dict[str, Method]]:
             estimates.append(LinearEstimate(train))
         return by_linear_estimate(estimates[0], case)
 
-    def plain(method: Callable[[Images], Images]) -> Method:
+    def plain(method: Restorer) -> Method:
         return lambda case: Restored(made := method(case.y), made, None)
 
     def methods(case: Case) -> dict[str, Method]:
@@ -154,48 +149,59 @@ def without_models(train: Images) -> Callable[[Case], dict[str, Method]]:
     return methods
 
 
-def with_models(models: Models, seed: int) -> Callable[[Case], dict[str, Method]]:
-    """Return what gives the methods of one model of each learner, by name."""
-    found: dict[str, Method] = {}
-    for name in models.names:
-        learner = models.load(name, seed)
-        label = models.label[name] if learner.has_chain else f"{models.label[name]}, Langevin on its decoder"
-        found[label] = lambda case, learner=learner: by_learner(learner, case)
-    return lambda case: found
+def with_model(models: Models, name: str, seed: int) -> Callable[[Case], dict[str, Method]]:
+    """Return what gives the method of a model, by its name.
+
+    models: trained.
+    name: of the learner.
+    seed: of the model.
+    """
+    learner = models.load(name, seed)
+    label = models.label[name] if learner.has_chain else f"{models.label[name]}, Langevin on its decoder"
+    return lambda case: {label: partial(by_learner, learner)}
 
 
 def figures(restored: Restored, case: Case) -> dict[str, float | None]:
     """Return how near restored images are to the true ones, and the share of pixels inside the central intervals."""
-    one, mean = scores(restored.one, case.x), scores(restored.mean, case.x)
-    return {
-        "mse": mean["MSE"],
-        "psnr_one": one["PSNR"],
-        "psnr": mean["PSNR"],
-        "ssim": mean.get("SSIM"),
-        **{
-            f"inside_{part}": None if restored.below is None else inside(restored.below.flatten(), part)
-            for part in PERCENT
-        },
-    }
+    one, mean, chances = scores(restored.one, case.x), scores(restored.mean, case.x), restored.below
+    shares = {f"inside_{part}": None if chances is None else inside(chances.flatten(), part) for part in PERCENT}
+    return {"mse": mean["MSE"], "psnr_one": one["PSNR"], "psnr": mean["PSNR"], "ssim": mean.get("SSIM"), **shares}
 
 
-def measured(models: Models, cases: Mapping[str, Case], train: Images, out: Path) -> list[dict[str, Any]]:
-    """Return the figures of all methods, tasks and seeds; those that are kept from before are not measured again."""
-    of_seeds = {f"seed_{seed}": seed for seed in range(len(models.records[models.names[0]]))}
-    found = []
-    for stage in ("unlearned", *of_seeds):
-        path, case = out / "records" / f"{stage}.json", next(iter(cases.values()))
-        counts = {"images": len(case.x), "draws": case.draws, "learners": list(models.names), "tasks": list(cases)}
-        if not (path.is_file() and (kept := read_json(path))["counts"] == counts):
-            ways = without_models(train) if stage == "unlearned" else with_models(models, of_seeds[stage])
-            kept = {"counts": counts, "found": []}
-            for task, case in cases.items():
-                for name, method in ways(case).items():
-                    print(f"{stage.replace('_', ' ')}: {task}, {name}", flush=True)
-                    kept["found"].append({"task": task, "method": name, **figures(method(case), case)})
-            write_json(path, kept, indent=1)
-        found += kept["found"]
-    return found
+class Stage(NamedTuple):
+    """What some methods reached on all tasks."""
+
+    found: list[dict[str, Any]]
+    """The task, the method and its figures."""
+    images: list[np.ndarray]
+    """Beside each, the means that it restored of the first images, bytes (n, h, w, c)."""
+
+
+def measured(
+    stage: str, methods: Callable[[], Callable[[Case], dict[str, Method]]], cases: Mapping[str, Case], out: Path
+) -> Stage:
+    """Return what methods reach on all tasks; what is kept from before is not measured again.
+
+    stage: a name for the methods.
+    methods: gives what gives the methods for a case, by name.
+    cases: by the name of their task.
+    out: the folder of the experiment.
+    """
+    path, case = out / "records" / f"{stage}.json", next(iter(cases.values()))
+    pictures, counts = path.with_suffix(".npy"), {"images": len(case.x), "draws": case.draws, "tasks": list(cases)}
+    if path.is_file() and (kept := read_json(path))["counts"] == counts:
+        return Stage(kept["found"], list(np.load(pictures)))
+    ways, found, images = methods(), [], []
+    for task, case in cases.items():
+        for name, method in ways(case).items():
+            print(f"{stage}: {task}, {name}", flush=True)
+            restored = method(case)
+            found.append({"task": task, "method": name, **figures(restored, case)})
+            images.append(to_bytes(restored.mean[:SHOWN]))
+    with replacing(pictures) as temporary, temporary.open("wb") as file:
+        np.save(file, np.stack(images))
+    write_json(path, {"counts": counts, "found": found}, indent=1)
+    return Stage(found, images)
 
 
 def write(models: Models, cases: Mapping[str, Case], train: Images, out: Path) -> str:
@@ -206,7 +212,11 @@ def write(models: Models, cases: Mapping[str, Case], train: Images, out: Path) -
     train: whole images, for what is fitted to them.
     out: the folder.
     """
-    found = measured(models, cases, train, out)
+    stages = [measured("unlearned", partial(without_models, train), cases, out)]
+    for name in models.names:
+        for seed in range(len(models.records[name])):
+            stages.append(measured(f"{name}_seed_{seed}", partial(with_model, models, name, seed), cases, out))
+    found = [each for stage in stages for each in stage.found]
     rows = []
     for task, name in dict.fromkeys((task, each["method"]) for task in cases for each in found):
         runs = [each for each in found if (each["task"], each["method"]) == (task, name)]
@@ -215,19 +225,25 @@ def write(models: Models, cases: Mapping[str, Case], train: Images, out: Path) -
     table = "\n".join(markdown(["task", "method", *COLUMNS.values()], rows)) + "\n"
     write_text(out / "restoration.md", table)
     write_json(out / "restoration.json", {"found": found, **circumstances()}, indent=1)
-    write_png(captioned_rows(pictured(models, cases, train)), out / "restoration.png")
+    write_png(captioned_rows(pictured(cases, stages)), out / "restoration.png")
     return table
 
 
-def pictured(models: Models, cases: Mapping[str, Case], train: Images) -> list[tuple[str, Images]]:
-    """Return the rows of the picture: for each task what is given, and the mean by each method."""
+def pictured(cases: Mapping[str, Case], stages: list[Stage]) -> list[tuple[str, Tensor]]:
+    """Return the rows of the picture: for each task what is given, and the mean by each method, of models the first.
+
+    cases: by the name of their task.
+    stages: what was measured of them.
+    """
     first = next(iter(cases.values())).x[:SHOWN]
-    rows, plain, learned = [("test images", to_rgb(first))], without_models(train), with_models(models, 0)
+    rows = [("test images", to_rgb(first))]
     for task, case in cases.items():
-        few = case.first(SHOWN)
-        factor = few.made_by.factor
-        given = few.y.clamp(-1, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        factor, made = case.made_by.factor, {}
+        for stage in stages:
+            for each, images in zip(stage.found, stage.images, strict=True):
+                if each["task"] == task:
+                    made.setdefault(each["method"], torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
+        given = case.y[:SHOWN].clamp(-1, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         rows.append((task, to_rgb(given)))
-        made = {name: method(few) for name, method in {**plain(few), **learned(few)}.items()}
-        rows += [(name, to_rgb(restored.mean)) for name, restored in made.items() if name != "as given"]
+        rows += [(name, to_rgb(images)) for name, images in made.items() if name != "as given"]
     return rows

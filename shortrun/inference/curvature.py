@@ -18,6 +18,7 @@ def largest_curvature(log_density: LogDensity, z: Flat, direction: Flat, rounds:
     direction: (n, d), not 0, where the iteration starts; standard normal draws, for example.
     rounds: at least 1, products with the Hessian.
 
+    >>> import torch
     >>> stiff = torch.tensor([9.0, 1.0])
     >>> value = largest_curvature(lambda z: -(stiff * z**2).sum(1) / 2, torch.zeros(1, 2), torch.ones(1, 2))
     >>> round(value.item(), 3)

@@ -163,7 +163,8 @@ def measuring(learner: LatentLearner, measured: Measured, rng: torch.Generator) 
     images = chain.regression
     if images is None or not images.fits:
         images = simulated_regression(learner, rng)
-    detail = detail_of(images, whole.decode(whole.prior.sample(SIMULATED, rng, device=learner.device)))
+    with torch.no_grad():
+        detail = detail_of(images, whole.decode(whole.prior.sample(BATCH_SIZE, rng, device=learner.device)))
     regression = MeasuredRegression(images, linear.matrix, linear.groups, measured.sigma, detail)
     return ShortRun(
         generator,

@@ -72,7 +72,7 @@ class Measured(Likelihood):
 
         away: in groups.
         """
-        return away / self.deviation if self.diagonal else self.white @ away
+        return away / self.deviation if self.diagonal else (away[..., 0] @ self.white.T)[..., None]
 
     def log_prob(self, x: Measurements, decoded: Images, mask: Mask | None = None) -> PerImage:
         """Return log p(y | decoded), (n,).

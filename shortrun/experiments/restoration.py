@@ -218,10 +218,10 @@ def write(models: Models, cases: Mapping[str, Case], train: Images, out: Path) -
             stages.append(measured(f"{name}_seed_{seed}", partial(with_model, models, name, seed), cases, out))
     found = [each for stage in stages for each in stage.found]
     rows = []
-    for task, name in dict.fromkeys((task, each["method"]) for task in cases for each in found):
+    pairs = dict.fromkeys((task, each["method"]) for task in cases for each in found if each["task"] == task)
+    for task, name in pairs:
         runs = [each for each in found if (each["task"], each["method"]) == (task, name)]
-        if runs:
-            rows.append([task, name, *(spread([run[key] for run in runs if run[key] is not None]) for key in COLUMNS)])
+        rows.append([task, name, *(spread([run[key] for run in runs if run[key] is not None]) for key in COLUMNS)])
     table = "\n".join(markdown(["task", "method", *COLUMNS.values()], rows)) + "\n"
     write_text(out / "restoration.md", table)
     write_json(out / "restoration.json", {"found": found, **circumstances()}, indent=1)

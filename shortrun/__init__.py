@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         conv_decoder,
         dense_decoder,
     )
-    from shortrun.tasks import encode, inpaint, interpolate, reconstruct, sample, traverse
+    from shortrun.tasks import encode, inpaint, interpolate, reconstruct, restore, sample, traverse
     from shortrun.training import info, load, resume, train, tune
 
 _HOMES = {
@@ -94,7 +94,7 @@ _HOMES = {
         "conv_decoder",
         "dense_decoder",
     ),
-    "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "sample", "traverse"),
+    "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "restore", "sample", "traverse"),
     "shortrun.training": ("info", "load", "resume", "train", "tune"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -147,6 +147,7 @@ __all__ = [
     "read_images",
     "read_mask",
     "reconstruct",
+    "restore",
     "resume",
     "sample",
     "short_run",

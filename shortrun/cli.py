@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": "draw new images",
     "reconstruct": "infer the latents of images and decode them",
     "inpaint": "fill in missing pixels, several times over, with a map of uncertainty",
+    "restore": "remove noise or blur from images, or enlarge them, with a map of uncertainty",
     "encode": "write the latents of images to a .npz file",
     "score": "say how unlike the images of training each image is",
     "interpolate": "walk from one image to another through the latents",

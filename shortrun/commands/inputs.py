@@ -136,8 +136,12 @@ def how_many(asked: int | None, there: int, default: int | None, name: str) -> i
     return asked or min(default or there, there)
 
 
-def read_own(learner: "Learner", arguments: ImageArguments) -> "torch.Tensor":
+def read_own(
+    learner: "Learner", arguments: ImageArguments, shape: tuple[int, int, int] | None = None
+) -> "torch.Tensor":
     """Read the user's own images in the model's shape; for a model of black and white pixels they are made so.
+
+    shape: another that they have, of images that are no more what the model is of: their pixels stay as they are.
 
     Floats mean what they meant in the run's data, where nothing is said and none of them is negative. A line on stderr
     says so.
@@ -152,7 +156,7 @@ def read_own(learner: "Learner", arguments: ImageArguments) -> "torch.Tensor":
     assert path is not None
     usual = description.pixel_range or "unit"
     with renaming({"path": "images"}):
-        found = read_image_set(path, description.image_shape, arguments.fit, arguments.pixel_range, usual)
+        found = read_image_set(path, shape or description.image_shape, arguments.fit, arguments.pixel_range, usual)
     x = found.images()
     if (
         arguments.pixel_range is None
@@ -161,7 +165,7 @@ def read_own(learner: "Learner", arguments: ImageArguments) -> "torch.Tensor":
     ):
         whose = "" if description.pixel_range is None else ", as in the run's data"
         print(taken_for(path, found.pixel_range, whose, "--pixel-range"), file=sys.stderr)
-    return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 else x
+    return torch.where(x > 0, 1.0, -1.0) if description.levels == 2 and shape is None else x
 
 
 def read_split(learner: "Learner", run: Path, split: str) -> tuple["ImageSet", str]:

@@ -7,6 +7,7 @@ EXPERIMENTS = {
     "hierarchy": "one layer of latents varied with the others held, and what each layer holds (Figure 4)",
     "figure5": "the best step size as the model learns, and the curves behind it (Figure 5 of the paper)",
     "anomaly": "images of a class that was left out of training, found by several scores",
+    "restoration": "noisy, blurred and small images, restored beside methods without a model",
     "step_sizes": "the models that fixed and tuned step sizes learn, measured side by side",
 }
 """Modules of this room and what each is about; its class `Arguments` has its options and runs it."""

@@ -60,6 +60,7 @@ class Regression(nn.Module):
 
     shape: of the images, (c, h, w).
     dim: d, the number of latents.
+    most: numbers, at least c, that the latents are regressed on at most.
 
     >>> rng = torch.Generator().manual_seed(0)
     >>> regression, x = Regression((1, 2, 2), dim=1), torch.randn(500, 1, 2, 2, generator=rng)
@@ -77,11 +78,11 @@ class Regression(nn.Module):
     inverse: Tensor
     fits: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], dim: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], dim: int, most: int = MOST) -> None:
         super().__init__()
         c, h, w = shape
         self.shape, self.dim = shape, dim
-        self.pool = next(side for side in range(1, max(h, w) + 1) if c * -(-h // side) * -(-w // side) <= MOST)
+        self.pool = next(side for side in range(1, max(h, w) + 1) if c * -(-h // side) * -(-w // side) <= most)
         p = 1 + c * -(-h // self.pool) * -(-w // self.pool)
         self.sums = Sums(1, p + dim)
         self.register_buffer("weights", torch.zeros(p, dim))
@@ -111,7 +112,12 @@ class Regression(nn.Module):
         if not len(z):
             return
         self.sums.add(torch.cat([features.to(self.weights), z.to(self.weights)], 1), FORGET)
-        weights, covariance = self._solve(torch.arange(len(self.weights), device=z.device))
+        self.solve()
+
+    @torch.no_grad()
+    def solve(self) -> None:
+        """Solve for B, S and the spread of all latents by the sums as they are."""
+        weights, covariance = self._solve(torch.arange(len(self.weights), device=self.weights.device))
         # laid out as they are when they are loaded, so that products of both are the same to the last bit
         self.weights = weights.to(self.weights).contiguous()
         self.root = root_of(covariance).to(self.root).contiguous()

@@ -4,6 +4,7 @@ from shortrun.tasks.encode import Encoding, encode
 from shortrun.tasks.inpaint import Inpainting, inpaint
 from shortrun.tasks.interpolate import Interpolation, interpolate
 from shortrun.tasks.reconstruct import Reconstruction, reconstruct
+from shortrun.tasks.restore import Restoration, restore
 from shortrun.tasks.sample import sample
 from shortrun.tasks.traverse import Traversal, traverse
 
@@ -12,11 +13,13 @@ __all__ = [
     "Inpainting",
     "Interpolation",
     "Reconstruction",
+    "Restoration",
     "Traversal",
     "encode",
     "inpaint",
     "interpolate",
     "reconstruct",
+    "restore",
     "sample",
     "traverse",
 ]

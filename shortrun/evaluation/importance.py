@@ -16,7 +16,7 @@ from shortrun.evaluation.likelihood import standard_error
 from shortrun.evaluation.normalizer import Normalizer, normalizer
 from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.inference.jacobian import Linearized
-from shortrun.inference.langevin import LogDensity
+from shortrun.inference.langevin import LogDensity, score
 from shortrun.learners import EncoderLearner, LatentLearner, frozen, with_encoder
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
@@ -189,9 +189,14 @@ def by_gaussians(generator: TopDown, x: Images, z: Float[Tensor, "n d"], rng: to
     def log_density(latents: Tensor) -> Tensor:
         return generator.log_likelihood(x, latents) + held(latents)
 
+    def towards_prior(latents: Tensor) -> Tensor:
+        if prior.exact:
+            return _times(precisions[own], means[own] - latents.double())
+        return score(held, latents, create_graph=False).double()
+
     for _ in range(NEWTON):
         gradient, curvature = _likelihood(generator, x, z)
-        pull = gradient + _times(precisions[own], means[own] - z.double())
+        pull = gradient + towards_prior(z)
         root = torch.linalg.cholesky(curvature + precisions[own])
         risen = _risen(log_density, z, torch.cholesky_solve(pull[..., None], root)[..., 0].to(z.dtype))
         if torch.equal(risen, z):

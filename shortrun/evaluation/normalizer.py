@@ -16,7 +16,7 @@ from shortrun.model import TopDown
 from shortrun.model.prior import Prior
 from shortrun.normals import Flat, PerImage, standard_normal
 
-CHAINS, TEMPERATURES, LEAPFROG = 256, 300, 5
+CHAINS, TEMPERATURES, LEAPFROG = 256, 200, 5
 """Of the annealing that finds log Z."""
 
 

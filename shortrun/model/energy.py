@@ -96,7 +96,7 @@ class Energy(Prior):
         depth: int = 3,
         steps: int = 40,
         step_size: float = 0.4,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-4,
         penalty: float = 1e-3,
         seed: int = 0,
     ) -> None:
@@ -193,11 +193,13 @@ class Energy(Prior):
         if not self.settled:
             return z
         s, z = self.step_size, z.clone()
-        for _ in range(self.steps):
-            with torch.enable_grad():
-                at = z.detach().requires_grad_()
-                (score,) = torch.autograd.grad(self.log_prob(at).sum(), at)
-            z[:, varied] += 0.5 * s**2 * score[:, varied] + s * noise()[:, varied].to(z)
+        # the way back too: under autocast its products would be those of half precision
+        with torch.autocast(z.device.type, enabled=False):
+            for _ in range(self.steps):
+                with torch.enable_grad():
+                    at = z.detach().requires_grad_()
+                    (score,) = torch.autograd.grad(self.log_prob(at).sum(), at)
+                z[:, varied] += 0.5 * s**2 * score[:, varied] + s * noise()[:, varied].to(z)
         return z
 
     @torch.no_grad()
@@ -221,7 +223,7 @@ class Energy(Prior):
         self.left_out, self.gap = (~torch.isfinite(gap)).to(gap).mean(), gap.nanmean()
         self._remember(torch.cat(made))
 
-    def _step(self, real: Flat, made: Flat) -> Float[Tensor, ""]:
+    def _step(self, real: Flat, made: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
         """Take one step of Adam, and return mean f(z+) - mean f(z-) before it; NaN where it was left out."""
         weights = self.weights.detach().requires_grad_()
         with torch.enable_grad():

@@ -106,6 +106,7 @@ class Draw(NamedTuple):
     component: Component
 
 
+@runtime_checkable
 class EnergySettings(Protocol):
     """What a configuration says of an energy, its network, its chain and its learning."""
 

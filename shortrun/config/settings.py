@@ -106,8 +106,8 @@ class EnergyConfig:
     """Langevin steps of a draw from N(0, I), while learning and afterwards."""
     step_size: Annotated[float, POSITIVE] = 0.4
     """s of these steps, z + (s^2 / 2) d/dz log p(z) + s noise."""
-    learning_rate: Annotated[float, POSITIVE] = 2e-4
-    """Of f, by Adam, which takes a step for each 100 latents."""
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
+    """Of f, by Adam, which takes a step for each 100 latents. At too large a rate energy_gap in metrics.jsonl grows."""
     penalty: Annotated[float, NOT_NEGATIVE] = 1e-3
     """Weight of the mean square of f, of latents and of draws, which keeps f in bounds."""
 

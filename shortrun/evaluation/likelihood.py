@@ -29,9 +29,6 @@ GAP = Quantity(
 )
 
 
-GAPLESS = "leave the gap out, or take a model whose prior is normal or mixture"
-
-
 def log_likelihood_figures(
     learner: LatentLearner,
     x: Images,
@@ -108,7 +105,9 @@ def annealing_gap(
     """
     if not learner.generator.prior.exact:
         raise InputError(
-            "model.prior", problem="no exact draws of the prior are known, which an upper bound takes", instead=GAPLESS
+            "model.prior",
+            problem="no exact draws of the prior are known, which an upper bound takes",
+            instead="leave the gap out, or take a model whose prior is normal or mixture",
         )
     x, z = simulate(learner.generator, n, rng, learner.device)
     constant = Normalizer()

@@ -29,14 +29,20 @@ class Normalizer(NamedTuple):
     effective: float = math.nan
     """Effective number of the chains: near 1 one of them decides, and log Z is too low."""
 
+    @property
+    def estimated(self) -> bool:
+        """Whether log Z had to be estimated."""
+        return not math.isnan(self.effective)
+
     def own(self) -> dict[str, Any]:
-        """Return what a figure has to quote that stands on it; nothing where the prior is exact."""
-        return {} if math.isnan(self.effective) else {"log_z": self.log_z, "log_z_error": self.error}
+        """Return the numbers that a figure has to quote which stands on it; none where the prior is exact."""
+        numbers = {"log_z": self.log_z, "log_z_error": self.error, "log_z_effective_chains": self.effective}
+        return numbers if self.estimated else {}
 
     def conditions(self) -> dict[str, Any]:
         """Return in words what such a figure is worth; nothing where the prior is exact."""
-        words = "annealed, too low on average, by which log p(x) is too high"
-        return {} if math.isnan(self.effective) else {"log_z_is": words, "log_z_effective_chains": self.effective}
+        words = "annealed, too low on average: log p(x) is too high, a rate too low by that"
+        return {"log_z_is": words} if self.estimated else {}
 
     def with_error(self, standard_error: float | None) -> float | None:
         """Return a standard error together with that of log Z, which all images have alike."""

@@ -44,7 +44,8 @@ def rate_figures(
 
     A point has two numbers: the mean squared error of a draw from p_S(z | x), in [0, 1], and the nats that such a draw
     says about the image. Models that learned with other sigmas, other likelihoods and other learners can so be compared
-    at the same rate or the same error. How a learner infers plays no part: the chains are annealed ones.
+    at the same rate or the same error. How a learner infers plays no part: the chains are annealed ones. Where the
+    prior lacks its constant, log Z is estimated from below, and the rate is too low by as much.
 
     learner: ready to use.
     x: (n, c, h, w) in [-1, 1], the images.

@@ -37,7 +37,8 @@ class Energy(Prior):
     whose first term has the gradient of -mean log p(z+). The penalty keeps f, which is free up to a constant, in
     bounds. A step whose gradient is not finite is left out. Until the first `learn` f = 0, and the prior is N(0, I).
 
-    `log_prob` lacks the constant -log Z, which evaluations estimate. The chains that infer latents start from N(0, I).
+    `log_prob` lacks the constant -log Z, which evaluations estimate. It is of the density above, and draws are of the
+    chain, which follows that density only as far as K steps lead. The chains that infer latents start from N(0, I).
 
     dim: d, the number of latents.
     width: units of a layer, at least 1.
@@ -96,7 +97,7 @@ class Energy(Prior):
         depth: int = 3,
         steps: int = 40,
         step_size: float = 0.4,
-        learning_rate: float = 2e-4,
+        learning_rate: float = 1e-3,
         penalty: float = 1e-3,
         seed: int = 0,
     ) -> None:

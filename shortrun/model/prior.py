@@ -143,7 +143,8 @@ class Prior(nn.Module):
     """The distribution p(z) = sum_c w_c N(z; mu_c, L_c L_c^T) of the flat latents, (n, d), before an image is seen.
 
     A subclass defines the abstract methods. It declares in the class variables what the rest of the package has to know
-    of it. One that learns from inferred latents defines `learn` as well.
+    of it. One that learns from inferred latents defines `learn` as well. One that is no mixture says so in `exact`, and
+    defines what stands on `parts` here: densities, draws, and mean and covariance.
 
     dim: d, the number of latents.
 

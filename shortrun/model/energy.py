@@ -51,8 +51,8 @@ class Energy(Prior):
 
     Raises InputError for counts below 1.
 
-    >>> prior, rng = Energy(dim=2, width=16), torch.Generator().manual_seed(0)
-    >>> for _ in range(20):
+    >>> prior, rng = Energy(dim=2, width=16, learning_rate=1e-2), torch.Generator().manual_seed(0)
+    >>> for _ in range(10):
     ...     prior.learn(2 + torch.randn(500, 2, generator=rng), rng)
     >>> 1 < prior.sample(1000, rng).mean().item() < 3
     True

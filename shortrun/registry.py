@@ -31,6 +31,7 @@ LIKELIHOODS: Names = {
 PRIORS: Names = {
     "normal": "shortrun.model.prior:Normal",
     "mixture": "shortrun.model.mixture:Mixture",
+    "energy": "shortrun.model.energy:Energy",
 }
 DECODERS: Names = {
     "dense": "shortrun.model.decoders:dense_decoder",

@@ -36,6 +36,7 @@ class Use(Enum):
     FACTORS = (1509, 8), "nothing: scores of disentanglement"
     DRAW = (1509, 9), "nothing: reconstructions from a draw and from a point"
     RATE = (1509, 10), "nothing: the curve of error against rate"
+    ENERGY = (1509, 40), "nothing: the initial weights of an energy prior"
 
     @property
     def key(self) -> tuple[int, ...]:

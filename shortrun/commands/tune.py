@@ -66,6 +66,8 @@ def main(words: list[str]) -> int:
     from shortrun.training.tuning import divergence_curves
 
     print(f"{len(given.x)} {given.name}s, {learner.steps} steps", flush=True)
+    if not learner.generator.prior.exact:
+        print("log p(x, z) is known up to a constant here, so values below tell step sizes apart and are no nats")
     curves = divergence_curves(
         learner,
         given.x,
@@ -82,6 +84,7 @@ def main(words: list[str]) -> int:
         "steps": learner.steps,
         "noise": learner.noise,
         "latents": learner.generator.dim,
+        **({} if learner.generator.prior.exact else {"values_are": "up to a constant, that of the prior"}),
         "model_step_size": learner.step_size.values,
         "model_step_decay": learner.step_size.decay,
         "curves": {name: _curve(curves, name) for name in arguments.estimators},

@@ -8,6 +8,7 @@ import tyro
 
 from shortrun.config.ranges import (
     DECAY,
+    NOT_NEGATIVE,
     POSITIVE,
     POSITIVE_SCHEDULE,
     SCHEDULE,
@@ -60,7 +61,8 @@ PriorName = Annotated[
     str,
     Named(PRIORS),
     tyro.conf.arg(
-        help=f"p(z): {listed(PRIORS)}. normal is N(0, I), mixture one of normals that is fitted to the latents."
+        help=f"p(z): {listed(PRIORS)}. normal is N(0, I), mixture one of normals that is fitted to the latents, energy "
+        "N(0, I) tilted by a network that is learned from them."
     ),
 ]
 
@@ -95,6 +97,24 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class EnergyConfig:
+    """The prior `energy`, p(z) in proportion to exp(-f(z)) N(z; 0, I): the network f, and the chain that draws."""
+
+    width: Width = 200
+    """Units of a layer of f."""
+    depth: Depth = 3
+    """Linear layers of f, the last of which gives its value."""
+    steps: Count = 40
+    """Langevin steps of a draw from N(0, I), while learning and afterwards."""
+    step_size: Annotated[float, POSITIVE] = 0.4
+    """s of these steps, z + (s^2 / 2) d/dz log p(z) + s noise."""
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
+    """Of f, by Adam, which takes a step for each 100 latents. At too large a rate energy_gap in metrics.jsonl grows."""
+    penalty: Annotated[float, NOT_NEGATIVE] = 1e-3
+    """Weight of the mean square of f, of latents and of draws, which keeps f in bounds."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The generator p(x, z)."""
 
@@ -117,6 +137,7 @@ class ModelConfig:
     prior: PriorName = "normal"
     components: Annotated[int, between(1, 10_000)] = 10
     """Normals of the mixture."""
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
 
     def check(self) -> None:
         """Raise InputError where there is no layer of latents."""

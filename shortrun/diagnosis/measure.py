@@ -211,7 +211,7 @@ def diagnose(
     seed: of rng, for the record.
     shown: called with a sequence of work and words for it, returns it, to show progress.
 
-    Raises InputError for fewer than 8 images.
+    Raises InputError for fewer than 8 images, and for a prior that is not exact: calibration takes draws of it.
 
     >>> from shortrun import InferenceConfig, ModelConfig, ShortRun
     >>> learner = ShortRun.build((1, 4, 4), ModelConfig(latents=(2, 3), width=8), InferenceConfig(steps=2))
@@ -221,6 +221,12 @@ def diagnose(
     """
     if len(x) < LEAST_IMAGES:
         raise InputError("x", f"{len(x)} images", f"give at least {LEAST_IMAGES}")
+    if not learner.generator.prior.exact:
+        raise InputError(
+            "model.prior",
+            problem="no exact draws of the prior are known, which calibration takes, nor its constant",
+            instead="diagnose a model whose prior is normal or mixture",
+        )
     chain = ChainSettings(
         learner,
         learner.steps if steps is None else steps,

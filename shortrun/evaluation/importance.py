@@ -13,9 +13,10 @@ from torch import Tensor
 
 from shortrun.errors import InputError, check_at_least
 from shortrun.evaluation.likelihood import standard_error
+from shortrun.evaluation.normalizer import Normalizer, normalizer
 from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.inference.jacobian import Linearized
-from shortrun.inference.langevin import LogDensity
+from shortrun.inference.langevin import LogDensity, score
 from shortrun.learners import EncoderLearner, LatentLearner, frozen, with_encoder
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
@@ -48,7 +49,13 @@ class ImportanceBound(NamedTuple):
 
 
 def importance_bound(
-    learner: LatentLearner, x: Images, rng: torch.Generator, *, samples: int = SAMPLES, batch_size: int = BATCH_SIZE
+    learner: LatentLearner,
+    x: Images,
+    rng: torch.Generator,
+    *,
+    samples: int = SAMPLES,
+    batch_size: int = BATCH_SIZE,
+    constant: Normalizer | None = None,
 ) -> ImportanceBound:
     """Return a lower bound of log p(x) for each image, which rises with S on average.
 
@@ -62,13 +69,15 @@ def importance_bound(
     component c: w_s = p(x, z_s, c_s) / q(z_s, c_s). E w = p(x) for whatever centre and precision, so the bound holds
     however good they are, and the end of the run being random does not change it. Of a mixture the 8 likeliest
     components are drawn from; E w is then less by what the others hold. The bound is log p(x) itself for a linear
-    generator with a Gaussian likelihood and a prior of at most 8 normals.
+    generator with a Gaussian likelihood and a prior of at most 8 normals. Of a prior that lacks its constant, log Z is
+    estimated and taken off: see `normalizer`.
 
     learner: ready to use.
     x: (n, c, h, w) in [-1, 1], the images.
     rng: gives the random numbers.
     samples: S, at least 1.
     batch_size: at least 1, rows that go through the networks at a time.
+    constant: log Z of the prior; estimated where not given.
 
     Raises InputError for no images, counts below 1, more than 512 latents without an encoder, and where log p(x, z) is
     not finite at any draw of an image.
@@ -84,6 +93,7 @@ def importance_bound(
     check_at_least(1, samples=samples, batch_size=batch_size)
     if not with_encoder(learner) and learner.dim > MOST_LATENTS:
         raise InputError("learner", f"{learner.dim} latents", f"the proposal is for at most {MOST_LATENTS}")
+    constant = normalizer(learner.generator, rng, x[:1].to(learner.device)) if constant is None else constant
     parts = []
     with frozen(learner.generator), torch.no_grad():
         for part in x.split(batch_size):
@@ -91,7 +101,7 @@ def importance_bound(
             log_w = _log_weights(learner, part, rng, samples, max(1, batch_size // len(part)))
             parts.append(torch.where(torch.isfinite(log_w), log_w, -math.inf))  # a weight of 0 keeps the bound
     log_w = torch.cat(parts, dim=1)
-    log_p = torch.logsumexp(log_w, 0) - math.log(samples)
+    log_p = torch.logsumexp(log_w, 0) - math.log(samples) - constant.log_z
     if not torch.isfinite(log_p).all():
         raise InputError(
             "x", problem="log p(x, z) is not finite at any draw of an image", instead="the model or the image is not"
@@ -115,10 +125,13 @@ def importance_figures(
 
     Raises InputError as `importance_bound` does.
     """
-    found = importance_bound(learner, x, rng, samples=samples, batch_size=batch_size)
+    constant = normalizer(learner.generator, rng, x[:1].to(learner.device))
+    found = importance_bound(learner, x, rng, samples=samples, batch_size=batch_size, constant=constant)
     proposal = "the encoder" if with_encoder(learner) else "Gaussian around the end of a run"
     how = {"samples": samples, "proposal": proposal, "images": len(x), **learner.density_conditions()}
-    own = {"standard_error": standard_error(found.log_p), "effective_samples": float(found.effective.mean())}
+    how |= constant.conditions()
+    own = {"standard_error": constant.with_error(standard_error(found.log_p)), **constant.own()}
+    own |= {"effective_samples": float(found.effective.mean())}
     return {"importance_nats": IMPORTANCE_NATS.figure(float(found.log_p.mean()), how, **own)}
 
 
@@ -176,9 +189,14 @@ def by_gaussians(generator: TopDown, x: Images, z: Float[Tensor, "n d"], rng: to
     def log_density(latents: Tensor) -> Tensor:
         return generator.log_likelihood(x, latents) + held(latents)
 
+    def towards_prior(latents: Tensor) -> Tensor:
+        if prior.exact:
+            return _times(precisions[own], means[own] - latents.double())
+        return score(held, latents, create_graph=False).double()
+
     for _ in range(NEWTON):
         gradient, curvature = _likelihood(generator, x, z)
-        pull = gradient + _times(precisions[own], means[own] - z.double())
+        pull = gradient + towards_prior(z)
         root = torch.linalg.cholesky(curvature + precisions[own])
         risen = _risen(log_density, z, torch.cholesky_solve(pull[..., None], root)[..., 0].to(z.dtype))
         if torch.equal(risen, z):

@@ -5,22 +5,20 @@ arXiv 1611.04273.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.errors import InputError, check_at_least
+from shortrun.evaluation.normalizer import Normalizer, normalizer, whitened
 from shortrun.evaluation.quantity import LOG_P, Quantity
 from shortrun.learners import LatentLearner, frozen
 from shortrun.metrics.annealing import CHAINS, LEAPFROG, TEMPERATURES, Annealed, annealed_importance
 from shortrun.metrics.figure import Figure
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images
-from shortrun.model.prior import Prior
-from shortrun.normals import Flat, PerImage, standard_normal
 
 NATS = Quantity("nats", LOG_P, "log p(x), nats", 5)
 BITS_PER_DIM = Quantity("bits_per_dim", LOG_P, "bits/dim", 7)
@@ -46,7 +44,9 @@ def log_likelihood_figures(
     `nats`: the mean, a lower bound on average. Its standard error is of that mean as one of a population of images
     (None for one image), not of the annealing; its `acceptance` is that of the transitions. `bits_per_dim`: by
     `bits_per_dim`; left out where the pixels are no whole numbers or the learner was put together by hand. What the
-    annealing leaves out is measured by `annealing_gap` on simulated images.
+    annealing leaves out is measured by `annealing_gap` on simulated images. Where the prior lacks its constant, log Z
+    is estimated and taken off, and its error is in the standard error. It is estimated from below, so that the mean is
+    no bound then.
 
     learner: ready to use.
     x: (n, c, h, w) in [-1, 1], the images.
@@ -60,16 +60,19 @@ def log_likelihood_figures(
     """
     if not len(x):
         raise InputError("x", "no images", "give at least one, (n, c, h, w)")
+    constant = normalizer(learner.generator, rng, x[:1].to(learner.device))
     parts = [
-        _anneal(learner, part.to(learner.device), rng, temperatures, chains, leapfrog) for part in x.split(batch_size)
+        _anneal(learner, part.to(learner.device), rng, temperatures, chains, leapfrog, constant)
+        for part in x.split(batch_size)
     ]
     log_p = torch.cat([part.log_p for part in parts])
     levels = learner.levels
     nats, acceptance = float(log_p.mean()), float(torch.cat([part.acceptance for part in parts]).mean())
     how = {"images": len(x), "by": "annealed importance sampling", "temperatures": temperatures}
-    how |= {"chains": chains, "leapfrog": leapfrog, **learner.density_conditions()}
+    how |= {"chains": chains, "leapfrog": leapfrog, **learner.density_conditions(), **constant.conditions()}
+    own = {"standard_error": constant.with_error(standard_error(log_p)), "acceptance": acceptance, **constant.own()}
     return {
-        "nats": NATS.figure(nats, how, standard_error=standard_error(log_p), acceptance=acceptance),
+        "nats": NATS.figure(nats, how, **own),
         "bits_per_dim": bits_figure(bits_per_dim(learner.generator, nats, x[0].numel(), levels), how),
     }
 
@@ -96,10 +99,20 @@ def annealing_gap(
     temperatures: at least 1, one transition each.
     chains: at least 1, of each image.
     leapfrog: at least 1, steps of a transition.
+
+    Raises InputError where no exact draws of the prior are known: the latents that made an image are then no sample of
+    its posterior, and the upper bound is none.
     """
+    if not learner.generator.prior.exact:
+        raise InputError(
+            "model.prior",
+            problem="no exact draws of the prior are known, which an upper bound takes",
+            instead="leave the gap out, or take a model whose prior is normal or mixture",
+        )
     x, z = simulate(learner.generator, n, rng, learner.device)
-    lower = _anneal(learner, x, rng, temperatures, chains, leapfrog).log_p
-    upper = _anneal(learner, x, rng, temperatures, chains, leapfrog, posterior=z).log_p
+    constant = Normalizer()
+    lower = _anneal(learner, x, rng, temperatures, chains, leapfrog, constant).log_p
+    upper = _anneal(learner, x, rng, temperatures, chains, leapfrog, constant, posterior=z).log_p
     gap = upper - lower
     how = {"images": n, "temperatures": temperatures, "images_are": "simulated by the model"}
     bounds = {"lower": float(lower.mean()), "upper": float(upper.mean())}
@@ -157,37 +170,6 @@ def simulate(
     return generator.likelihood.sample(generator.decoder(*generator.split(z)), rng), z
 
 
-class White(NamedTuple):
-    """Coordinates u of latents, z = m + L u with the mean and the covariance L L^T of the prior."""
-
-    to_latents: Callable[[Flat], Flat]
-    from_latents: Callable[[Flat], Flat]
-    relative: Callable[[Flat], PerImage] | None
-    """log p(u) - log N(u; 0, I), the prior's density against the normal one; None where it is N(0, I)."""
-
-
-def whitened(prior: Prior, like: Tensor) -> White:
-    """Return the coordinates in which the prior has mean 0 and covariance I; for N(0, I) they are the latents.
-
-    prior: of the generator.
-    like: gives precision and device.
-    """
-    if prior.standard:
-        return White(lambda u: u, lambda z: z, None)
-    mean, root = (part.to(like) for part in prior.whole())
-
-    def to_latents(u: Flat) -> Flat:
-        return mean + u @ root.T
-
-    def from_latents(z: Flat) -> Flat:
-        return torch.linalg.solve_triangular(root, (z - mean).T, upper=False).T
-
-    def relative(u: Flat) -> PerImage:
-        return prior.log_prob(to_latents(u)) - (standard_normal(u) - root.diagonal().log().sum())
-
-    return White(to_latents, from_latents, relative)
-
-
 def _anneal(
     learner: LatentLearner,
     x: Images,
@@ -195,6 +177,7 @@ def _anneal(
     temperatures: int,
     chains: int,
     leapfrog: int,
+    constant: Normalizer,
     posterior: Float[Tensor, "n d"] | None = None,
 ) -> Annealed:
     """Estimate log p(x) of the images of one batch.
@@ -203,7 +186,7 @@ def _anneal(
     enters as a factor, which is 1 for N(0, I) itself.
     """
     repeated, generator = x.repeat(chains, 1, 1, 1), learner.generator
-    white = whitened(generator.prior, x)
+    white = whitened(generator.prior, x, constant.log_z)
 
     def relative(u: Float[Tensor, "rows d"]) -> Float[Tensor, "rows"]:
         log_likelihood = generator.log_likelihood(repeated, white.to_latents(u))

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.evaluation.assessment import Assessment
-from shortrun.evaluation.likelihood import standard_error, whitened
+from shortrun.evaluation.likelihood import standard_error
+from shortrun.evaluation.normalizer import Normalizer, normalizer, whitened
 from shortrun.evaluation.quantity import Measure, Quantity, unless_refused
 from shortrun.evaluation.reconstructions import UNIT_RANGE
 from shortrun.learners import LatentLearner, frozen, with_generator
@@ -43,7 +44,8 @@ def rate_figures(
 
     A point has two numbers: the mean squared error of a draw from p_S(z | x), in [0, 1], and the nats that such a draw
     says about the image. Models that learned with other sigmas, other likelihoods and other learners can so be compared
-    at the same rate or the same error. How a learner infers plays no part: the chains are annealed ones.
+    at the same rate or the same error. How a learner infers plays no part: the chains are annealed ones. Where the
+    prior lacks its constant, log Z is estimated from below, and the rate is too low by as much.
 
     learner: ready to use.
     x: (n, c, h, w) in [-1, 1], the images.
@@ -52,22 +54,28 @@ def rate_figures(
     leapfrog: at least 1, steps of a transition.
     batch_size: at least 1, images at a time.
     """
-    parts = [_curve(learner, part.to(learner.device), rng, temperatures, leapfrog) for part in x.split(batch_size)]
+    constant = normalizer(learner.generator, rng, x[:1].to(learner.device))
+    parts = [
+        _curve(learner, part.to(learner.device), rng, temperatures, leapfrog, constant) for part in x.split(batch_size)
+    ]
     rates, errors = torch.cat([part.rate for part in parts], 1), torch.cat([part.squared_error for part in parts], 1)
     acceptance = float(torch.cat([part.acceptance for part in parts]).mean())
     how = {"images": len(x), "by": "annealed chains", "temperatures": temperatures, "leapfrog": leapfrog}
+    how |= constant.conditions()
     found: dict[str, Figure] = {}
     for of_rate, of_error, rate, error in zip(RATES, ERRORS, rates, errors, strict=True):
         mse = error / (4 * x[0].numel())  # pixels in [0, 1] are half as far apart as in [-1, 1]
-        own = {"standard_error": standard_error(rate), "acceptance": acceptance}
+        own = {"standard_error": constant.with_error(standard_error(rate)), "acceptance": acceptance, **constant.own()}
         found[of_rate.name] = of_rate.figure(float(rate.mean()), how, **own)
         found[of_error.name] = of_error.figure(float(mse.mean()), how | UNIT_RANGE, standard_error=standard_error(mse))
     return found
 
 
-def _curve(learner: LatentLearner, x: Images, rng: torch.Generator, temperatures: int, leapfrog: int) -> RateDistortion:
+def _curve(
+    learner: LatentLearner, x: Images, rng: torch.Generator, temperatures: int, leapfrog: int, constant: Normalizer
+) -> RateDistortion:
     generator = learner.generator
-    white = whitened(generator.prior, x)
+    white = whitened(generator.prior, x, constant.log_z)
 
     def squared_error(u: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
         mean = generator.likelihood.mean(generator.decoder(*generator.split(white.to_latents(u))))

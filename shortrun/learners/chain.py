@@ -276,6 +276,9 @@ class ChainLearner(LatentLearner):
         candidates, component = prior.from_normal(pool.draw(), pool.uniform)
         decoded = generator.decoder(*generator.split(candidates))
         log_weights = generator.likelihood.log_prob_pairs(x, decoded, mask)
+        if not prior.exact:  # they are draws of what it tilts
+            tilt = prior.held(component)(candidates) - self._of_components(component).log_prob(candidates)
+            log_weights = log_weights + tilt.to(log_weights)
         if own is not None:
             joint = generator.log_likelihood(x, own.z, mask) + prior.held(own.component)(own.z)
             log_weights = torch.cat([log_weights, (joint - own.initial.log_prob(own.z).to(joint))[:, None]], 1)

@@ -156,7 +156,8 @@ class EncoderLearner(LatentLearner):
 
         Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound itself,
         whatever the weight), `log_likelihood` and `kl` that it is made of. With the prior N(0, I) also `kl_1` (the
-        lowest layer) to `kl_L`, the divergence of each layer.
+        lowest layer) to `kl_L`, the divergence of each layer. With a prior that lacks its constant neither `elbo` nor
+        `kl`: the loss is up to that constant.
         """
         self.refit(rng)
         draw, prior = self.draw(x, self._noise(x, rng, part)), self.generator.prior
@@ -173,9 +174,8 @@ class EncoderLearner(LatentLearner):
             "mse": mse,
             "second_moment": (draw.z.detach() ** 2).mean(),
             **fit,
-            "elbo": (log_likelihood - kl).mean().detach(),
+            **({"elbo": (log_likelihood - kl).mean().detach(), "kl": kl.mean().detach()} if prior.exact else {}),
             "log_likelihood": log_likelihood.mean().detach(),
-            "kl": kl.mean().detach(),
             **{f"kl_{len(layers) - i}": layer for i, layer in enumerate(layers)},
         }
 

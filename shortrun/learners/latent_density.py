@@ -63,7 +63,8 @@ class FitRecord:
     nats: float
     """Mean of log q(z) over the latents held out, by the chosen size fitted to the others."""
     prior_nats: float | None
-    """The same of the model's prior; one that was learned has seen these images too. None where it has no prior."""
+    """The same of the model's prior; one that was learned has seen these images too. None where it has no prior, or
+    one whose constant is not known."""
     better_than_prior: bool | None
     candidates: tuple[Candidate, ...]
 
@@ -101,7 +102,8 @@ def fit_latent_density(
     rng: draws which are held out, and the starts of the fits.
     sizes: numbers of normals that are tried, in rising order.
     held_out: in (0, 1), the share of the latents that the sizes are compared on.
-    log_prior: log p(z) of the model's prior, (n, d) -> (n,), which the record compares with; None where it has none.
+    log_prior: log p(z) of the model's prior, (n, d) -> (n,), which the record compares with; None where it has none, or
+        one whose constant is not known.
 
     Raises InputError for fewer than 10 images, for latents that are not finite, for sizes or a share that cannot be.
 

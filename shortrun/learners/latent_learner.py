@@ -171,18 +171,18 @@ class LatentLearner(Learner):
         rng: gives the random numbers.
         """
         draws = DrawnNoise(rng, 1, (len(z), self.dim), device=self.device)
-        return self.generator.prior.redraw(z.to(self.device), first, last, draws.draw(), draws.uniform).cpu()
+        return self.generator.prior.redraw(z.to(self.device), first, last, draws.draw, draws.uniform).cpu()
 
     @torch.no_grad()
     def frame(self, z: Flat) -> tuple[Flat, Float[Tensor, "n d d"]] | None:
-        """Return the normal of the prior that each row of latents most likely is of; None where the prior is N(0, I).
+        """Return the normal of the prior that each row of latents most likely is of; None where it is no mixture.
 
         It is the mean, (n, d), and the lower triangular root of the covariance, (n, d, d), on the CPU.
 
         z: (n, d), latents.
         """
         prior = self.generator.prior
-        if prior.standard:
+        if prior.standard or not prior.exact:
             return None
         component, (_, means, roots, _) = prior.components(z.to(self.device)).argmax(1), prior.parts()
         return means[component].cpu(), roots[component].cpu()
@@ -196,16 +196,18 @@ class LatentLearner(Learner):
     def prior_fit(self, z: Flat) -> Float[Tensor, "n more"] | None:
         """Return how far latents are from the normals of the prior that they are of; see `Prior.fit`."""
         prior = self.generator.prior
-        return None if prior.standard else torch.cat([prior.fit(z, (self.dim,)), prior.fit(z, self.latents)], 1)
+        if prior.standard or not prior.exact:
+            return None
+        return torch.cat([prior.fit(z, (self.dim,)), prior.fit(z, self.latents)], 1)
 
     def log_prior(self, z: Flat) -> tuple[PerImage, Statistics]:
-        """Return log p(z) of an update, (n,), and what it says of how latents and prior fit, for the log.
+        """Return log p(z) of an update, (n,), and what the prior says of itself and of how it fits them, for the log.
 
         z: (n, d), latents.
         """
         prior = self.generator.prior
-        if prior.standard:
-            return prior.log_prob(z), {}
+        if prior.standard or not prior.exact:
+            return prior.log_prob(z), prior.statistics()
         log_prior, fit = prior.log_prob_and_fit(z)
         return log_prior, {"prior_fit": fit.mean()}
 

@@ -3,6 +3,7 @@
 from shortrun.model.bernoulli import Bernoulli
 from shortrun.model.decoders import conv_decoder, dense_decoder
 from shortrun.model.discretized_logistic import DiscretizedLogistic
+from shortrun.model.energy import Energy
 from shortrun.model.gaussian import Gaussian
 from shortrun.model.latent_density import GaussianMixture
 from shortrun.model.likelihood import Likelihood
@@ -13,6 +14,7 @@ from shortrun.model.top_down import TopDown
 __all__ = [
     "Bernoulli",
     "DiscretizedLogistic",
+    "Energy",
     "Gaussian",
     "GaussianMixture",
     "Likelihood",

@@ -13,6 +13,8 @@ from shortrun.sums import symmetric
 
 Uniform = Callable[[], Float[Tensor, "n"]]
 """Draws one number in [0, 1) for each row, when it is called."""
+Normals = Callable[[], Flat]
+"""Draws standard normal numbers, (n, d), when it is called."""
 LogPrior = Callable[[Flat], PerImage]
 Component = Int64[Tensor, "n"]
 """For each row the normal of the prior that it belongs to, 0 to m - 1."""
@@ -105,6 +107,24 @@ class Draw(NamedTuple):
 
 
 @runtime_checkable
+class EnergySettings(Protocol):
+    """What a configuration says of an energy, its network, its chain and its learning."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def step_size(self) -> float: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def penalty(self) -> float: ...
+
+
+@runtime_checkable
 class PriorSettings(Protocol):
     """What a configuration says of a prior; `shortrun.ModelConfig` does."""
 
@@ -113,12 +133,18 @@ class PriorSettings(Protocol):
         """Normals of a mixture."""
         ...
 
+    @property
+    def energy(self) -> EnergySettings:
+        """Of the energy that tilts N(0, I)."""
+        ...
+
 
 class Prior(nn.Module):
     """The distribution p(z) = sum_c w_c N(z; mu_c, L_c L_c^T) of the flat latents, (n, d), before an image is seen.
 
     A subclass defines the abstract methods. It declares in the class variables what the rest of the package has to know
-    of it. One that learns from inferred latents defines `learn` as well.
+    of it. One that learns from inferred latents defines `learn` as well. One that is no mixture says so in `exact`, and
+    defines what stands on `parts` here: densities, draws, and mean and covariance.
 
     dim: d, the number of latents.
 
@@ -142,6 +168,9 @@ class Prior(nn.Module):
     """Whether `learn` fits it to the latents that are inferred while the model learns."""
     allows_acceptance: ClassVar[bool] = True
     """Whether steps can be tuned by acceptance while it is learned: a prior that follows the steps leads them on."""
+    exact: ClassVar[bool] = True
+    """Whether p(z) is the mixture of `parts`. Else `parts` are the normals that chains start from, `log_prob` lacks a
+    constant, and what is drawn from it follows p(z) only as far as a chain does."""
 
     @classmethod
     @abstractmethod
@@ -181,6 +210,10 @@ class Prior(nn.Module):
         z: (n, d), latents.
         rng: gives the random numbers.
         """
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return numbers about how it was last learned, by name, for the log of a training."""
+        return {}
 
     def log_prob(self, z: Flat) -> PerImage:
         """Return log p(z), (n,).
@@ -290,7 +323,7 @@ class Prior(nn.Module):
         return self.from_normal(noise, uniform).z
 
     @torch.no_grad()
-    def redraw(self, z: Flat, first: int, last: int, noise: Flat, uniform: Uniform) -> Flat:
+    def redraw(self, z: Flat, first: int, last: int, noise: Normals, uniform: Uniform) -> Flat:
         """Return latents with some of them drawn anew given the others, (n, d), in closed form.
 
         Given c, the latents v = first..last-1 are normal given the others o, with C_c = L_c L_c^T:
@@ -300,10 +333,10 @@ class Prior(nn.Module):
         z: (n, d), latents.
         first: 0 to d - 1.
         last: first + 1 to d.
-        noise: (n, d), standard normal.
+        noise: called for (n, d) standard normal numbers.
         uniform: called for n numbers in [0, 1), which are drawn only where they are needed.
         """
-        parts = self.parts().to(z.double())
+        parts, drawn = self.parts().to(z.double()), noise()
         covariance = parts.roots @ parts.roots.mT
         varied = torch.arange(first, last, device=z.device)
         others = torch.tensor([i for i in range(self.dim) if not first <= i < last], dtype=torch.long, device=z.device)
@@ -319,7 +352,7 @@ class Prior(nn.Module):
             gain = torch.cholesky_solve(across, root[c])
             left = symmetric(covariance[c][varied[:, None], varied] - across.T @ gain)
             mean = parts.means[c][varied] + (given[rows] - parts.means[c][others]) @ gain
-            fresh = noise[rows][:, first:last].double() @ torch.linalg.cholesky(left).T
+            fresh = drawn[rows][:, first:last].double() @ torch.linalg.cholesky(left).T
             redrawn[rows, first:last] = (mean + fresh).to(z)
         return redrawn
 
@@ -371,8 +404,8 @@ class Normal(Prior):
         """Return the standard normal numbers themselves."""
         return Draw(noise, self.draw_component(noise, uniform))
 
-    def redraw(self, z: Flat, first: int, last: int, noise: Flat, uniform: Uniform) -> Flat:
+    def redraw(self, z: Flat, first: int, last: int, noise: Normals, uniform: Uniform) -> Flat:
         """Return latents with some of them replaced by the standard normal numbers: the others say nothing of them."""
         redrawn = z.clone()
-        redrawn[:, first:last] = noise[:, first:last]
+        redrawn[:, first:last] = noise()[:, first:last]
         return redrawn

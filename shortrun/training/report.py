@@ -73,8 +73,10 @@ def fit_density(learner: Learner, train: ImageSet, config: Config, run: RunFolde
 
 def _fit_density(learner: Learner, train: ImageSet, config: Config) -> None:
     count = min(config.training.fit_images, len(train))
-    log_prior = learner.generator.log_prior if with_generator(learner) else None
-    if (log_prior or not learner.has_prior) and count >= LEAST:
+    generator = learner.generator if with_generator(learner) else None
+    # a prior without its constant has no nats to compare with
+    log_prior = generator.log_prior if generator is not None and generator.prior.exact else None
+    if (generator is not None or not learner.has_prior) and count >= LEAST:
         rng = stream(config.training.seed, Use.FIT, device=learner.device)
         # the images of a data set may be in the order of their labels
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()

@@ -83,7 +83,7 @@ def test_half_precision_around_it_changes_nothing() -> None:
             prior.held(COMPONENTS)(z),
             prior.draw_component(z, lambda: uniform),
             *prior.from_normal(z, lambda: uniform),
-            prior.redraw(z, 1, 3, z.flip(0), lambda: uniform),
+            prior.redraw(z, 1, 3, lambda: z.flip(0), lambda: uniform),
             *prior.whole(),
         ]
 
@@ -181,7 +181,7 @@ def conditional(prior: Mixture, z: Tensor, varied: list[int]) -> tuple[Tensor, T
 def test_a_part_is_redrawn_from_its_conditional(first: int, last: int) -> None:
     prior, z = drawn_mixture(dim=5, apart=0.7), normal_of(3, 5)
     varied, noise, uniform = list(range(first, last)), normal_of(3, 5, 1), torch.tensor([0.1, 0.5, 0.9]).double()
-    made = prior.redraw(z, first, last, noise, lambda: uniform)
+    made = prior.redraw(z, first, last, lambda: noise, lambda: uniform)
     others = [i for i in range(5) if i not in varied]
     assert torch.equal(made[:, others], z[:, others])
     for row in range(3):
@@ -195,7 +195,7 @@ def test_a_part_is_redrawn_from_its_conditional(first: int, last: int) -> None:
 def test_redrawing_a_part_of_draws_of_the_prior_leaves_it_as_it_is(first: int, last: int) -> None:
     prior, n = drawn_mixture(), 20_000
     z = prior.sample(n, rng(), torch.float64)
-    made = prior.redraw(z, first, last, normal_of(n, 3, 1), lambda: uniform_of(n, 2))
+    made = prior.redraw(z, first, last, lambda: normal_of(n, 3, 1), lambda: uniform_of(n, 2))
     fresh = prior.sample(n, rng(3), torch.float64)
     assert (made[:, first:last] != z[:, first:last]).all()
     for of in (prior.log_prob, lambda z: z[:, 0], lambda z: z[:, 2], lambda z: z[:, 0] * z[:, 2]):
@@ -204,7 +204,7 @@ def test_redrawing_a_part_of_draws_of_the_prior_leaves_it_as_it_is(first: int, l
 
 def test_redrawing_all_is_a_draw_of_the_prior() -> None:
     prior, noise, uniform = drawn_mixture(), normal_of(9, 3), torch.linspace(0, 0.99, 9).double()
-    made = prior.redraw(normal_of(9, 3, 1), 0, 3, noise, lambda: uniform)
+    made = prior.redraw(normal_of(9, 3, 1), 0, 3, lambda: noise, lambda: uniform)
     torch.testing.assert_close(made, prior.from_normal(noise, lambda: uniform).z)
 
 
@@ -218,7 +218,7 @@ def test_the_standard_normal_draws_what_it_always_drew() -> None:
     assert torch.equal(prior.held(component)(noise), standard_normal(noise))
     assert prior.draw_component(noise, never).tolist() == [0] * 5
     other = torch.randn(5, 3, generator=rng(1))
-    redrawn = prior.redraw(other, 1, 3, noise, never)
+    redrawn = prior.redraw(other, 1, 3, lambda: noise, never)
     assert torch.equal(redrawn, torch.cat([other[:, :1], noise[:, 1:]], 1))
     assert [part.tolist() for part in prior.whole()] == [[0.0] * 3, torch.eye(3).tolist()]
     assert not prior.state_dict()
@@ -240,7 +240,10 @@ def test_what_every_prior_has_gives_for_the_standard_normal_what_it_has_itself()
         (general.log_prob(z), special.log_prob(z)),
         (component, special.draw_component(z, never)),
         (general.held(component)(z), special.held(component)(z)),
-        (general.redraw(z, 0, 2, noise, lambda: uniform), special.redraw(z, 0, 2, noise, never)),
+        (
+            general.redraw(z, 0, 2, lambda: noise, lambda: uniform),
+            special.redraw(z, 0, 2, lambda: noise, never),
+        ),
         *zip(general.whole(), special.whole(), strict=True),
         *zip(general.from_normal(noise, lambda: uniform), special.from_normal(noise, never), strict=True),
     ]

@@ -78,8 +78,15 @@ def _fit_density(learner: Learner, train: ImageSet, config: Config) -> None:
         rng = stream(config.training.seed, Use.FIT, device=learner.device)
         # the images of a data set may be in the order of their labels
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()
-        parts = [learner.draw_posterior(train.images(part).to(learner.device), rng) for part in rows.split(500)]
+        parts = [_posterior(learner, train, part, rng) for part in rows.split(500)]
         learner.latent_density = fit_latent_density(torch.cat(parts), rng, log_prior=log_prior)
+
+
+def _posterior(learner: Learner, train: ImageSet, rows: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    x, mask = train.images(rows).to(learner.device), train.observed(rows)
+    if mask is None:  # a learner that does not learn from incomplete images need not know the word
+        return learner.draw_posterior(x, rng)
+    return learner.draw_posterior(x, rng, mask.to(learner.device))
 
 
 def test_figures(learner: Learner, dataset: Dataset, config: Config) -> list[Figure]:

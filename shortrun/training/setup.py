@@ -7,7 +7,9 @@ from torch import nn
 from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
 from shortrun.errors import InputError, renaming
-from shortrun.learners import Learner, with_generator
+from shortrun.data.missing import hide_at_random, hide_by_masks
+from shortrun.learners import Learner, with_encoder, with_generator
+from shortrun.learners.declared import check_learns_masked
 from shortrun.learners.own_checks import check_own_modules
 from shortrun.learners.size import check_size
 from shortrun.training.precision import autocast
@@ -30,7 +32,24 @@ def read_dataset(config: Config) -> Dataset:
             binarize=data.binarize,
             pixel_range=data.pixel_range,
         )
-        return dataset if data.held_out is None else dataset.hold_out(data.held_out)
+        dataset = dataset if data.held_out is None else dataset.hold_out(data.held_out)
+        # last, so that images that were held out are whole
+        if data.missing:
+            return hide_at_random(dataset, data.missing, data.missing_shape or "pixels", data.missing_seed or 0)
+    with renaming({"masks": "data.masks", "path": "data.masks"}):
+        return dataset if data.masks is None else hide_by_masks(dataset, data.masks)
+
+
+def read_whole(config: Config) -> Dataset:
+    """Read the data set that a configuration names with the pixels that it hides at random.
+
+    For what is measured, never for what is learned: figures that are compared over rates stand on one classifier, and
+    completions have a truth. Of images with masks of the user's own nobody knows it.
+
+    config: of a run.
+    """
+    data = dataclasses.replace(config.data, missing=None, missing_shape=None, missing_seed=None)
+    return read_dataset(dataclasses.replace(config, data=data))
 
 
 def build_learner(
@@ -40,7 +59,10 @@ def build_learner(
 
     kind: the class of the configuration's learner. decoder: the user's own module, where there is one.
     """
-    images, batch_size = dataset.train, config.training.batch_size
+    images, batch_size, encoder = dataset.train, config.training.batch_size, config.encoder
+    if images.masks is not None:
+        check_learns_masked(kind, "learner")
+        encoder = dataclasses.replace(encoder, missing=encoder.missing or ("mean" if kind.has_encoder else None))
     if len(images) < batch_size:
         raise InputError(
             "training.batch_size", f"{batch_size} for {len(images)} training images", f"write at most {len(images)}"
@@ -56,7 +78,7 @@ def build_learner(
         config.model,
         config.inference,
         config.learner,
-        config.encoder,
+        encoder,
         config.persistent,
         config.glow,
         config.own,
@@ -74,4 +96,6 @@ def build_learner(
     )
     if with_generator(learner):
         learner.generator.likelihood.check_images(images.levels, dataset.name)
+    if with_encoder(learner) and learner.missing == "mean":
+        learner.filling.copy_(images.mean_image())
     return learner

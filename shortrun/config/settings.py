@@ -99,9 +99,9 @@ class DataConfig:
     missing_seed: Annotated[int, SEED] | None = None
     """Of what data.missing hides, 0 where not given; runs of unlike seeds learn from the same incomplete images."""
     masks: Path | None = None
-    """Learn from incomplete images: the masks of the training images. An .npy or .npz array (n, h, w), one mask for each
-    image of the file in its order, or a folder of black and white pictures named like the images; 1, white = observed.
-    """
+    """Learn from incomplete images: the masks of the training images. An .npy or .npz array (n, h, w), one mask for
+    each image of the file in its order, or a folder of black and white pictures named like the images; 1, white =
+    observed."""
 
     def check(self) -> None:
         """Raise InputError where it is said twice, or only in part, which pixels are hidden."""

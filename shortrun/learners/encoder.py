@@ -194,9 +194,10 @@ class EncoderLearner(LatentLearner):
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i (log p(x_i|z_i) - kl_weight KL_i) with z_i drawn from q(z|x_i), and statistics of the batch.
 
-        With a mask, x_i is what is observed of an image. Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound itself,
-        whatever the weight), `log_likelihood` and `kl` that it is made of. With the prior N(0, I) also `kl_1` (the
-        lowest layer) to `kl_L`, the divergence of each layer.
+        With a mask, x_i is what is observed of an image. Statistics: `mse` of the draws in [0, 1] pixels,
+        `second_moment` of z per dimension, `elbo` (the bound itself, whatever the weight), `log_likelihood` and `kl`
+        that it is made of. With the prior N(0, I) also `kl_1` (the lowest layer) to `kl_L`, the divergence of each
+        layer.
         """
         self.refit(rng)
         draw, prior = self.draw(self.seen(x, mask), self._noise(x, rng, part)), self.generator.prior

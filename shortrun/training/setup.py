@@ -6,8 +6,8 @@ from torch import nn
 
 from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
-from shortrun.errors import InputError, renaming
 from shortrun.data.missing import hide_at_random, hide_by_masks
+from shortrun.errors import InputError, renaming
 from shortrun.learners import Learner, with_encoder, with_generator
 from shortrun.learners.declared import check_learns_masked
 from shortrun.learners.own_checks import check_own_modules
@@ -40,16 +40,26 @@ def read_dataset(config: Config) -> Dataset:
         return dataset if data.masks is None else hide_by_masks(dataset, data.masks)
 
 
-def read_whole(config: Config) -> Dataset:
-    """Read the data set that a configuration names with the pixels that it hides at random.
+def with_truth(config: Config, dataset: Dataset) -> Dataset | None:
+    """Return a data set with what its train images have at hidden pixels; None where nobody knows it.
 
-    For what is measured, never for what is learned: figures that are compared over rates stand on one classifier, and
-    completions have a truth. Of images with masks of the user's own nobody knows it.
+    It is for what is measured, never for what is learned: figures that are compared over shares of hidden pixels stand
+    on one classifier, and completions have a truth. It is known where a configuration hides pixels at random, and
+    unknown of images with masks of the user's own, and of images that were given in Python.
 
-    config: of a run.
+    config: of the run.
+    dataset: that it learns from.
     """
+    if dataset.train.masks is None:
+        return dataset
+    if not config.data.missing:
+        return None
     data = dataclasses.replace(config.data, missing=None, missing_shape=None, missing_seed=None)
-    return read_dataset(dataclasses.replace(config, data=data))
+    whole = read_dataset(dataclasses.replace(config, data=data))
+    if (len(whole.train), whole.train.shape) != (len(dataset.train), dataset.train.shape):
+        return None
+    hidden = dataclasses.replace(whole.train, masks=dataset.train.masks)
+    return whole if hidden.digest() == dataset.train.digest() else None
 
 
 def build_learner(

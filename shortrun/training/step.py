@@ -55,9 +55,9 @@ def update(
 
     An update whose gradient is not finite is left out and counted.
 
-    x: (n, c, h, w) in [-1, 1], this process's part of the batch; rows: (n,), which training images these are; rng:
-    the stream of the update, the same in all processes; mask: (n, 1, h, w), 1 = observed. Returns the loss, the norm of its gradient before clipping
-    and the learner's own statistics.
+    x: (n, c, h, w) in [-1, 1], this process's part of the batch; rows: (n,), which training images these are; rng: the
+    stream of the update, the same in all processes; mask: (n, 1, h, w), 1 = observed, None where all pixels are.
+    Returns the loss, the norm of its gradient before clipping and the learner's own statistics.
     """
     with autocast(settings.precision, here.device):
         loss, statistics = state.parallel(x, rng, (here.rank, here.count), rows, mask)

@@ -50,7 +50,7 @@ class ImageSet:
     factors: Mapping[str, Int64[Tensor, "m"]] | None = None
     pixel_range: PixelRange | None = None
     names: np.ndarray | None = None
-    masks: Bool[Tensor, "n 1 h w"] | None = None
+    masks: Bool[Tensor, "m2 1 h2 w2"] | None = None
 
     def __post_init__(self) -> None:
         if self.masks is not None:
@@ -86,7 +86,7 @@ class ImageSet:
                 got = f"{len(values)} of {name} for {len(self.pixels)} images"
                 raise InputError("factors", got, "give one each")
 
-    def _hide(self, masks: Bool[Tensor, "n 1 h w"]) -> None:
+    def _hide(self, masks: Bool[Tensor, "m 1 h w"]) -> None:
         wanted = (len(self.pixels), 1, *self.pixels.shape[2:])
         if masks.shape != wanted:
             raise InputError("masks", f"an array of shape {tuple(masks.shape)}", f"give {wanted}, one for each image")

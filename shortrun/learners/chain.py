@@ -409,13 +409,15 @@ class ChainLearner(LatentLearner):
         }
 
     @torch.no_grad()
-    def _completed(self, x: Images, decoded: Images, sound: Bool[Tensor, "n"], incomplete: Incomplete) -> Images:
+    def _completed(
+        self, x: Images, decoded: Float[Tensor, "m ..."], sound: Bool[Tensor, "n"], incomplete: Incomplete
+    ) -> Images:
         """Return images with draws x_h ~ p(x_h | z) at their hidden pixels; those whose chains failed as they are.
 
         The regression is to learn from whole images: the mean of x_h would say that hidden pixels vary less, and so say
         more of the latents, than they do.
 
-        decoded: what the decoder says of the latents of images whose chains are sound.
+        decoded: (m, ...), what the decoder says of the latents of the images whose chains are sound.
         sound: which these are.
         """
         (index, count), n = incomplete.part, len(x)

@@ -158,7 +158,7 @@ class EncoderLearner(LatentLearner):
         kl = torch.stack([layer.sum(1) for layer in q.divergence().split(self.latents, dim=1)], 1)
         return Draw(z, q.log_prob(z), kl, self.generator.decoder(*self.generator.split(z)))
 
-    def seen(self, x: Images, mask: Mask | None = None) -> Images:
+    def seen(self, x: Images, mask: Mask | None = None) -> Float[Tensor, "n e h w"]:
         """Return what the encoder is given for images, (n, c or c + 1, h, w).
 
         x: (n, c, h, w) in [-1, 1], the images; what they hold at hidden pixels is not looked at.

@@ -157,7 +157,7 @@ def measured(arguments: Arguments, entrant: Entrant, x: Images, rate: float, out
                 "mean": float(squared_error(made.mean, x)[hidden].mean()),
             }
             write_json(path, kept, indent=1)
-        found.append(kept)
+        found.append({name: kept[name] for name in ("one", "mean")})
     return found
 
 

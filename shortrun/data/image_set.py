@@ -50,7 +50,7 @@ class ImageSet:
     factors: Mapping[str, Int64[Tensor, "m"]] | None = None
     pixel_range: PixelRange | None = None
     names: np.ndarray | None = None
-    masks: Bool[Tensor, "m2 1 h2 w2"] | None = None
+    masks: Bool[Tensor, "_ 1 _ _"] | None = None
 
     def __post_init__(self) -> None:
         if self.masks is not None:

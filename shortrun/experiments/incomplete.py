@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from jaxtyping import Float
+from torch import Tensor
+
 from shortrun.compare.contest import run_of
 from shortrun.config import Config
 from shortrun.data.missing import draw_masks
@@ -40,6 +43,9 @@ HEAD = {
     "seconds": "CPU seconds",
 }
 """The words of each column that is measured."""
+
+Row = tuple[str, Float[Tensor, "_ 3 _ _"]]
+"""The words and the images of a row of the picture."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def write(arguments: Arguments, entrants: list[Entrant], x: Images, out: Path) -
     return table
 
 
-def completions(arguments: Arguments, entrants: list[Entrant], x: Images) -> list[tuple[str, Images]]:
+def completions(arguments: Arguments, entrants: list[Entrant], x: Images) -> list[Row]:
     """Return the rows of test images, what is given of them, and one completion by each learner."""
     rows = [("test images", to_rgb(x))]
     for rate in arguments.missing:
@@ -215,7 +221,7 @@ def completions(arguments: Arguments, entrants: list[Entrant], x: Images) -> lis
     return rows
 
 
-def drawn(entrants: list[Entrant]) -> list[tuple[str, Images]]:
+def drawn(entrants: list[Entrant]) -> list[Row]:
     """Return a row of draws of each learner, from the first source that it has."""
     rows = []
     for entrant in entrants:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.config import Config, LearnerConfig
@@ -18,24 +18,13 @@ from shortrun.inference.langevin import LogDensity, Step
 from shortrun.learners.chain_density import ChainDensity
 from shortrun.learners.chain_start import Start, chosen, draw_by
 from shortrun.learners.images import observed_error
+from shortrun.learners.incomplete import Incomplete, completed
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.casting import cast_once
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Component, choose_each
-
-
-class Incomplete(NamedTuple):
-    """What an update knows of images with hidden pixels."""
-
-    mask: Mask
-    """(n, 1, h, w), 1 = observed."""
-    rng: torch.Generator
-    """Gives the numbers of draws that complete the images."""
-    part: tuple[int, int] = (0, 1)
-    """(i, m), these images are the i-th of m equal parts of a batch."""
-
 
 Arrive = Callable[[Flat], PerImage]
 """Is called with the ends of chains and returns numbers that are finite where log p(x, z) is."""
@@ -396,7 +385,7 @@ class ChainLearner(LatentLearner):
             x, z, mask = x[~failed], z[~failed], None if mask is None else mask[~failed]
             joint = self._joint(x, z, mask)
         if incomplete is not None and self.regression is not None:
-            images = self._completed(images, joint.decoded, ~failed, incomplete)
+            images = completed(images, self.generator.likelihood, joint.decoded, ~failed, incomplete)
         self.remember(latents, images)
         with torch.no_grad():
             mse = observed_error(self.generator.likelihood.mean(joint.decoded).float(), x, mask)
@@ -407,26 +396,6 @@ class ChainLearner(LatentLearner):
             "retried": torch.tensor(retried),
             "failed": failed.sum(),
         }
-
-    @torch.no_grad()
-    def _completed(
-        self, x: Images, decoded: Float[Tensor, "m ..."], sound: Bool[Tensor, "n"], incomplete: Incomplete
-    ) -> Images:
-        """Return images with draws x_h ~ p(x_h | z) at their hidden pixels; those whose chains failed as they are.
-
-        The regression is to learn from whole images: the mean of x_h would say that hidden pixels vary less, and so say
-        more of the latents, than they do.
-
-        decoded: (m, ...), what the decoder says of the latents of the images whose chains are sound.
-        sound: which these are.
-        """
-        (index, count), n = incomplete.part, len(x)
-        whole = decoded.new_zeros(n, *decoded.shape[1:], dtype=torch.float32)
-        whole[sound] = decoded.float()
-        # the numbers of the whole batch are drawn and those of this part are kept, as those of chains are
-        drawn = self.generator.likelihood.sample(whole.repeat(count, *[1] * (whole.ndim - 1)), incomplete.rng)
-        seen = (incomplete.mask > 0.5) | ~sound[:, None, None, None]
-        return torch.where(seen, x, drawn[index * n : (index + 1) * n].to(x))
 
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote about the chain."""

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from shortrun.config import Config, LearnerConfig, PersistentConfig
 from shortrun.errors import InputError, check_at_least
 from shortrun.inference import DrawnNoise, Regression
-from shortrun.learners.chain import Arrive, ChainLearner, Incomplete
+from shortrun.learners.chain import Arrive, ChainLearner
 from shortrun.learners.chain_start import Start
 from shortrun.learners.chain_store import ChainStore, process_rank
 from shortrun.learners.generator import build_generator, build_start
+from shortrun.learners.incomplete import Incomplete
 from shortrun.learners.learner import Inferred, Rows, Statistics
 from shortrun.model import TopDown
 from shortrun.model.likelihood import Images, Mask

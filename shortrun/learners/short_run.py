@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
-from shortrun.learners.chain import ChainLearner, Incomplete
+from shortrun.learners.chain import ChainLearner
 from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator, build_start
+from shortrun.learners.incomplete import Incomplete
 from shortrun.learners.learner import Rows
 from shortrun.model.likelihood import Images, Mask
 from shortrun.registry import LEARNERS, name_of

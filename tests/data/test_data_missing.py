@@ -109,7 +109,10 @@ def test_an_image_without_any_observed_pixel_is_refused_by_name() -> None:
 def arrays(folder: Path, split: bool) -> Path:
     x = np.arange(40, dtype=np.uint8).repeat(20).reshape(40, 5, 4)
     path = folder / "images.npz"
-    np.savez(path, **({"train_x": x[:30], "test_x": x[30:]} if split else {"x": x}))
+    if split:
+        np.savez(path, train_x=x[:30], test_x=x[30:])
+    else:
+        np.savez(path, x=x)
     return path
 
 

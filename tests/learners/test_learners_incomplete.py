@@ -13,9 +13,9 @@ from shortrun.config import EncoderConfig, InferenceConfig, LearnerConfig, Model
 from shortrun.errors import InputError
 from shortrun.inference import StepSize
 from shortrun.learners import Learner, ShortRun, Vae, learner_class
-from shortrun.learners.chain import Incomplete
+from shortrun.learners.incomplete import Incomplete, completed
 from shortrun.learners.latent_learner import WINDOW
-from shortrun.model import Normal
+from shortrun.model import Gaussian, Normal
 
 IMAGE = (2, 4, 5)
 SETTINGS = {
@@ -93,11 +93,8 @@ def test_the_gradient_of_weights_that_make_hidden_pixels_alone_is_zero(name: str
     learner, mask = made(name), torch.ones(30, 1, 4, 5)
     mask[:, :, 2, 3] = 0
     learner(images(), rng(), (0, 1), torch.arange(30), mask)[0].backward()
-    biases = [
-        each
-        for each in learner.generator.decoder.parameters()
-        if each.shape == (40,)  # pyright: ignore
-    ]
+    decoder = [each for part, each in learner.named_parameters() if part.startswith("generator.decoder.")]
+    biases = [each for each in decoder if each.shape == (40,)]
     assert len(biases) == 1
     assert biases[0].grad is not None
     gradient = biases[0].grad.view(IMAGE)
@@ -168,7 +165,7 @@ def test_images_completed_by_means_would_make_the_start_too_sure(settled: tuple[
     z = learner.infer(x, rng(), mask=masks).z
     decoded = learner.generator.decoder(*learner.generator.split(z)).detach()
     drawn, mean = (
-        learner._completed(x, decoded, torch.ones(n) > 0, Incomplete(masks, rng())),
+        completed(x, learner.generator.likelihood, decoded, torch.ones(n) > 0, Incomplete(masks, rng())),
         torch.where(masks > 0.5, x, decoded),
     )
     divergences = []
@@ -185,12 +182,12 @@ def test_images_completed_by_means_would_make_the_start_too_sure(settled: tuple[
 
 def test_parts_of_a_batch_are_completed_as_the_whole_is() -> None:
     """So that several processes learn what one would."""
-    learner, x = linear_learner(SIGMA), simulated(torch.randn(12, DIM, generator=rng(1)), SIGMA)
+    likelihood, x = Gaussian(SIGMA), simulated(torch.randn(12, DIM, generator=rng(1)), SIGMA)
     masks = (torch.rand(12, 1, 5, 6, generator=rng(3)) > 0.5).float()
     sound = torch.arange(12) != 7
-    whole = learner._completed(x, x[sound] + 1, sound, Incomplete(masks, rng(4)))
+    whole = completed(x, likelihood, x[sound] + 1, sound, Incomplete(masks, rng(4)))
     parts = [
-        learner._completed(x[rows], x[rows][sound[rows]] + 1, sound[rows], Incomplete(masks[rows], rng(4), (i, 3)))
+        completed(x[rows], likelihood, x[rows][sound[rows]] + 1, sound[rows], Incomplete(masks[rows], rng(4), (i, 3)))
         for i, rows in enumerate(torch.arange(12).split(4))
     ]
     assert torch.equal(torch.cat(parts), whole)

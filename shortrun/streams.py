@@ -37,6 +37,8 @@ class Use(Enum):
     DRAW = (1509, 9), "nothing: reconstructions from a draw and from a point"
     RATE = (1509, 10), "nothing: the curve of error against rate"
     ENERGY = (1509, 40), "nothing: the initial weights of an energy prior"
+    MISSING = (1812, 2633), "nothing: which pixels of training images are hidden"
+    COMPLETION = (1812, 2634), "nothing: completions of incomplete images, and which of their pixels are hidden"
 
     @property
     def key(self) -> tuple[int, ...]:

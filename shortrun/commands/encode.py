@@ -42,7 +42,7 @@ def main(words: list[str]) -> int:
 
     rng = random_numbers(arguments.seed)
     with renaming(TASKS):
-        found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size)
+        found = encode(learner, given.x, rng, arguments.steps, arguments.noise, arguments.batch_size, given.mask)
     top = len(found.layers)
     arrays = {"z": found.z.numpy(), "failed": found.failed.numpy()}
     arrays |= {f"z_{top - above}": layer.numpy() for above, layer in enumerate(found.layers)}

@@ -91,6 +91,8 @@ def main(words: list[str]) -> int:
     n = how_many(arguments.n, len(dataset.test), None, f"{dataset.split} image")
     factors = read_factors(arguments.factors, len(dataset.test), n)
     features = read_features(arguments, dataset)
+    if features is None and dataset.labelled and dataset.train.masks is not None:
+        features = own_features_of(arguments.run, dataset).to(learner.device)
 
     from shortrun.evaluation.assess import assess
     from shortrun.evaluation.tables import sections
@@ -140,6 +142,18 @@ def read_factors(path: Path | None, there: int, n: int) -> "torch.Tensor | None"
         got = f"{factors.dtype} of {list(factors.shape)}"
         raise InputError("factors", got, f"write whole numbers, one row for each of the {there} test images")
     return torch.from_numpy(factors[:n].astype(np.int64))
+
+
+def own_features_of(run: Path, dataset: "Dataset") -> "nn.Module":
+    """Return the features of a run whose training images are incomplete: those of whole images, where they are known.
+
+    Distances of models that learned at other shares of hidden pixels, or at none, can then be compared.
+    """
+    from shortrun.evaluation import own_features
+    from shortrun.training.run_folder import open_run
+    from shortrun.training.setup import with_truth
+
+    return own_features(with_truth(open_run(run)[1], dataset) or dataset)
 
 
 def read_features(arguments: Evaluate, dataset: "Dataset") -> "nn.Module | None":

@@ -75,6 +75,8 @@ class Given(NamedTuple):
     """What one of them is called in captions and messages."""
     classes: tuple[str, ...] = ()
     """The names of the classes, by label, where they have any."""
+    mask: "torch.Tensor | None" = None
+    """(n, 1, h, w), 1 = observed, of training images that are incomplete."""
 
 
 def read_model(arguments: ModelArguments) -> "Learner":
@@ -125,7 +127,7 @@ def read_given(learner: "Learner", arguments: ImageArguments, default: int | Non
     dataset = read_run_dataset(learner, arguments.run, "images", "add --images PATH")
     images, name = _split(dataset, split)
     chosen = images.take(how_many(arguments.n, len(images), default, f"{name} image"))
-    return Given(chosen.images(), chosen.labels, f"{name} image", dataset.classes)
+    return Given(chosen.images(), chosen.labels, f"{name} image", dataset.classes, chosen.observed())
 
 
 def how_many(asked: int | None, there: int, default: int | None, name: str) -> int:

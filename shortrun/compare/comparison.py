@@ -28,7 +28,7 @@ from shortrun.metrics.figure import to_json
 from shortrun.training import load
 from shortrun.training.machine import machine
 from shortrun.training.processes import Processes, choose_device
-from shortrun.training.setup import build_learner, read_dataset
+from shortrun.training.setup import build_learner, read_dataset, with_truth
 from shortrun.training.watching import Watch
 
 
@@ -83,7 +83,8 @@ def compare(
     }
     names = remember(out, configs, budget, measures)
     rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
-    features = features_on(place, dataset, features)
+    first = next(iter(configs.values()))
+    features = features_on(place, with_truth(first, dataset) or dataset, features)
 
     def watch(turn: Turn) -> Watch:
         return curve.noting(turn, dataset, features, curve.points_of(turn.config.training.updates or 1, points))

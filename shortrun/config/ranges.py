@@ -76,6 +76,7 @@ def between(least: int, most: int, words: str = "") -> Numbers:
 POSITIVE = Numbers(lambda number: 0 < number < math.inf, "a positive number")
 NOT_NEGATIVE = Numbers(lambda number: 0 <= number < math.inf, "0 or more")
 SHARE = Numbers(lambda number: 0 < number < 1, "a number between 0 and 1")
+MISSING = Numbers(lambda number: 0 <= number <= 0.95, "a share from 0 to 0.95")
 DECAY = Numbers(lambda number: 0 <= number < 1, "a number from 0 up to, not including, 1")
 SEED = Numbers(lambda number: 0 <= number < 2**63, "a whole number from 0 up to, not including, 2^63")
 POSITIVE_SCHEDULE = Progress(lambda value: 0 < value < math.inf, "a positive number")

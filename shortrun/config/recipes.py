@@ -150,5 +150,7 @@ def absolute(config: Config, names: Collection[str]) -> Config:
     data, source = config.data, Path(config.data.source).expanduser()
     is_path = data.source not in names and source.exists()
     folder = data.dir and data.dir.expanduser().resolve()
-    data = dataclasses.replace(data, dir=folder, source=str(source.resolve()) if is_path else data.source)
+    masks = data.masks and data.masks.expanduser().resolve()
+    source = str(source.resolve()) if is_path else data.source
+    data = dataclasses.replace(data, dir=folder, source=source, masks=masks)
     return dataclasses.replace(config, data=data)

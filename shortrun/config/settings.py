@@ -8,6 +8,7 @@ import tyro
 
 from shortrun.config.ranges import (
     DECAY,
+    MISSING,
     NOT_NEGATIVE,
     POSITIVE,
     POSITIVE_SCHEDULE,
@@ -94,6 +95,36 @@ class DataConfig:
     """Make pixels black or white, at the middle grey; for the Bernoulli likelihood."""
     pixel_range: Literal["unit", "signed"] | None = None
     """What floats of a file mean: unit, [0, 1], or signed, [-1, 1]; where not given, signed if any is negative."""
+    missing: Annotated[float, MISSING] | None = None
+    """Learn from incomplete images: this share of the pixels of each training image is hidden, the same in all epochs.
+    Test images stay whole."""
+    missing_shape: Literal["pixels", "blocks"] | None = None
+    """What data.missing hides: pixels, drawn one by one (where not given), or blocks, one rectangular hole an image."""
+    missing_seed: Annotated[int, SEED] | None = None
+    """Of what data.missing hides, 0 where not given; runs of unlike seeds learn from the same incomplete images."""
+    masks: Path | None = None
+    """Learn from incomplete images: the masks of the training images. An .npy or .npz array (n, h, w), one mask for
+    each image of the file in its order, or a folder of black and white pictures named like the images; 1, white =
+    observed."""
+
+    def check(self) -> None:
+        """Raise InputError where it is said twice, or only in part, which pixels are hidden."""
+        if self.missing and self.masks is not None:
+            raise InputError("data.missing", f"{self.missing} beside data.masks", "write one or the other")
+        if not self.missing and (self.missing_shape is not None or self.missing_seed is not None):
+            name = "missing_seed" if self.missing_shape is None else "missing_shape"
+            raise InputError(f"data.{name}", problem="no pixels are hidden", instead="add data.missing, or drop it")
+        if self.masks is not None and self.held_out is not None:
+            raise InputError(
+                "data.held_out",
+                problem="images that are tested on have to be whole, those of data.masks are not",
+                instead="drop one of the two",
+            )
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether pixels of training images are hidden."""
+        return bool(self.missing) or self.masks is not None
 
 
 @dataclass(frozen=True)
@@ -259,6 +290,9 @@ class EncoderConfig:
     """What it is made of; the generator's blocks where not given."""
     depth: Depth = 1
     """Linear or convolutional layers in each block."""
+    missing: Literal["mean", "mask"] | None = None
+    """What the encoder sees of an incomplete image: mean, hidden pixels as their mean over training images, or mask,
+    zeros there and the mask as one more channel (MIWAE); mean where not given and training images are incomplete."""
 
 
 @dataclass(frozen=True)

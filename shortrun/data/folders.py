@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -37,6 +38,15 @@ class ImageFiles:
     labels: Int64[Tensor, "n"] | None = None
     classes: tuple[str, ...] = ()
     """The names of the classes, by label."""
+    folder: Path | None = None
+    """The folder that names of images are paths in; None for images without names."""
+
+    @property
+    def names(self) -> np.ndarray | None:
+        """The paths in the folder, without the ends of file names, (n,)."""
+        if self.folder is None:
+            return None
+        return np.array([path.relative_to(self.folder).with_suffix("").as_posix() for path in self.paths])
 
     def select(self, rows: Int64[Tensor, "m"]) -> "ImageFiles":
         """Return the files at these positions."""
@@ -44,6 +54,7 @@ class ImageFiles:
             [self.paths[row] for row in rows.tolist()],
             None if self.labels is None else self.labels[rows],
             self.classes,
+            self.folder,
         )
 
 
@@ -73,7 +84,8 @@ def list_folder(folder: Path, selection: Selection, announced: bool = True) -> t
         parts = list_images(train), list_images(test)
         classes = _classes(parts[0], train), _classes(parts[1], test)
         names = sorted(set(classes[0] or ()) | set(classes[1] or ()))
-        train_files, test_files = (_with_classes(paths, of, names) for paths, of in zip(parts, classes, strict=True))
+        train_files = _with_classes(parts[0], classes[0], names, train)
+        test_files = _with_classes(parts[1], classes[1], names, None)
         keep_train, keep_test = selection.counts(len(parts[0]), len(parts[1]))
         if announced:
             _announce(folder, len(parts[0]) + len(parts[1]), names, [train, test])
@@ -88,7 +100,7 @@ def list_folder(folder: Path, selection: Selection, announced: bool = True) -> t
     paths = list_images(folder)
     classes = _classes(paths, folder)
     names = sorted(set(classes or ()))
-    files = _with_classes(paths, classes, names)
+    files = _with_classes(paths, classes, names, folder)
     if announced:
         _announce(folder, len(paths), names, [folder])
     train_rows, test_rows = selection.split(len(paths), str(folder))
@@ -156,7 +168,7 @@ def list_celeba(path: Path, selection: Selection) -> tuple[ImageFiles, ImageFile
             ),
             instead="unpack img_align_celeba again",
         )
-    return ImageFiles(train), ImageFiles(test)
+    return ImageFiles(train, folder=images), ImageFiles(test)
 
 
 def read_files(train: ImageFiles, test: ImageFiles, framing: Framing) -> tuple[ImageSet, ImageSet]:
@@ -167,7 +179,10 @@ def read_files(train: ImageFiles, test: ImageFiles, framing: Framing) -> tuple[I
         remedy += " (beside crop)"
     pixels = stack(framed_files(paths, framing), len(paths), remedy)
     n = len(train.paths)
-    return ImageSet(pixels[:n], train.labels, 256), ImageSet(pixels[n:], test.labels, 256)
+    return (
+        ImageSet(pixels[:n], train.labels, 256, names=train.names),
+        ImageSet(pixels[n:], test.labels, 256, names=test.names),
+    )
 
 
 def _visible(folder: Path) -> Iterator[Path]:
@@ -222,9 +237,11 @@ def _classes(paths: Sequence[Path], folder: Path) -> list[str] | None:
     return [part[0] for part in parts] if all(len(part) > 1 for part in parts) else None
 
 
-def _with_classes(paths: Sequence[Path], classes: list[str] | None, names: list[str]) -> ImageFiles:
+def _with_classes(
+    paths: Sequence[Path], classes: list[str] | None, names: list[str], folder: Path | None
+) -> ImageFiles:
     labels = _labels(classes, names)
-    return ImageFiles(paths, labels, () if labels is None else tuple(names))
+    return ImageFiles(paths, labels, () if labels is None else tuple(names), folder)
 
 
 def _labels(classes: list[str] | None, names: list[str]) -> Int64[Tensor, "n"] | None:

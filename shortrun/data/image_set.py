@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from shortrun.errors import InputError
@@ -28,8 +28,13 @@ class ImageSet:
         ones; None for float32 pixels.
     factors: by name (n,) int64, what each image was made from; None where that is not known.
     pixel_range: what the numbers of the file meant, unit for [0, 1] or signed for [-1, 1], where they were floats.
+    names: (n,), what each image is called in its source: its path in the folder, or its place in the file; None where
+        that is not known.
+    masks: (n, 1, h, w), False where a pixel is hidden; None where all are observed. What hidden pixels held is thrown
+        away here: they become the darkest value, whatever they were.
 
-    Raises InputError where these disagree, and for pixels that are not finite or out of range.
+    Raises InputError where these disagree, for pixels that are not finite or out of range, and for an image of which
+    all pixels are hidden.
 
     >>> import torch
     >>> two = ImageSet(torch.tensor([[[[0, 16]]], [[[8, 0]]]], dtype=torch.uint8), torch.tensor([1, 0]), levels=17)
@@ -44,8 +49,12 @@ class ImageSet:
     levels: int | None = None
     factors: Mapping[str, Int64[Tensor, "m"]] | None = None
     pixel_range: PixelRange | None = None
+    names: np.ndarray | None = None
+    masks: Bool[Tensor, "_ 1 _ _"] | None = None
 
     def __post_init__(self) -> None:
+        if self.masks is not None:
+            self._hide(self.masks)
         if (self.levels is None) != (self.pixels.dtype == torch.float32):
             raise InputError(
                 "levels",
@@ -77,6 +86,22 @@ class ImageSet:
                 got = f"{len(values)} of {name} for {len(self.pixels)} images"
                 raise InputError("factors", got, "give one each")
 
+    def _hide(self, masks: Bool[Tensor, "m 1 h w"]) -> None:
+        wanted = (len(self.pixels), 1, *self.pixels.shape[2:])
+        if masks.shape != wanted:
+            raise InputError("masks", f"an array of shape {tuple(masks.shape)}", f"give {wanted}, one for each image")
+        blind = (~masks.flatten(1).any(1)).nonzero()[:, 0]
+        if len(blind):
+            first = int(blind[0]) if self.names is None else self.names[int(blind[0])]
+            more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
+            raise InputError(
+                "masks",
+                problem=f"all pixels of image {first}{more} are hidden",
+                instead="take it out, or see whether the masks are the wrong way round: 1 and white are observed",
+            )
+        darkest = torch.tensor(-1.0 if self.levels is None else 0, dtype=self.pixels.dtype)
+        object.__setattr__(self, "pixels", torch.where(masks, self.pixels, darkest))
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -104,14 +129,42 @@ class ImageSet:
         # division first: the top level then gives 1 exactly
         return images if self.levels is None else images.div_(self.levels - 1).mul_(2).sub_(1)
 
+    def observed(self, index: slice | Tensor = slice(None)) -> Float[Tensor, "m 1 h w"] | None:
+        """Return which pixels of images are observed, (m, 1, h, w), 1 = observed; None where all of all images are.
+
+        index: which images, as `images` takes it.
+        """
+        return None if self.masks is None else self.masks[index].float()
+
+    @property
+    def hidden_share(self) -> float:
+        """The share of the pixels of all images that is hidden."""
+        return 0.0 if self.masks is None else 1 - float(self.masks.double().mean())
+
+    def mean_image(self) -> Float32[Tensor, "c h w"]:
+        """Return the mean of each pixel over the images in which it is observed, in [-1, 1].
+
+        A pixel that no image shows gets the mean over all pixels.
+        """
+        total = torch.zeros(self.shape, dtype=torch.float64)
+        count = torch.zeros(1, *self.shape[1:], dtype=torch.float64)
+        for rows in torch.arange(len(self)).split(10_000):
+            x, seen = self.images(rows).double(), self.observed(rows)
+            total += (x if seen is None else x * seen).sum(0)
+            count += len(rows) if seen is None else seen.double().sum(0)
+        overall = total.sum((1, 2), keepdim=True) / count.sum()
+        return torch.where(count > 0, total / count.clamp(min=1), overall).float()
+
     def select(self, index: slice | Tensor) -> "ImageSet":
-        """Return the set of some of the images, with their labels and factors.
+        """Return the set of some of the images, with all that is known of them.
 
         index: which images: a slice, int64 positions or a bool mask.
         """
         labels = None if self.labels is None else self.labels[index]
         factors = self.factors and {name: values[index] for name, values in self.factors.items()}
-        return replace(self, pixels=self.pixels[index], labels=labels, factors=factors)
+        names = None if self.names is None else self.names[index.numpy() if isinstance(index, Tensor) else index]
+        masks = None if self.masks is None else self.masks[index]
+        return replace(self, pixels=self.pixels[index], labels=labels, factors=factors, names=names, masks=masks)
 
     def factor_table(self) -> Int64[Tensor, "n f"] | None:
         """Return the factors as columns, in their order, as metrics of disentanglement take them; None without any."""

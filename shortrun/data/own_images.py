@@ -115,7 +115,9 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
     if not os.path.isfile(path):
         raise InputError("path", problem=f"{path} does not exist", instead="write the path of a file")
     if path.suffix.lower() == ".npy":
-        observed = _observed(read_arrays(path)["x"], path)
+        array = read_arrays(path)["x"]
+        alone = array.ndim > 2 and array.size == np.prod(array.shape[-2:])
+        observed = observed_pixels(array.reshape(array.shape[-2:]) if alone else array, path)
     elif is_image_file(path):
         picture = plain(open_picture(path), path).convert("L")
         observed = np.asarray(picture) >= OBSERVED_FROM
@@ -177,15 +179,19 @@ def _with_channels(images: Float[Tensor, "n c h w"], c: int) -> Float[Tensor, "n
     return images.expand(-1, c, -1, -1)
 
 
-def _observed(array: np.ndarray, path: Path) -> np.ndarray:
-    squeezed = array.reshape(array.shape[-2:]) if array.ndim > 2 and array.size == np.prod(array.shape[-2:]) else array
-    if squeezed.dtype.kind == "b":
-        return squeezed
-    low, high = (
-        (float(squeezed.min()), float(squeezed.max())) if squeezed.dtype.kind in "iuf" and squeezed.size else (1, 0)
-    )
+def observed_pixels(array: np.ndarray, path: Path) -> np.ndarray:
+    """Return where an array of masks says that a pixel is observed, as bools of the same shape.
+
+    array: of bools, of 0 and 1, of numbers in [0, 1] (0.5 and above are observed), or of 0 to 255 (128 and above).
+    path: of its file, for the error.
+
+    Raises InputError for other numbers.
+    """
+    if array.dtype.kind == "b":
+        return array
+    low, high = (float(array.min()), float(array.max())) if array.dtype.kind in "iuf" and array.size else (1, 0)
     if not 0 <= low <= high <= 255:  # NaN, other types and no entries too
         raise InputError(
             "path", problem=f"{path} is no mask", instead="give bools, 0 and 1, or 0 (missing) to 255 (observed)"
         )
-    return squeezed >= (0.5 if high <= 1 else OBSERVED_FROM)
+    return array >= (0.5 if high <= 1 else OBSERVED_FROM)

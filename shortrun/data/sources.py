@@ -124,6 +124,8 @@ def _read_source(
 
 
 def _parted(sets: tuple[ImageSet, ...], selection: Selection, framing: Framing, name: str) -> tuple[ImageSet, ImageSet]:
+    # of a source that has a split, only the train images have names: masks are for them
+    sets = (replace(sets[0], names=np.arange(len(sets[0]))), *sets[1:])
     if len(sets) == 1:
         train_rows, test_rows = selection.split(len(sets[0]), name)
         train, test = sets[0].select(train_rows), sets[0].select(test_rows)

@@ -8,12 +8,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from shortrun.data import Dataset
+from shortrun.data import Dataset, ImageSet
 from shortrun.learners import Learner
 from shortrun.progress import shown
 from shortrun.streams import Use, stream
 
 Found = TypeVar("Found")
+
+
+def hidden_while_learning(train: ImageSet) -> dict[str, float]:
+    """Return what figures of a model quote that learned from incomplete images: the share of pixels it never saw."""
+    return {} if train.masks is None else {"hidden_while_learning": round(train.hidden_share, 4)}
 
 
 @dataclass(frozen=True)
@@ -60,5 +65,6 @@ class Assessment:
             "split": self.dataset.split,
             "learner": name,
             **learner.conditions(),
+            **hidden_while_learning(self.dataset.train),
             "seed": self.seed,
         }

@@ -39,7 +39,9 @@ def probe(assessment: Assessment) -> list[Figure]:
         return [PROBE.left_out("the data set has no labels")]
     count, rng, rows = min(PROBE_IMAGES, len(train)), assessment.rng(Use.PROBE), []
     for batch in assessment.batches(count, "latents of train images"):
-        z = learner.infer(train.images(batch).to(learner.device), rng).z
+        mask = train.observed(batch)
+        mask = None if mask is None else mask.to(learner.device)
+        z = learner.infer(train.images(batch).to(learner.device), rng, mask=mask).z
         rows.append(torch.cat(learner.layers(z), 1).float().cpu())
     given = (torch.cat(rows), labels[:count], codes, test_labels)
     there = {"train_images": count, "images": len(codes)}

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from shortrun.data import ImageSet
 from shortrun.errors import installed
 from shortrun.evaluation.assessment import Assessment
 from shortrun.evaluation.quantity import RECONSTRUCTIONS, Measure, Quantity, unless_refused
@@ -34,6 +35,11 @@ PRIOR_FIT = Quantity(
 FAILED = Quantity("failed_test_chains", RECONSTRUCTIONS)
 MSE_DRAW = Quantity("mse_draw", RECONSTRUCTIONS, "MSE of a draw", 1)
 MSE_POINT = Quantity("mse_point", RECONSTRUCTIONS, "MSE of a point", 2)
+HIDDEN = Quantity(
+    "mse_hidden",
+    RECONSTRUCTIONS,
+    note="mse_hidden: one completion of the pixels of training images that were hidden while the model learned",
+)
 UNIT_RANGE = {"pixels": "[0, 1]"}
 """What errors are measured in."""
 
@@ -62,6 +68,29 @@ def reconstruction_figures(
         failed += int(inferred.failed.sum())
     found = [MSE.figure(error / x.numel(), UNIT_RANGE), *_of_latents(spread / len(x), learner, {})]
     return {figure.name: figure for figure in [*found, FAILED.figure(failed, {})]}
+
+
+@torch.no_grad()
+def hidden_figure(
+    learner: Learner, incomplete: ImageSet, whole: ImageSet, rng: torch.Generator, batch_size: int = 500
+) -> Figure:
+    """Return the mean squared error of one completion of the hidden pixels of images that a model learned from.
+
+    learner: ready to use.
+    incomplete: the images, with masks.
+    whole: the same with what the hidden pixels hold, which learning never saw.
+    rng: gives the random numbers.
+    batch_size: at least 1, images at a time.
+    """
+    error, count = 0.0, 0
+    for rows in torch.arange(len(incomplete)).split(batch_size):
+        x, mask = incomplete.images(rows).to(learner.device), incomplete.observed(rows)
+        assert mask is not None
+        made = learner.decode(learner.infer(x, rng, mask=mask.to(learner.device)).z).cpu()
+        hidden = (mask <= 0.5).expand_as(made)
+        error += float((difference(made, whole.images(rows))[hidden].double() ** 2).sum())
+        count += int(hidden.sum())
+    return HIDDEN.figure(error / max(count, 1), {"split": "train", "images": len(incomplete), **UNIT_RANGE})
 
 
 class Reconstructed(NamedTuple):

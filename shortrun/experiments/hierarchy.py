@@ -97,7 +97,7 @@ def measured(learner: Learner, dataset: Dataset, judged: Mapping[str, Features],
     """
     rng = stream(seed, Use.PROBE)
     train = dataset.train.take(min(TRAIN, len(dataset.train)))
-    fitted, tested = (encode(learner, part.images(), rng).z for part in (train, dataset.test))
+    fitted, tested = (encode(learner, part.images(), rng, mask=part.observed()).z for part in (train, dataset.test))
     there: dict[str, Any] = {"linear": {}, "network": {}, "changed": {name: [] for name in judged}}
     truth = known(dataset.test)
     for name, values in known(train).items():

@@ -27,7 +27,7 @@ from shortrun.metrics import Features, frechet_distance
 from shortrun.metrics.figure import Figure, from_json
 from shortrun.streams import Use, stream
 from shortrun.training import load
-from shortrun.training.setup import read_dataset
+from shortrun.training.setup import read_dataset, with_truth
 
 SAMPLES, TEMPERATURES = 10_000, 500
 """Prior samples of the Frechet distance; temperatures of the annealing."""
@@ -126,7 +126,7 @@ def step_sizes(
     # before the first is trained: acceptance for example is not for every prior
     configs = {variant: checked_for_learner(VARIANTS[variant](config)) for variant in variants}
     dataset = read_dataset(config)
-    features = own_features(dataset)
+    features = own_features(with_truth(config, dataset) or dataset)
 
     def measure(turn: Turn) -> dict[str, float]:
         return _measured(turn, dataset, features, likelihood_images)

@@ -20,6 +20,10 @@ MOST = 1024
 """Pixels, at most, that the latents are regressed on; larger images are pooled."""
 FLOOR = 1e-6
 """The least variance of a start."""
+FEW = 8
+"""Sets of observed pixels in a batch up to which each is solved alone; more of them are solved side by side."""
+SIDE_BY_SIDE = 2**24
+"""Numbers of the matrices that are solved side by side, at most."""
 
 Pixels = Float[Tensor, "n c h w"]
 Features = Float[Tensor, "n p"]
@@ -38,6 +42,8 @@ class Starts(NamedTuple):
         """Return mean + L noise of each image, (n, d)."""
         z = torch.empty_like(self.means)
         with torch.autocast(z.device.type, enabled=False):
+            if len(self.roots) == len(z) > FEW:  # each image has its own
+                return self.means + (self.roots[self.which] @ noise[..., None])[..., 0]
             for index, root in enumerate(self.roots):
                 rows = self.which == index
                 z[rows] = self.means[rows] + noise[rows] @ root.T
@@ -56,7 +62,9 @@ class Regression(nn.Module):
     taken back towards the mean of all latents, to where a latent lies once in 10^9 by their covariance.
 
     Of observed pixels o alone, by the same sums: B_o = (A_oo + I)^-1 C_o and S_o = (Z - C_o^T B_o) / m. Where log p(x,
-    z) is quadratic, chains that start from it lead it to the exact posterior, mean and covariance, for any o.
+    z) is quadratic, chains that start from it lead it to the exact posterior, mean and covariance, for any o. That
+    stands on sums of whole images. Images that are incomplete while learning are completed by draws x_h ~ p(x_h | z) at
+    the end z of their chain: z and x_h are then a draw from p(z, x_h | x_o), and the sums those of whole images again.
 
     shape: of the images, (c, h, w).
     dim: d, the number of latents.
@@ -90,6 +98,7 @@ class Regression(nn.Module):
         self.register_buffer("centre", torch.zeros(dim))
         self.register_buffer("inverse", torch.eye(dim))
         self.register_buffer("fits", torch.zeros((), dtype=torch.long))
+        self._kept: tuple[tuple[int, int], Tensor] | None = None
 
     @torch.no_grad()
     def features(self, x: Pixels) -> Features:
@@ -149,6 +158,8 @@ class Regression(nn.Module):
                 return Starts(self._near(self.features(x) @ self.weights), self.root[None], which)
             features, seen = self._observed(x, mask)
             sets, which = torch.unique(seen, dim=0, return_inverse=True)
+            if len(sets) > FEW:
+                return self._of_each(features, seen)
             means, roots = torch.empty(len(x), self.dim).to(self.weights), []
             for index, one in enumerate(sets):
                 columns, rows = one.nonzero()[:, 0], which == index
@@ -156,6 +167,54 @@ class Regression(nn.Module):
                 means[rows] = (features[rows][:, columns].double() @ weights).to(means)
                 roots.append(root_of(covariance).to(means))
             return Starts(self._near(means), torch.stack(roots), which)
+
+    def _of_each(self, features: Features, seen: Bool[Tensor, "n p"]) -> Starts:
+        """Return the starts of images that each have a set of observed features o of their own, the others h.
+
+        Of the two equal ways the one that solves for fewer features is taken:
+
+            B_o^T phi_o = C_o^T Q phi_o,   m S_o = Z - C_o^T Q C_o,   Q = (A_oo + I)^-1
+            B_o^T phi_o = B_o^T phi_o - B_h^T P_hh^-1 P_ho phi_o,   m S_o = m S + B_h^T P_hh^-1 B_h,   P = (A + I)^-1
+
+        with B of all features on the right of the second.
+        """
+        total, p = self.sums.total[0].double(), len(self.weights)
+        count = total[0, 0]
+        by_hidden = int((~seen).sum(1).max()) < int(seen.sum(1).max())
+        known = torch.where(seen, features.double(), 0.0)
+        if by_hidden:
+            matrix, right = self._inverse_products(), self.weights.double()
+            whole = self.root.double() @ self.root.double().T * count
+            means, pulls, chosen = known @ right, known @ matrix, ~seen
+        else:
+            matrix, right, whole = self._products(total, p), total[:p, p:], total[p:, p:]
+            means, pulls, chosen = known.new_zeros(len(known), self.dim), -known, seen
+        sign, found, roots = (1.0 if by_hidden else -1.0), [], []
+        most = int(chosen.sum(1).max())
+        for rows in torch.arange(len(known), device=known.device).split(max(1, SIDE_BY_SIDE // max(most, 1) ** 2)):
+            half = _halves(
+                matrix, torch.cat([right[None].expand(len(rows), -1, -1), pulls[rows, :, None]], 2), chosen[rows]
+            )
+            latents, pull = half[..., :-1], half[..., -1:]
+            found.append(means[rows] - (latents.mT @ pull)[..., 0])
+            roots.append(_roots_of((whole + sign * latents.mT @ latents) / count))
+        which = torch.arange(len(known), device=known.device)
+        return Starts(self._near(torch.cat(found).to(self.weights)), torch.cat(roots).to(self.weights), which)
+
+    def _inverse_products(self) -> Float[Tensor, "p p"]:
+        """Return (A + I)^-1, float64, which is kept until the sums change."""
+        at = (self.sums.total._version, int(self.fits))
+        if self._kept is None or self._kept[0] != at:
+            products = self._products(self.sums.total[0].double(), len(self.weights))
+            self._kept = at, torch.cholesky_inverse(torch.linalg.cholesky(products))
+        return self._kept[1].to(self.weights.device)
+
+    @staticmethod
+    def _products(total: Float[Tensor, "q q"], p: int) -> Float[Tensor, "p p"]:
+        """Return A + I of all features."""
+        products = total[:p, :p].clone()
+        products.diagonal().add_((ROUND_OFF * products.trace()).clamp(min=RIDGE))
+        return symmetric(products)
 
     def _near(self, means: Flat) -> Flat:
         """Return means, those that are farther from all latents than any latent is taken back."""
@@ -170,6 +229,35 @@ class Regression(nn.Module):
         total, share = self._pooled(torch.where(weight > 0, x, 0.0).to(weight)), self._pooled(weight)
         pixels = total / share.clamp(min=1e-6)
         return with_one(pixels.flatten(1)), with_one((share >= 0.5).flatten(1).to(weight)) > 0
+
+
+def _halves(
+    matrix: Float[Tensor, "p p"], right: Float[Tensor, "n p k"], chosen: Bool[Tensor, "n p"]
+) -> Float[Tensor, "n c k"]:
+    """Return L^-1 right of the chosen rows, with L L^T the chosen rows and columns of a matrix; zeros fill up.
+
+    matrix: (p, p), positive definite.
+    right: (n, p, k).
+    chosen: (n, p), which rows and columns of each; c is the largest number of them.
+    """
+    c = int(chosen.sum(1).max())
+    index = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :c]
+    there = chosen.gather(1, index)
+    parts = torch.where(
+        there[:, :, None] & there[:, None, :],
+        matrix[index[:, :, None], index[:, None, :]],
+        torch.eye(c, dtype=matrix.dtype, device=matrix.device),
+    )
+    rows = right.gather(1, index[..., None].expand(-1, -1, right.shape[2])) * there[..., None]
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(parts), rows, upper=False)
+
+
+def _roots_of(covariances: Float[Tensor, "n d d"]) -> Float[Tensor, "n d d"]:
+    """Return `root_of` of each; those that are positive definite, as nearly all are, at the price of a root alone."""
+    roots, failed = torch.linalg.cholesky_ex(symmetric(covariances))
+    for row in failed.nonzero()[:, 0].tolist():
+        roots[row] = root_of(symmetric(covariances[row]))
+    return roots
 
 
 def root_of(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

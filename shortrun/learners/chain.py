@@ -17,13 +17,14 @@ from shortrun.inference import DrawnNoise, Initial, Regression, StepSize, langev
 from shortrun.inference.langevin import LogDensity, Step
 from shortrun.learners.chain_density import ChainDensity
 from shortrun.learners.chain_start import Start, chosen, draw_by
+from shortrun.learners.images import observed_error
+from shortrun.learners.incomplete import Incomplete, completed
 from shortrun.learners.latent_learner import LatentLearner, alike
 from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.casting import cast_once
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.model.prior import Component, choose_each
-from shortrun.pixels import squared_error
 
 Arrive = Callable[[Flat], PerImage]
 """Is called with the ends of chains and returns numbers that are finite where log p(x, z) is."""
@@ -77,6 +78,7 @@ class ChainLearner(LatentLearner):
     """
 
     has_chain = True
+    learns_masked = True
 
     def __init__(
         self,
@@ -347,41 +349,49 @@ class ChainLearner(LatentLearner):
             failed[rows] = ~torch.isfinite(heights)
         return Inferred(z, failed, retried)
 
-    def _learned_at(self, x: Images, infer: Callable[[Arrive], Inferred]) -> tuple[Float[Tensor, ""], Statistics]:
+    def _learned_at(
+        self, x: Images, infer: Callable[[Arrive], Inferred], incomplete: Incomplete | None = None
+    ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch.
 
         infer: returns the latents; it is given what it has to call with the ends of chains. Their images are decoded
         once then, for a last look at the chains and for the loss.
+        incomplete: what is hidden of the images; None where nothing is.
         """
         arrived: list[_Joint] = []
 
         def arrive(z: Flat) -> PerImage:
-            arrived.append(self._joint(x, z))
+            arrived.append(self._joint(x, z, None if incomplete is None else incomplete.mask))
             return arrived[0].value.detach()
 
         inferred = infer(arrive)
         all_arrived = not (inferred.retried or inferred.failed.any())
-        return self._loss_at(x, inferred, arrived[0] if all_arrived else None)
+        return self._loss_at(x, inferred, arrived[0] if all_arrived else None, incomplete)
 
-    def _joint(self, x: Images, z: Flat) -> _Joint:
+    def _joint(self, x: Images, z: Flat, mask: Mask | None = None) -> _Joint:
         decoded = self.generator.decoder(*self.generator.split(z))
         log_prior, fit = self.log_prior(z)
-        return _Joint(self.generator.likelihood.log_prob(x, decoded) + log_prior, decoded, fit)
+        return _Joint(self.generator.likelihood.log_prob(x, decoded, mask) + log_prior, decoded, fit)
 
     def _loss_at(
-        self, x: Images, inferred: Inferred, joint: _Joint | None = None
+        self, x: Images, inferred: Inferred, joint: _Joint | None = None, incomplete: Incomplete | None = None
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i log p(x_i, z_i) over the images whose chain did not fail, and statistics of the batch.
 
         joint: what `_joint` says of all images, where it is known and none has failed.
+        incomplete: what is hidden of the images; None where nothing is.
         """
         z, failed, retried = inferred
-        self.remember(z.masked_fill(failed[:, None], math.nan), x)
+        mask = None if incomplete is None else incomplete.mask
+        latents, images = z.masked_fill(failed[:, None], math.nan), x
         if joint is None:
-            x, z = x[~failed], z[~failed]
-            joint = self._joint(x, z)
+            x, z, mask = x[~failed], z[~failed], None if mask is None else mask[~failed]
+            joint = self._joint(x, z, mask)
+        if incomplete is not None and self.regression is not None:
+            images = completed(images, self.generator.likelihood, joint.decoded, ~failed, incomplete)
+        self.remember(latents, images)
         with torch.no_grad():
-            mse = squared_error(self.generator.likelihood.mean(joint.decoded).float(), x).mean()
+            mse = observed_error(self.generator.likelihood.mean(joint.decoded).float(), x, mask)
         return -joint.value.sum() / max(len(x), 1), {
             "mse": mse,
             "second_moment": (z**2).mean(),

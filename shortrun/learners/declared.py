@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
+from inspect import signature
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import nn
@@ -47,6 +48,8 @@ class Declared:
     `tune` and `diagnose`."""
     has_encoder: ClassVar[bool] = False
     """Whether it draws from q(z|x) in closed form, by `propose`: training.kl_schedule is for it."""
+    learns_masked: ClassVar[bool] = False
+    """Whether it learns from incomplete images: `loss` then takes `mask`, (n, 1, h, w), 1 = observed."""
     has_density: ClassVar[bool] = False
     """Whether `log_prob` gives log p(x) exactly."""
     parameterization: ClassVar[Literal["ladder", "conditional"] | None] = None
@@ -135,6 +138,20 @@ def checked_for_learner(settings: Settings, kind: type[Declared] | None = None) 
     return dataclasses.replace(settings, own={} if kind.Settings is None else to_mapping(kind.own_settings(settings)))
 
 
+def check_learns_masked(kind: type[Declared], argument: str) -> None:
+    """Raise InputError for a learner that does not learn from incomplete images.
+
+    kind: the class; one below a class that does may have a `loss` of its own that takes no mask.
+    argument: the setting that asks for it.
+    """
+    if not (kind.learns_masked and "mask" in signature(getattr(kind, "loss")).parameters):  # noqa: B009
+        raise InputError(
+            argument,
+            problem=f"{name_of(LEARNERS, kind)} does not learn from incomplete images",
+            instead="choose short_run, persistent, vae, ladder_vae or vlae",
+        )
+
+
 def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> None:
     """Raise InputError for the first setting that is not for a learner, by what its class declares of itself."""
     name = name_of(LEARNERS, kind)
@@ -176,6 +193,14 @@ def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> No
         raise InputError(
             "training.kl_schedule",
             problem=f"{name} has no encoder q(z|x)",
+            instead="drop it, or choose a learner that has one, vae for example",
+        )
+    if isinstance(settings, Config) and settings.data.incomplete:
+        check_learns_masked(kind, "data.masks" if settings.data.missing is None else "data.missing")
+    if settings.encoder.missing is not None and not (kind.has_encoder and kind.learns_masked):
+        raise InputError(
+            "encoder.missing",
+            problem=f"{name} has no encoder that learns from incomplete images",
             instead="drop it, or choose a learner that has one, vae for example",
         )
     if not prior.allows_acceptance and inference.tuned and inference.tuning.tuner == "acceptance":

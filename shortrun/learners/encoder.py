@@ -12,13 +12,13 @@ from shortrun.errors import InputError, check_at_least
 from shortrun.inference import DrawnNoise
 from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator
+from shortrun.learners.images import observed_error
 from shortrun.learners.latent_learner import LatentLearner
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
 from shortrun.learners.own_modules import made, ready
 from shortrun.model import TopDown
 from shortrun.model.encoders import Moments
-from shortrun.model.likelihood import Images, Mask, PerImage
-from shortrun.pixels import squared_error
+from shortrun.model.likelihood import Images, Mask, PerImage, observed
 from shortrun.registry import ENCODERS, LEARNERS, name_of
 from shortrun.streams import Use, seed_of
 
@@ -59,6 +59,10 @@ class EncoderLearner(LatentLearner):
 
     With another prior than N(0, I) the divergence is log q(z|x) - log p(z) at the draw z.
 
+    Of incomplete images the bound is that of the observed pixels x_o, and q(z|x_o) what the encoder makes of the
+    image with something in place of the hidden pixels: their mean over training images, or zeros, with the mask as one
+    more channel. The description's `encoder.missing` says which.
+
     generator: p(x, z).
     encoder: gives the moments of each layer, or of all latents at once.
     description: what `save_pretrained` writes; `from_description` fills it.
@@ -71,13 +75,18 @@ class EncoderLearner(LatentLearner):
     """
 
     has_encoder = True
+    learns_masked = True
 
+    filling: Tensor
     layered: ClassVar[bool]
     """Whether the encoder has a head for each layer of latents."""
 
     def __init__(self, generator: TopDown, encoder: nn.Module, description: LearnerConfig | None = None) -> None:
         super().__init__()
         self.generator, self.encoder, self.description = generator, encoder, description
+        self.missing = None if description is None else description.encoder.missing
+        if description is not None and self.missing == "mean":
+            self.register_buffer("filling", torch.zeros(description.image_shape))
 
     @classmethod
     def build(
@@ -149,26 +158,57 @@ class EncoderLearner(LatentLearner):
         kl = torch.stack([layer.sum(1) for layer in q.divergence().split(self.latents, dim=1)], 1)
         return Draw(z, q.log_prob(z), kl, self.generator.decoder(*self.generator.split(z)))
 
+    def seen(self, x: Images, mask: Mask | None = None) -> Float[Tensor, "n e h w"]:
+        """Return what the encoder is given for images, (n, c or c + 1, h, w).
+
+        x: (n, c, h, w) in [-1, 1], the images; what they hold at hidden pixels is not looked at.
+        mask: (n or 1, 1 or c, h, w), 1 = observed; None where all pixels are.
+
+        Raises InputError for a mask where the learner's encoder has not learned what to do with one.
+
+        Source of the mean: what data analysis calls mean imputation; of the zeros and the mask: Mattei and Frellsen,
+        "MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets", ICML 2019, arXiv 1812.02633, and
+        Nazabal et al., "Handling Incomplete Heterogeneous Data using VAEs", 2020, arXiv 1807.03653.
+        """
+        if self.missing is None:
+            if mask is not None:
+                raise InputError(
+                    "mask",
+                    problem="the encoder has no way to see that pixels are hidden",
+                    instead="write encoder.missing = mean or mask",
+                )
+            return x
+        if self.missing == "mean":
+            return x if mask is None else torch.where(mask > 0.5, x, self.filling.to(x))
+        mask = x.new_ones(len(x), 1, *x.shape[2:]) if mask is None else (mask > 0.5).to(x.dtype)
+        whole = mask.amin(1, keepdim=True).expand(len(x), -1, -1, -1)
+        return torch.cat([observed(x, mask), whole], 1)
+
     def loss(
-        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self,
+        x: Images,
+        rng: torch.Generator,
+        part: tuple[int, int] = (0, 1),
+        rows: Rows | None = None,
+        mask: Mask | None = None,
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i (log p(x_i|z_i) - kl_weight KL_i) with z_i drawn from q(z|x_i), and statistics of the batch.
 
-        Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound itself,
-        whatever the weight), `log_likelihood` and `kl` that it is made of. With the prior N(0, I) also `kl_1` (the
-        lowest layer) to `kl_L`, the divergence of each layer. With a prior that lacks its constant neither `elbo` nor
-        `kl`: the loss is up to that constant.
+        With a mask, x_i is what is observed of an image. Statistics: `mse` of the draws in [0, 1] pixels,
+        `second_moment` of z per dimension, `elbo` (the bound itself, whatever the weight), `log_likelihood` and `kl`
+        that it is made of. With the prior N(0, I) also `kl_1` (the lowest layer) to `kl_L`, the divergence of each
+        layer. With a prior that lacks its constant neither `elbo` nor `kl`: the loss is up to that constant.
         """
         self.refit(rng)
-        draw, prior = self.draw(x, self._noise(x, rng, part)), self.generator.prior
+        draw, prior = self.draw(self.seen(x, mask), self._noise(x, rng, part)), self.generator.prior
         self.remember(draw.z, x)
-        log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded)
+        log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded, mask)
         # the divergence from N(0, I) is closed; from another prior it is estimated at the draw
         log_prior, fit = self.log_prior(draw.z)
         kl = draw.kl.sum(1) if prior.standard else draw.log_q - log_prior
         loss = (self.kl_weight * kl - log_likelihood).mean()
         with torch.no_grad():
-            mse = squared_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), x).mean()
+            mse = observed_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), x, mask)
             layers = draw.kl.mean(0) if prior.standard else kl.new_zeros(0)
         return loss, {
             "mse": mse,
@@ -186,7 +226,7 @@ class EncoderLearner(LatentLearner):
         x: (n, c, h, w) in [-1, 1], the images.
         rng: gives the random numbers.
         """
-        draw = self.draw(x, self._noise(x, rng))
+        draw = self.draw(self.seen(x), self._noise(x, rng))
         return Proposal(draw.z, draw.log_q)
 
     @torch.no_grad()
@@ -202,26 +242,29 @@ class EncoderLearner(LatentLearner):
     ) -> Inferred:
         """Return the mean of q(z|x), or a draw from it.
 
-        With a mask the missing pixels start as noise. In each round latents are drawn, and the missing pixels become
-        those that the latents are decoded to. An image whose latents are not finite has failed: it gets a draw from the
+        With a mask the latents are a draw from q(z|x_o), where the encoder has learned from incomplete images. Where it
+        has not, the missing pixels start as noise. In each round latents are drawn, and the missing pixels become those
+        that the latents are decoded to. An image whose latents are not finite has failed: it gets a draw from the
         prior.
 
         x: (n, c, h, w) in [-1, 1], the images.
         rng: gives the random numbers.
         mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
-        steps: at least 1, the rounds where there is a mask; 50 where not given.
+        steps: at least 1, the rounds where there are some; 50 where not given.
         noise: without a mask, True for a draw in place of the mean. With a mask, False for the mean in place of draws.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
 
-        Raises InputError for steps without a mask, and for fewer than one.
+        Raises InputError for steps where there are no rounds, and for fewer than one.
 
         Source of the rounds: Rezende, Mohamed, Wierstra, "Stochastic Backpropagation and Approximate Inference in Deep
         Generative Models", 2014, arXiv 1401.4082.
         """
-        if mask is None:
+        if mask is None or self.missing is not None:
             if steps is not None:
-                raise InputError("steps", steps, "an encoder takes none unless pixels are missing: leave it out")
-            z = self.draw(x, self._noise(x, rng, part) if noise else self._zeros(x)).z
+                why = "unless pixels are missing" if self.missing is None else "that has learned from incomplete images"
+                raise InputError("steps", steps, f"an encoder takes none {why}: leave it out")
+            noisy = noise if mask is None else noise is not False
+            z = self.draw(self.seen(x, mask), self._noise(x, rng, part) if noisy else self._zeros(x)).z
         else:
             check_at_least(1, steps=steps)
             z = self._impute(x, rng, mask, ROUNDS if steps is None else steps, noise is not False, part)
@@ -244,9 +287,9 @@ class EncoderLearner(LatentLearner):
             filled = torch.where(seen, x, self.generator.likelihood.mean(decoded).to(x.dtype).clamp(-1, 1))
         return z
 
-    def draw_posterior(self, x: Images, rng: torch.Generator) -> Flat:
-        """Return one draw from q(z|x) for each image: (n, d)."""
-        return self.infer(x, rng, noise=True).z
+    def draw_posterior(self, x: Images, rng: torch.Generator, mask: Mask | None = None) -> Flat:
+        """Return one draw from q(z|x), or q(z|x_o), for each image: (n, d)."""
+        return self.infer(x, rng, noise=True, mask=mask).z
 
     def conditions(self) -> dict[str, Any]:
         """Return what a test figure has to quote about inference."""
@@ -254,6 +297,9 @@ class EncoderLearner(LatentLearner):
 
     def describe_inference(self, steps: int | None = None, noise: bool | None = None, masked: bool = False) -> str:
         """Say how latents are inferred; masked: where pixels are missing, which takes rounds of draws."""
+        if masked and self.missing is not None:
+            input_of = {"mean": "hidden pixels as their mean", "mask": "zeros at hidden pixels, and the mask"}
+            return f"{'the mean' if noise is False else 'a draw'} of the encoder, given {input_of[self.missing]}"
         if masked:
             return f"{steps or ROUNDS} rounds of {'means' if noise is False else 'draws'} from the encoder"
         return "a draw from the encoder" if noise else "mean of the encoder"
@@ -271,6 +317,15 @@ def with_encoder(learner: Learner) -> TypeGuard[EncoderLearner]:
     learner: any.
     """
     return learner.has_encoder
+
+
+def encoder_shape(description: LearnerConfig) -> tuple[int, int, int]:
+    """Return the shape of what an encoder is given: an image, with its mask as one more channel where it sees that.
+
+    description: of the learner.
+    """
+    c, h, w = description.image_shape
+    return (c + 1, h, w) if description.encoder.missing == "mask" else (c, h, w)
 
 
 def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> nn.Module:
@@ -293,7 +348,7 @@ def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> n
         )
     word, width = settings.blocks or model.blocks, model.width if settings.width is None else settings.width
     arguments = {
-        "image_shape": description.image_shape,
+        "image_shape": encoder_shape(description),
         "latents": model.latents,
         "width": width,
         "depth": settings.depth,
@@ -302,5 +357,5 @@ def build_encoder(description: LearnerConfig, layered: bool, seed: int = 0) -> n
     seed = seed_of(seed, Use.ENCODER)
     module = made(ENCODERS, word, "encoder.blocks", arguments, seed)
     if word not in ENCODERS:
-        module = ready(module, "encoder.blocks", [torch.zeros(2, *description.image_shape)], seed)
+        module = ready(module, "encoder.blocks", [torch.zeros(2, *encoder_shape(description))], seed)
     return module

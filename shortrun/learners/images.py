@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
+from shortrun.model.likelihood import Images, Mask, observed
+from shortrun.pixels import squared_error
 
 ROUNDING = 1e-3
 """How far pixels may leave [-1, 1]: resizing and other arithmetic do so."""
@@ -49,6 +52,19 @@ def check_weights(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.dtype != torch.float32:
             raise InputError("learner", f"weights of {parameter.dtype}", "call its float() first")
+
+
+def observed_error(made: Images, x: Images, mask: Mask | None) -> Float[Tensor, ""]:
+    """Return the mean squared error over all observed pixels, for pixels in [0, 1].
+
+    made: (n, c, h, w) in [-1, 1].
+    x: (n, c, h, w) in [-1, 1]; what they hold at hidden pixels is not looked at.
+    mask: (n, 1 or c, h, w), 1 = observed; None where all pixels are.
+    """
+    error = squared_error(made, x)
+    if mask is None:
+        return error.mean()
+    return observed(error, mask).sum() / (mask > 0.5).expand_as(error).sum().clamp(min=1)
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -145,7 +145,7 @@ class LatentLearner(Learner):
     def fixed(cls, settings: Config | LearnerConfig) -> tuple[str, ...]:
         """Return the step sizes, and the likelihood's numbers where they are not learned."""
         learned = likelihood_class(settings.model).learns(settings.model)
-        kept = ("step_size.", "regression.", "generator.prior.")
+        kept = ("step_size.", "regression.", "generator.prior.", "filling")
         return kept if learned else (*kept, "generator.likelihood.")
 
     @property

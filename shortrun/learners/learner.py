@@ -99,7 +99,12 @@ class Learner(
 
     @abstractmethod
     def loss(
-        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self,
+        x: Images,
+        rng: torch.Generator,
+        part: tuple[int, int] = (0, 1),
+        rows: Rows | None = None,
+        mask: Mask | None = None,
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return what an update minimizes, a scalar, and statistics of the batch.
 
@@ -107,10 +112,17 @@ class Learner(
         rng: gives the random numbers.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         rows: (n,), which training images these are, for learners that keep something for each; None for the others.
+        mask: (n, 1, h, w), 1 = observed, for learners that declare `learns_masked`; None where all pixels are. What
+            images hold at hidden pixels is not looked at.
         """
 
     def forward(
-        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self,
+        x: Images,
+        rng: torch.Generator,
+        part: tuple[int, int] = (0, 1),
+        rows: Rows | None = None,
+        mask: Mask | None = None,
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return `loss`: what a wrapper for several processes calls.
 
@@ -118,8 +130,10 @@ class Learner(
         rng: gives the random numbers.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         rows: (n,), which training images these are; None where no learner asks.
+        mask: (n, 1, h, w), 1 = observed; None where all pixels are.
         """
-        return self.loss(x, rng, part, rows)
+        # a learner that does not learn from incomplete images need not know the word
+        return self.loss(x, rng, part, rows) if mask is None else self.loss(x, rng, part, rows, mask)
 
     @abstractmethod
     def infer(
@@ -142,13 +156,14 @@ class Learner(
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
 
-    def draw_posterior(self, x: Images, rng: torch.Generator) -> Flat:
+    def draw_posterior(self, x: Images, rng: torch.Generator, mask: Mask | None = None) -> Flat:
         """Return one draw of the latents for each image from what stands in for the posterior, (n, d).
 
         x: (n, c, h, w) in [-1, 1], the images.
         rng: gives the random numbers.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
         """
-        return self.infer(x, rng).z
+        return self.infer(x, rng, mask=mask).z
 
     @abstractmethod
     def decode(self, z: Flat) -> Images:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import in_one_line
-from shortrun.learners.encoder import with_encoder
+from shortrun.learners.encoder import encoder_shape, with_encoder
 from shortrun.learners.latent_learner import with_generator
 from shortrun.learners.learner import Learner
 from shortrun.learners.probe import (
@@ -53,7 +53,7 @@ def check_own_modules(
     if decoder is not None and (description.own_decoder or ":" in blocks):
         own.append((_own_decoder(learner, decoder, description), torch.randn(2, learner.dim, generator=rng)))
     if encoder is not None and ":" in encoder_blocks:
-        x = torch.rand(2, *description.image_shape, generator=rng) * 2 - 1
+        x = torch.rand(2, *encoder_shape(description), generator=rng) * 2 - 1
         own.append((_own_encoder(learner, encoder, description), x))
     if not own:
         return
@@ -123,7 +123,7 @@ def _own_encoder(learner: Learner, encoder: nn.Module, description: LearnerConfi
             raise own.refused(f"returns {', '.join(map(str, shapes))} for {n} images", instead)
         return torch.cat([part for each in found for part in each], 1)
 
-    shape = ", ".join(map(str, description.image_shape))
+    shape = ", ".join(map(str, encoder_shape(description)))
     return Own(
         encoder,
         "encoder.blocks",

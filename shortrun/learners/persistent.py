@@ -22,9 +22,10 @@ from shortrun.learners.chain import Arrive, ChainLearner
 from shortrun.learners.chain_start import Start
 from shortrun.learners.chain_store import ChainStore, process_rank
 from shortrun.learners.generator import build_generator, build_start
+from shortrun.learners.incomplete import Incomplete
 from shortrun.learners.learner import Inferred, Rows, Statistics
 from shortrun.model import TopDown
-from shortrun.model.likelihood import Images
+from shortrun.model.likelihood import Images, Mask
 from shortrun.streams import Use, stream
 
 FILE = "chains.npy"
@@ -141,7 +142,12 @@ class Persistent(
         )
 
     def loss(
-        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self,
+        x: Images,
+        rng: torch.Generator,
+        part: tuple[int, int] = (0, 1),
+        rows: Rows | None = None,
+        mask: Mask | None = None,
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i log p(x_i, z_i) where K more steps of the images' chains end, and statistics of the batch.
 
@@ -152,13 +158,22 @@ class Persistent(
         rng: gives the random numbers.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         rows: (n,), which training images these are.
+        mask: (n, 1, h, w), 1 = observed; None where all pixels are.
 
         Raises InputError without rows, and before `start_training`.
         """
         self.refit(rng)
-        return self._learned_at(x, partial(self._visit, x, rng, rows, part))
+        visit = partial(self._visit, x, rng, rows, part, mask)
+        return self._learned_at(x, visit, None if mask is None else Incomplete(mask, rng, part))
 
-    def visit(self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int] = (0, 1)) -> Inferred:
+    def visit(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        rows: Rows | None,
+        part: tuple[int, int] = (0, 1),
+        mask: Mask | None = None,
+    ) -> Inferred:
         """Return where K more steps of the images' chains end, and keep it.
 
         A chain that became non-finite goes again from where it stood with half the step. One that does so after all
@@ -168,13 +183,20 @@ class Persistent(
         rng: gives the random numbers.
         rows: (n,), which training images these are.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
+        mask: (n, 1, h, w), 1 = observed; None where all pixels are.
 
         Raises InputError without rows, and before `start_training`.
         """
-        return self._visit(x, rng, rows, part)
+        return self._visit(x, rng, rows, part, mask)
 
     def _visit(
-        self, x: Images, rng: torch.Generator, rows: Rows | None, part: tuple[int, int], arrive: Arrive | None = None
+        self,
+        x: Images,
+        rng: torch.Generator,
+        rows: Rows | None,
+        part: tuple[int, int],
+        mask: Mask | None,
+        arrive: Arrive | None = None,
     ) -> Inferred:
         if rows is None or len(rows) != len(x):
             got = "none" if rows is None else len(rows)
@@ -187,7 +209,7 @@ class Persistent(
         before = self.chains.read(rows).to(x.device)
         component = self.generator.prior.draw_component(before, draws.uniform)
         start = Start(before, component, self._of_components(component))
-        z, failed, retried = self._run(x, start, draws, anew=False, arrive=arrive)
+        z, failed, retried = self._run(x, start, draws, mask, anew=False, arrive=arrive)
         if failed.any():
             z = torch.where(failed[:, None], self.draw_prior(len(x), rng).to(z), z)
         self.chains.write(rows, z)

@@ -14,8 +14,9 @@ from shortrun.config import InferenceConfig, LearnerConfig, ModelConfig
 from shortrun.learners.chain import ChainLearner
 from shortrun.learners.declared import checked_for_learner
 from shortrun.learners.generator import build_generator, build_start
+from shortrun.learners.incomplete import Incomplete
 from shortrun.learners.learner import Rows
-from shortrun.model.likelihood import Images
+from shortrun.model.likelihood import Images, Mask
 from shortrun.registry import LEARNERS, name_of
 
 
@@ -103,12 +104,19 @@ class ShortRun(
         )
 
     def loss(
-        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), rows: Rows | None = None
+        self,
+        x: Images,
+        rng: torch.Generator,
+        part: tuple[int, int] = (0, 1),
+        rows: Rows | None = None,
+        mask: Mask | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return -mean_i log p(x_i, z_i) with z_i from the short run, and statistics of the batch.
 
-        Its gradient is the whole of learning: z is detached. Images whose chain failed are left out. Statistics:
-        `mse` in [0, 1] pixels, `second_moment` of z per dimension, `retried` and `failed` chains.
+        Its gradient is the whole of learning: z is detached. Images whose chain failed are left out. With a mask, x_i
+        is what is observed of an image. Statistics: `mse` in [0, 1] pixels, `second_moment` of z per dimension,
+        `retried` and `failed` chains.
         """
         self.refit(rng)
-        return self._learned_at(x, partial(self._infer, x, rng, None, self.steps, None, part))
+        infer = partial(self._infer, x, rng, mask, self.steps, None, part)
+        return self._learned_at(x, infer, None if mask is None else Incomplete(mask, rng, part))

@@ -28,6 +28,7 @@ def encode(
     steps: int | None = None,
     noise: bool | None = None,
     batch_size: int = BATCH_SIZE,
+    mask: Float[Tensor, "n _ h w"] | None = None,
 ) -> Encoding:
     """Return the latents of images, inferred as the learner does it: by one short run each for a learner of chains.
 
@@ -40,6 +41,7 @@ def encode(
     steps: K, at least 1, in place of the learner's; None keeps that.
     noise: False for plain gradient ascent, in place of what the learner does; None keeps that.
     batch_size: at least 1, images at a time.
+    mask: (n, 1 or c, h, w), 1 = observed; None where all pixels are.
 
     Raises InputError for images of another shape than the model's and for counts below 1.
 
@@ -49,6 +51,6 @@ def encode(
     >>> found.z.shape, [tuple(layer.shape) for layer in found.layers]
     (torch.Size([6, 5]), [(6, 2), (6, 3)])
     """
-    z, failed = infer(learner, x, rng, steps=steps, noise=noise, batch_size=batch_size)
+    z, failed = infer(learner, x, rng, mask=mask, steps=steps, noise=noise, batch_size=batch_size)
     parts = [[layer.float().cpu() for layer in learner.layers(part.to(learner.device))] for part in z.split(batch_size)]
     return Encoding(z, [torch.cat(layer) for layer in zip(*parts, strict=True)], failed)

@@ -85,6 +85,9 @@ def _data(config: Config) -> str:
     data = config.data
     parts = [data.source, f"in {data.dir}" if data.dir else ""]
     parts += [f"without {' '.join(map(str, data.leave_out))}" if data.leave_out else ""]
+    if data.missing:
+        parts.append(f"{data.missing:.0%} of the training images' pixels hidden")
+    parts += [f"masks of the training images in {data.masks}" if data.masks else ""]
     parts += [f"resized to {data.image_size}" if data.image_size else "", "black and white" if data.binarize else ""]
     return ", ".join(part for part in parts if part)
 

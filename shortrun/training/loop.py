@@ -251,7 +251,9 @@ def take_steps(
                 tune_step_size(cast(ChainLearner, learner), dataset.train, config, position, here)
             rows = order.rows(position.step, here)
             rng = stream(settings.seed, Use.CHAIN, position.step, device=here.device)
-            statistics = update(state, dataset.train.images(rows).to(here.device), rows, rng, settings, here)
+            x, mask = dataset.train.images(rows).to(here.device), dataset.train.observed(rows)
+            mask = None if mask is None else mask.to(here.device)
+            statistics = update(state, x, rows, rng, settings, here, mask)
 
             stopping, means = position.tally(statistics, here, stop.asked)
             streak.follow(position, means, settings.batch_size)

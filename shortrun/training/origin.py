@@ -1,9 +1,10 @@
 """What a run learned from, kept with it, so that neither it nor a command goes on with something else unsaid."""
 
+import hashlib
 from typing import Any
 
 from shortrun.config import Config
-from shortrun.data import Dataset
+from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError, damaged, undamaged
 from shortrun.files import read_json, write_json
 from shortrun.mapping import to_mapping
@@ -68,7 +69,7 @@ def _kept(run: RunFolder) -> dict[str, Any]:
 def _settings(config: Config) -> dict[str, Any]:
     """Return all settings by their full names, but for where the images lie."""
     flat = _flat(to_mapping(config.alone()), "")
-    return {name: value for name, value in flat.items() if name not in ("data.dir", "data.source")}
+    return {name: value for name, value in flat.items() if name not in ("data.dir", "data.source", "data.masks")}
 
 
 def _flat(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -80,4 +81,8 @@ def _flat(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _images(dataset: Dataset) -> dict[str, Any]:
     parts = {"train": dataset.train, "test": dataset.test}
-    return {name: {"count": len(part), "sha256": part.digest()} for name, part in parts.items()}
+    return {name: {"count": len(part), "sha256": part.digest(), **_masks(part)} for name, part in parts.items()}
+
+
+def _masks(part: ImageSet) -> dict[str, str]:
+    return {} if part.masks is None else {"masks": hashlib.sha256(part.masks.contiguous().numpy().data).hexdigest()}

@@ -1,16 +1,17 @@
 """What a run leaves behind besides its weights: pictures on the way and at the end, and the test figures."""
 
 import datetime
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from PIL import Image
 
-from shortrun.config import Config
+from shortrun.config import Config, DataConfig
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import in_one_line
-from shortrun.evaluation.reconstructions import reconstruction_figures
+from shortrun.evaluation.assessment import hidden_while_learning
+from shortrun.evaluation.reconstructions import hidden_figure, reconstruction_figures
 from shortrun.figures.images import captioned_rows, grid, write_png
 from shortrun.files import write_json
 from shortrun.learners import Learner, with_generator
@@ -21,10 +22,13 @@ from shortrun.streams import Use, stream
 from shortrun.training.machine import machine
 from shortrun.training.position import Position
 from shortrun.training.run_folder import RunFolder
+from shortrun.training.setup import with_truth
 from shortrun.training.tracking import Metrics
 from shortrun.version import __version__
 
 COLUMNS = 12
+HIDDEN_IMAGES = 500
+"""Training images, at most, whose hidden pixels are completed for their error."""
 SAMPLES: dict[Source, str] = {"prior": "samples.png", "fitted": "samples_fitted.png"}
 """Pictures of draws, by what they are from."""
 
@@ -80,8 +84,15 @@ def _fit_density(learner: Learner, train: ImageSet, config: Config) -> None:
         rng = stream(config.training.seed, Use.FIT, device=learner.device)
         # the images of a data set may be in the order of their labels
         rows = torch.randperm(len(train), generator=rng, device=rng.device)[:count].cpu()
-        parts = [learner.draw_posterior(train.images(part).to(learner.device), rng) for part in rows.split(500)]
+        parts = [_posterior(learner, train, part, rng) for part in rows.split(500)]
         learner.latent_density = fit_latent_density(torch.cat(parts), rng, log_prior=log_prior)
+
+
+def _posterior(learner: Learner, train: ImageSet, rows: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    x, mask = train.images(rows).to(learner.device), train.observed(rows)
+    if mask is None:  # a learner that does not learn from incomplete images need not know the word
+        return learner.draw_posterior(x, rng)
+    return learner.draw_posterior(x, rng, mask.to(learner.device))
 
 
 def test_figures(learner: Learner, dataset: Dataset, config: Config) -> list[Figure]:
@@ -94,11 +105,24 @@ def test_figures(learner: Learner, dataset: Dataset, config: Config) -> list[Fig
         "images": len(x),
         "learner": config.learner,
         **learner.conditions(),
+        **hidden_while_learning(dataset.train),
         "weights": "moving average",
         "precision": "float32",
         "seed": seed,
     }
-    return [figure.under(conditions) for figure in measured.values()]
+    figures = [figure.under(conditions) for figure in measured.values()]
+    if dataset.train.masks is not None and (whole := with_truth(config, dataset)) is not None:
+        incomplete, rng = dataset.train.take(min(HIDDEN_IMAGES, len(dataset.train))), stream(seed, Use.COMPLETION)
+        hidden = hidden_figure(learner, incomplete, whole.train.take(len(incomplete)), rng)
+        figures.append(replace(hidden, conditions={**conditions, **hidden.conditions}))
+    return figures
+
+
+def missing_words(data: DataConfig, train: ImageSet) -> str:
+    """Return which pixels of training images were hidden while a model learned, in words."""
+    if data.missing and train.masks is not None:
+        return f"{data.missing_shape or 'pixels'} drawn with seed {data.missing_seed or 0}"
+    return "masks that were given" if data.masks is None else f"masks of {data.masks}"
 
 
 def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFolder, position: Position) -> None:
@@ -113,6 +137,9 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
         samples = learner.sample(COLUMNS * 8, stream(seed, Use.PICTURE), source)
         write_png(grid(samples, COLUMNS), run.figures / SAMPLES[source])
     write_png(reconstruction_rows(learner, dataset.test, seed, pairs=4), run.figures / "reconstructions.png")
+    missing: dict[str, Any] = hidden_while_learning(dataset.train)
+    if missing:
+        missing["hidden"] = missing_words(config.data, dataset.train)
     result: dict[str, Any] = {
         **to_json(test_figures(learner, dataset, config)),
         "latent_density": None if learner.latent_density is None else asdict(learner.latent_density.record),
@@ -122,6 +149,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
             "cpu_seconds": round(position.cpu_seconds, 1),
             "epochs": config.training.epochs,
             "images": len(dataset.train),
+            **missing,
             "updates": position.step,
             "retried_chains": position.retried,
             "failed_chains": position.failed,

@@ -6,8 +6,10 @@ from torch import nn
 
 from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
+from shortrun.data.missing import hide_at_random, hide_by_masks
 from shortrun.errors import InputError, renaming
-from shortrun.learners import Learner, with_generator
+from shortrun.learners import Learner, with_encoder, with_generator
+from shortrun.learners.declared import check_learns_masked
 from shortrun.learners.own_checks import check_own_modules
 from shortrun.learners.size import check_size
 from shortrun.training.precision import autocast
@@ -31,7 +33,34 @@ def read_dataset(config: Config) -> Dataset:
             binarize=data.binarize,
             pixel_range=data.pixel_range,
         )
-        return dataset if data.held_out is None else dataset.hold_out(data.held_out)
+        dataset = dataset if data.held_out is None else dataset.hold_out(data.held_out)
+        # last, so that images that were held out are whole
+        if data.missing:
+            return hide_at_random(dataset, data.missing, data.missing_shape or "pixels", data.missing_seed or 0)
+    with renaming({"masks": "data.masks", "path": "data.masks"}):
+        return dataset if data.masks is None else hide_by_masks(dataset, data.masks)
+
+
+def with_truth(config: Config, dataset: Dataset) -> Dataset | None:
+    """Return a data set with what its train images have at hidden pixels; None where nobody knows it.
+
+    It is for what is measured, never for what is learned: figures that are compared over shares of hidden pixels stand
+    on one classifier, and completions have a truth. It is known where a configuration hides pixels at random, and
+    unknown of images with masks of the user's own, and of images that were given in Python.
+
+    config: of the run.
+    dataset: that it learns from.
+    """
+    if dataset.train.masks is None:
+        return dataset
+    if not config.data.missing:
+        return None
+    data = dataclasses.replace(config.data, missing=None, missing_shape=None, missing_seed=None)
+    whole = read_dataset(dataclasses.replace(config, data=data))
+    if (len(whole.train), whole.train.shape) != (len(dataset.train), dataset.train.shape):
+        return None
+    hidden = dataclasses.replace(whole.train, masks=dataset.train.masks)
+    return whole if hidden.digest() == dataset.train.digest() else None
 
 
 def build_learner(
@@ -41,7 +70,10 @@ def build_learner(
 
     kind: the class of the configuration's learner. decoder: the user's own module, where there is one.
     """
-    images, batch_size = dataset.train, config.training.batch_size
+    images, batch_size, encoder = dataset.train, config.training.batch_size, config.encoder
+    if images.masks is not None:
+        check_learns_masked(kind, "learner")
+        encoder = dataclasses.replace(encoder, missing=encoder.missing or ("mean" if kind.has_encoder else None))
     if len(images) < batch_size:
         raise InputError(
             "training.batch_size", f"{batch_size} for {len(images)} training images", f"write at most {len(images)}"
@@ -57,7 +89,7 @@ def build_learner(
         config.model,
         config.inference,
         config.learner,
-        config.encoder,
+        encoder,
         config.persistent,
         config.glow,
         config.own,
@@ -75,4 +107,6 @@ def build_learner(
     )
     if with_generator(learner):
         learner.generator.likelihood.check_images(images.levels, dataset.name)
+    if with_encoder(learner) and learner.missing == "mean":
+        learner.filling.copy_(images.mean_image())
     return learner

@@ -9,7 +9,7 @@ from torch import nn
 from shortrun.config import TrainingConfig
 from shortrun.learners import Learner
 from shortrun.learners.learner import Rows, Statistics
-from shortrun.model.likelihood import Images
+from shortrun.model.likelihood import Images, Mask
 from shortrun.training.average import MovingAverage
 from shortrun.training.position import Position
 from shortrun.training.precision import autocast
@@ -43,18 +43,24 @@ class State:
 
 
 def update(
-    state: State, x: Images, rows: Rows, rng: torch.Generator, settings: TrainingConfig, here: Processes
+    state: State,
+    x: Images,
+    rows: Rows,
+    rng: torch.Generator,
+    settings: TrainingConfig,
+    here: Processes,
+    mask: Mask | None = None,
 ) -> Statistics:
     """Move the weights down the gradient of the loss of a batch, and their average after them.
 
     An update whose gradient is not finite is left out and counted.
 
-    x: (n, c, h, w) in [-1, 1], this process's part of the batch; rows: (n,), which training images these are; rng:
-    the stream of the update, the same in all processes. Returns the loss, the norm of its gradient before clipping
-    and the learner's own statistics.
+    x: (n, c, h, w) in [-1, 1], this process's part of the batch; rows: (n,), which training images these are; rng: the
+    stream of the update, the same in all processes; mask: (n, 1, h, w), 1 = observed, None where all pixels are.
+    Returns the loss, the norm of its gradient before clipping and the learner's own statistics.
     """
     with autocast(settings.precision, here.device):
-        loss, statistics = state.parallel(x, rng, (here.rank, here.count), rows)
+        loss, statistics = state.parallel(x, rng, (here.rank, here.count), rows, mask)
     state.optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.learner.parameters(), settings.clip_norm)

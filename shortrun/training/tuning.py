@@ -29,7 +29,7 @@ from shortrun.inference.tuning import (
     standard_error,
 )
 from shortrun.learners import ChainLearner, frozen
-from shortrun.model.likelihood import Images
+from shortrun.model.likelihood import Images, Mask
 from shortrun.progress import Shown, silent
 
 STAND_INS: dict[str, Callable[[torch.Generator, int], ChainDensity]] = {
@@ -46,16 +46,24 @@ class Chains:
 
     Its functions of the settings are to be called with the generator frozen.
 
-    x: (n, c, h, w) in [-1, 1], on the learner's device; steps: K, the learner's own where not given.
+    x: (n, c, h, w) in [-1, 1], on the learner's device; steps: K, the learner's own where not given; mask: (n, 1, h,
+    w), 1 = observed, None where all pixels are.
     """
 
-    def __init__(self, learner: ChainLearner, x: Images, rng: torch.Generator, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        learner: ChainLearner,
+        x: Images,
+        rng: torch.Generator,
+        steps: int | None = None,
+        mask: Mask | None = None,
+    ) -> None:
         self.learner, self.x, self.steps = learner, x, steps or learner.steps
         draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
-        start = learner.start(x, draws)
+        start = learner.start(x, draws, mask)
         self.z, self.initial = start.z, start.initial
         # of N(0, I), which has one component, it is log p(x, z)
-        self.log_density = learner.log_density(x, start.component)
+        self.log_density = learner.log_density(x, start.component, mask)
         self.noise = torch.stack(list(draws)) if learner.noise else self.z.new_zeros(self.steps, *self.z.shape)
         self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
         self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
@@ -170,15 +178,18 @@ def image_acceptance(
         return chains.acceptance(Space("one", learner.generator.latents, learner.step_size.decay))(settings)
 
 
-def move_step_size(learner: ChainLearner, x: Images, rng: torch.Generator, tuning: TuningConfig) -> None:
+def move_step_size(
+    learner: ChainLearner, x: Images, rng: torch.Generator, tuning: TuningConfig, mask: Mask | None = None
+) -> None:
     """Move a learner's step sizes a little towards the best for its present weights, as training does now and then.
 
     learner: whose step sizes are changed.
     x: (n, c, h, w) in [-1, 1], training images, on the learner's device.
     rng: gives the random numbers.
     tuning: what is tuned, and how.
+    mask: (n, 1, h, w), 1 = observed; None where all pixels are.
     """
-    chains = Chains(learner, x, rng)
+    chains = Chains(learner, x, rng, mask=None if mask is None else mask.to(x.device))
     space = Space(tuning.over, learner.generator.latents, learner.step_size.decay)
     start = space.read(learner.step_size)
     with frozen(learner.generator):

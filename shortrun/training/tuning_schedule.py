@@ -52,6 +52,6 @@ def tune_step_size(learner: ChainLearner, train: ImageSet, config: Config, posit
     choose = stream(config.training.seed, Use.TUNE, position.step)
     rows = torch.randperm(len(train), generator=choose)[: tuning.images]
     with autocast(config.training.precision, here.device):
-        move_step_size(learner, train.images(rows).to(here.device), rng, tuning)
+        move_step_size(learner, train.images(rows).to(here.device), rng, tuning, train.observed(rows))
     position.tunings += 1
     position.tuning_seconds += time.monotonic() - started

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from shortrun.errors import InputError, damaged
 from shortrun.files import to_text
-from shortrun.learners.weights import write_weights
+from shortrun.learners.weights import check_finite, write_weights
 from shortrun.mapping import from_mapping
 from shortrun.model.latent_density import GaussianMixture
 from shortrun.normals import Flat, PerImage, standard_normal
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Covariance = Literal["full", "diag"]
 
 FILE = "latent_density.safetensors"
+RESTORE = "restore it from a copy, or delete it and do without"
 LEAST = 10
 """Fewest images that a density is fitted to."""
 SIZES = (1, 2, 5, 10, 20, 50, 100)
@@ -231,7 +232,8 @@ def read_density(folder: Path, dim: int) -> LatentDensity | None:
         record["candidates"] = tuple(from_mapping(Candidate, found, "candidates") for found in candidates)
         density = LatentDensity(GaussianMixture(**tensors), from_mapping(FitRecord, record, "record"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError) as error:
-        raise damaged(path, error, "restore it from a copy, or delete it and do without") from None
+        raise damaged(path, error, RESTORE) from None
+    check_finite(tensors, path, RESTORE)
     if density.mixture.dim != dim:
         problem = f"a density of {density.mixture.dim} latents, the model has {dim}"
         raise InputError(str(path), problem=problem, instead="restore it from a copy")

@@ -13,7 +13,7 @@ from torch import nn
 from shortrun.errors import InputError, undamaged
 from shortrun.files import to_text
 from shortrun.learners.pretrained import write_model
-from shortrun.learners.weights import RETRAIN, write_weights
+from shortrun.learners.weights import RETRAIN, check_finite, write_weights
 from shortrun.training.divergence import finite_weights
 from shortrun.training.position import Position
 from shortrun.training.run_folder import RunFolder
@@ -100,6 +100,8 @@ def load_state(path: Path, state: State) -> None:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
             state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
+        # latents that are kept may be NaN, which says that their chain failed
+        check_finite({name: each for name, each in tensors.items() if not name.startswith("kept/")}, path)
         for part, module in modules_of(state).items():
             module.load_state_dict(below(f"{part}/", tensors))
         state.learner.load_training_state(below("kept/", tensors))

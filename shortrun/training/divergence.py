@@ -144,8 +144,10 @@ def learned_nothing(error: float, test: ImageSet) -> str:
     test: at least one image.
 
     >>> stripes = ImageSet(torch.eye(4).mul(2).sub(1).view(4, 1, 2, 2))
-    >>> learned_nothing(0.2, stripes), learned_nothing(0.26, stripes)[:42]
-    ('', 'test images are rebuilt with an error of 0.')
+    >>> learned_nothing(0.24, stripes)
+    ''
+    >>> learned_nothing(0.26, stripes).split(";")[0]
+    'test images are rebuilt with an error of 0.26, and their mean image in place of each has 0.25'
     """
     if len(test) < 2:
         return ""

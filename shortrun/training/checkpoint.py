@@ -96,12 +96,12 @@ def check_state(path: Path, state: State) -> None:
 
 def load_state(path: Path, state: State) -> None:
     """Put back what `save_state` wrote; raise InputError where the file is damaged or of another model."""
+    with undamaged(path, RETRAIN), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
+    for part in modules_of(state):  # what is kept beside them may be NaN: latents whose chain failed
+        check_finite(below(f"{part}/", tensors), path)
     with undamaged(path, RETRAIN):
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
-        # latents that are kept may be NaN, which says that their chain failed
-        check_finite({name: each for name, each in tensors.items() if not name.startswith("kept/")}, path)
         for part, module in modules_of(state).items():
             module.load_state_dict(below(f"{part}/", tensors))
         state.learner.load_training_state(below("kept/", tensors))

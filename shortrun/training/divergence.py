@@ -64,8 +64,7 @@ class Streak:
 
         A run without numbers at its end has diverged, however short it is. Raises InputError where MISHAPS updates or
         half of all went wrong without a break up to here; where half had no gradient; where weights are not finite; and
-        where the model infers nothing finite of test images. A few bad updates at the end of a run whose model does
-        are forgiven, and said.
+        where the model infers nothing finite of test images. Where it does, fewer bad updates are forgiven, and said.
 
         average: the model that the run leaves behind; seed: of the run; speaks: whether to warn of them.
         """
@@ -91,13 +90,13 @@ class Streak:
 
 
 def finite_weights(module: nn.Module) -> bool:
-    """Return whether all parameters of a module are finite.
+    """Return whether all parameters and buffers of a module are finite.
 
     >>> finite_weights(nn.Linear(2, 3))
     True
     """
-    # one number for each parameter, and one transfer from the device
-    return bool(torch.stack([each.detach().abs().max() for each in module.parameters()]).isfinite().all())
+    # one transfer from the device for all of them
+    return bool(torch.stack([each.isfinite().all() for each in module.state_dict().values()]).all())
 
 
 @torch.no_grad()
@@ -106,7 +105,7 @@ def _what_is_wrong(model: Learner, dataset: Dataset, seed: int) -> str:
     if not finite_weights(model):
         return "the weights are not finite"
     x = dataset.test.images(slice(0, TRIED)).to(model.device)
-    inferred = model.infer(x, stream(seed, Use.TEST, device=model.device))
+    inferred = model.infer(x, stream(seed, Use.TEST))
     if inferred.failed.all():
         return "no chain of a test image was finite"
     kept = inferred.z[~inferred.failed]

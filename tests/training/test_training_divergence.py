@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import shortrun
 from shortrun import Config, Dataset, InferenceConfig, InputError, ModelConfig, TrainingConfig, load_dataset
@@ -221,6 +222,18 @@ def test_a_checkpoint_is_not_written_over_with_weights_that_are_not_finite(tmp_p
         "training diverged: after 1 updates the weights are not finite",
     )
     sound(run)
+
+
+def test_a_state_of_before_that_is_not_finite_is_refused(tmp_path: Path, digits: Dataset) -> None:
+    run = train(CONFIG, tmp_path / "run", device="cpu", dataset=digits)
+    (run / "result.json").unlink()
+    path, name = run / "checkpoint/training.safetensors", "generator.decoder.body.0.1.bias"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors[f"average/module.{name}"][0] = math.inf
+    save_file(tensors, path, metadata)
+    refused(lambda: resume(run, device="cpu", dataset=digits), f"{path}: damaged (module.{name} is not finite); train")
 
 
 def test_an_error_above_the_variance_of_test_images_is_said(tmp_path: Path, digits: Dataset) -> None:

@@ -43,7 +43,8 @@ class InputError(ValueError):
 
         name: an option of the command line, for example.
         """
-        return cut(f"{name}: " + "; ".join(part for part in (self.problem, self.instead) if part))
+        words = f"{name}: " + "; ".join(part for part in (self.problem, self.instead) if part)
+        return cut(re.sub(r"\s*[\r\n]\s*", " ", words))  # a tensor, for example, shows itself in several lines
 
     def renamed(self, argument: str) -> "InputError":
         """Return the same error about an argument of the caller's own.

@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half-written."""
+"""Files that are either old or new, never half-written; and JSON that is always valid."""
 
 import json
 import math
@@ -43,11 +43,20 @@ def write_text(path: Path, words: str) -> None:
 
 
 def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
-    """Write plain values as JSON, whole or not at all; indent: of nested lines, None for a single one.
+    """Write plain values as JSON, whole or not at all, as `to_text` gives them; indent: as there."""
+    write_text(path, to_text(values, indent) + "\n")
 
-    JSON has no word for a number that is not finite: it becomes null.
+
+def to_text(values: Any, indent: int | None = None) -> str:
+    """Return plain values as JSON; indent: of nested lines, None for a single one.
+
+    JSON has no word for a number that is not finite: it becomes null. A path becomes its words. No other function of
+    the package makes JSON, so that all of it is valid.
+
+    >>> to_text({"loss": float("inf"), "steps": (1, 2)})
+    '{"loss": null, "steps": [1, 2]}'
     """
-    write_text(path, json.dumps(finite(values), indent=indent, allow_nan=False) + "\n")
+    return json.dumps(finite(values), indent=indent, allow_nan=False, default=os.fspath)
 
 
 def finite(values: Any) -> Any:

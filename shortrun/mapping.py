@@ -1,7 +1,6 @@
 """Dataclasses from nested mappings, as TOML and JSON give them, and back; every key and every type is checked."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,4 +125,4 @@ def to_mapping(record: Any) -> dict[str, Any]:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    return json.loads(json.dumps(plain(dataclasses.asdict(record))))
+    return plain(dataclasses.asdict(record))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import shortrun
 from shortrun import InputError, errors
@@ -24,6 +25,13 @@ def test_the_fields_make_the_line() -> None:
     assert str(InputError("images", problem="there are none", instead="give one")) == "images: there are none; give one"
     assert isinstance(error, ValueError)
     assert not doctest.testmod(errors).failed
+
+
+def test_what_shows_itself_in_several_lines_is_said_in_one() -> None:
+    got = torch.full((3, 2), torch.nan)
+    error = InputError("step_size", got, "write a\r\npositive number")
+    assert str(error).startswith("step_size: got tensor([[nan, nan], [nan, nan], [nan, nan]]); write a positive number")
+    assert error.got is got
 
 
 def test_a_caller_names_the_argument_that_the_value_came_in_under() -> None:

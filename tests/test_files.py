@@ -1,11 +1,15 @@
 """Files are old or new, never half-written."""
 
 import json
+import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from shortrun.files import replacing, write_json, write_text
+import shortrun.files
+from shortrun.files import replacing, to_text, write_json, write_text
 
 
 def test_what_fails_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -37,3 +41,15 @@ def test_json_ends_in_a_line_break(tmp_path: Path, indent: int | None, lines: in
     assert json.loads(words) == {"mse": 0.5}
     assert words.count("\n") == lines
     assert words.endswith("}\n")
+
+
+def test_numbers_that_are_not_finite_are_null_however_deep_they_lie() -> None:
+    values = {"a": math.nan, "b": [1.0, (-math.inf, {"c": np.float64("inf")})], "d": Path("x/y"), "e": True}
+    assert to_text(values) == '{"a": null, "b": [1.0, [null, {"c": null}]], "d": "x/y", "e": true}'
+
+
+def test_no_other_file_of_the_package_makes_json() -> None:
+    """The others could write NaN or Infinity, which no other program reads."""
+    package = Path(shortrun.files.__file__).parent
+    makers = [path.name for path in package.rglob("*.py") if re.search(r"json\.dumps?\(", path.read_text("utf-8"))]
+    assert makers == ["files.py"]

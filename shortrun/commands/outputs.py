@@ -64,12 +64,11 @@ def write_numbers(
     number_file: str,
 ) -> None:
     """Write pictures and one .json of numbers, each whole or not at all, and print their paths."""
-    from shortrun.files import write_text
+    from shortrun.files import write_json
 
     notes = _notes(command, arguments)
-    text = {MADE_BY: command, ARGUMENTS: json.loads(notes[ARGUMENTS]), **numbers}
     with _beside(pictures, notes, folder / number_file) as path:
-        write_text(path, json.dumps(text, indent=2, allow_nan=False) + "\n")
+        write_json(path, {MADE_BY: command, ARGUMENTS: json.loads(notes[ARGUMENTS]), **numbers})
 
 
 @contextmanager
@@ -93,7 +92,9 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
 
 
 def _notes(command: str, arguments: ModelArguments) -> dict[str, str]:
-    return {MADE_BY: command, ARGUMENTS: json.dumps(dataclasses.asdict(arguments), default=str)}
+    from shortrun.files import to_text
+
+    return {MADE_BY: command, ARGUMENTS: to_text(dataclasses.asdict(arguments))}
 
 
 @contextmanager

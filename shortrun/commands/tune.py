@@ -78,6 +78,8 @@ def main(words: list[str]) -> int:
         shown=announced,
     )
     for name in arguments.estimators:
+        if not any(math.isfinite(value) for _, value, _ in curves.points(name)):
+            raise InputError("step_sizes", problem=f"{name} is finite at none of them", instead="write smaller ones")
         print("\n".join(_lines(curves, name)))
     numbers = {
         "images": len(given.x),

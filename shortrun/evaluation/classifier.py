@@ -1,7 +1,6 @@
 """Features of images to compare sets of them by: the last hidden layer of a small classifier of the same data set."""
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from shortrun.data import Dataset, ImageSet, require_labels
 from shortrun.errors import InputError, in_one_line
+from shortrun.files import to_text
 from shortrun.learners.weights import write_weights
 from shortrun.metrics import Features
 from shortrun.progress import shown
@@ -76,12 +76,12 @@ def _key(dataset: Dataset, seed: int) -> dict[str, str]:
     content = hashlib.sha256()
     # all of it: a fraction of a second for 60,000 images, and two subsets never share a file
     for part in (dataset.train, dataset.test):
-        content.update(json.dumps([str(part.pixels.dtype), list(part.pixels.shape), part.levels]).encode())
+        content.update(to_text([str(part.pixels.dtype), list(part.pixels.shape), part.levels]).encode())
         content.update(part.pixels.contiguous().numpy().data)
         content.update(require_labels(part, dataset.name).contiguous().numpy().data)
     return {
         "data": dataset.name,
-        "image_shape": json.dumps(dataset.train.shape),
+        "image_shape": to_text(dataset.train.shape),
         "train_images": str(len(dataset.train)),
         "seed": str(seed),
         "recipe": str(RECIPE),

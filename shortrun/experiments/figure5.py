@@ -188,6 +188,8 @@ def draw(records: Sequence[dict[str, Any]], epochs: Sequence[int], conditions: d
             for epoch, colour in zip(dict.fromkeys(shown), COLOURS, strict=False):
                 record = next(each for each in records if each["epoch"] == epoch and each["seed"] == records[0]["seed"])
                 points = record["curves"][name]
+                if not points:  # of a model none of whose chains was finite
+                    continue
                 least = min(value for _, value, _ in points)
                 ceiling = least + 1.15 * (points[0][1] - least)
                 near = [(s, value, error) for s, value, error in points if value <= ceiling]

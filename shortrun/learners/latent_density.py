@@ -4,11 +4,12 @@ Source: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 202
 """
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shortrun.errors import InputError, damaged
-from shortrun.learners.weights import write_weights
+from shortrun.files import to_text
+from shortrun.learners.weights import check_finite, write_weights
 from shortrun.mapping import from_mapping
 from shortrun.model.latent_density import GaussianMixture
 from shortrun.normals import Flat, PerImage, standard_normal
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Covariance = Literal["full", "diag"]
 
 FILE = "latent_density.safetensors"
+RESTORE = "restore it from a copy, or delete it and do without"
 LEAST = 10
 """Fewest images that a density is fitted to."""
 SIZES = (1, 2, 5, 10, 20, 50, 100)
@@ -202,7 +205,12 @@ def write_density(density: LatentDensity | None, folder: Path) -> None:
     if density is None:
         (folder / FILE).unlink(missing_ok=True)
         return
-    write_weights(density.mixture.state_dict(), folder / FILE, {"record": json.dumps(asdict(density.record))})
+    write_weights(density.mixture.state_dict(), folder / FILE, {"record": to_text(asdict(density.record))})
+
+
+def _with_numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with NaN where its nats were not finite, for which JSON has null."""
+    return {**record, "nats": math.nan} if record["nats"] is None else record
 
 
 def read_density(folder: Path, dim: int) -> LatentDensity | None:
@@ -221,11 +229,13 @@ def read_density(folder: Path, dim: int) -> LatentDensity | None:
             tensors: dict[str, Float[Tensor, "..."]] = {
                 name: file.get_tensor(name) for name in ("weights", "means", "scale_tril")
             }
-            record = json.loads((file.metadata() or {})["record"])
-        record["candidates"] = tuple(from_mapping(Candidate, found, "candidates") for found in record["candidates"])
+            record = _with_numbers(json.loads((file.metadata() or {})["record"]))
+        candidates = map(_with_numbers, record["candidates"])
+        record["candidates"] = tuple(from_mapping(Candidate, found, "candidates") for found in candidates)
         density = LatentDensity(GaussianMixture(**tensors), from_mapping(FitRecord, record, "record"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError) as error:
-        raise damaged(path, error, "restore it from a copy, or delete it and do without") from None
+        raise damaged(path, error, RESTORE) from None
+    check_finite(tensors, path, RESTORE)
     if density.mixture.dim != dim:
         problem = f"a density of {density.mixture.dim} latents, the model has {dim}"
         raise InputError(str(path), problem=problem, instead="restore it from a copy")

@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from shortrun.errors import InputError, undamaged
+from shortrun.errors import InputError, damaged, undamaged
 from shortrun.files import replacing
 
 RETRAIN = "train again, or restore it from a copy"
@@ -37,9 +38,21 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def check_finite(tensors: Mapping[str, Tensor], path: Path, instead: str = RETRAIN) -> None:
+    """Raise InputError for tensors of a file in which a number is not finite: what a model makes of them would be NaN.
+
+    instead: what to do about the file.
+    """
+    for name, each in tensors.items():
+        if not bool(torch.isfinite(each).all()):
+            raise damaged(path, f"{name} is not finite", instead)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name; raise InputError where the file is absent or damaged."""
+    """Read tensors by name; raise InputError where the file is absent or damaged, or holds what is not finite."""
     if not os.path.isfile(path):
         raise InputError(str(path), problem="not there", instead="give the folder of a run or of a saved model")
     with undamaged(path, RETRAIN):
-        return load_file(path)
+        tensors = load_file(path)
+    check_finite(tensors, path)
+    return tensors

@@ -11,8 +11,10 @@ from safetensors import safe_open
 from torch import nn
 
 from shortrun.errors import InputError, undamaged
+from shortrun.files import to_text
 from shortrun.learners.pretrained import write_model
-from shortrun.learners.weights import RETRAIN, write_weights
+from shortrun.learners.weights import RETRAIN, check_finite, write_weights
+from shortrun.training.divergence import finite_weights
 from shortrun.training.position import Position
 from shortrun.training.run_folder import RunFolder
 from shortrun.training.step import State
@@ -35,9 +37,9 @@ class Checkpoints:
         self.saved = time.monotonic()
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; where the last update has left weights that are not finite the one before is kept."""
         self.clock.stop()
-        if self.metrics is not None:
+        if self.metrics is not None and finite_weights(self.state.learner):
             self.state.position.metrics_bytes = self.metrics.length()
             averaged = self.state.averaged
             write_model(averaged.state_dict(), averaged.description, self.run.checkpoint)
@@ -65,7 +67,7 @@ def save_state(path: Path, state: State) -> None:
     tensors |= {f"kept/{name}": value for name, value in state.learner.training_state().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
-    write_weights(tensors, path, {"position": json.dumps(asdict(state.position))})
+    write_weights(tensors, path, {"position": to_text(asdict(state.position))})
 
 
 def check_state(path: Path, state: State) -> None:
@@ -94,10 +96,12 @@ def check_state(path: Path, state: State) -> None:
 
 def load_state(path: Path, state: State) -> None:
     """Put back what `save_state` wrote; raise InputError where the file is damaged or of another model."""
+    with undamaged(path, RETRAIN), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
+    for part in modules_of(state):  # what is kept beside them may be NaN: latents whose chain failed
+        check_finite(below(f"{part}/", tensors), path)
     with undamaged(path, RETRAIN):
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            state.position = Position.from_mapping(json.loads(file.metadata()["position"]))
         for part, module in modules_of(state).items():
             module.load_state_dict(below(f"{part}/", tensors))
         state.learner.load_training_state(below("kept/", tensors))

@@ -152,9 +152,10 @@ def _state(run: RunFolder) -> list[tuple[str, str]]:
         trained, done = result.get("training", {}), "finished"
         if {"seconds", "updates"} <= set(trained):
             done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
-        left_out = result.get("latent_density_left_out")
         lines = [("state", done), *rows(from_json(result))]
-        return lines if left_out is None else [*lines, ("latent density", f"left out: {left_out}")]
+        if (left_out := result.get("latent_density_left_out")) is not None:
+            lines.append(("latent density", f"left out: {left_out}"))
+        return [*lines, ("warning", str(result["warning"]))] if "warning" in result else lines
 
 
 def _position(path: Path) -> str:

@@ -239,7 +239,7 @@ def take_steps(
     progress = Progress(
         position, settings.batch_size, learner.progress, shown=here.first, picture=picture, device=here.device.type
     )
-    streak = Streak(run, position)
+    streak = Streak(run, position, learner)
     checkpoints = Checkpoints(run, state, clock, metrics, settings.checkpoint_seconds)
     if position.step == 0:
         checkpoints.save()  # a run that is killed early can be resumed too
@@ -280,7 +280,7 @@ def take_steps(
             if streak.sound:  # what is kept is the last state that was
                 checkpoints.save_if_due()
         progress.close()
-        streak.end(position)
+        streak.end(position, state.averaged, dataset, settings.seed, here.first)
         checkpoints.save()
         if metrics is not None:
             metrics.close()

@@ -1,5 +1,6 @@
 """Where a run stands: its step, its time, and what it has counted."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -86,7 +87,9 @@ class Position:
         # before there were counts, those of chains stood beside the window, and in it among the sums and its steps
         position.counts |= {name: values[name] for name in position.counts if name in values} | counts
         if "sums" in window:
-            position.window = Window(window["steps"], window["sums"])
+            # JSON has null for a sum that is not finite; files from before that have NaN or Infinity
+            sums = {name: math.nan if total is None else total for name, total in window["sums"].items()}
+            position.window = Window(window["steps"], sums)
         else:
             sums = {name: total for name, total in window.items() if name not in ("steps", *position.counts)}
             position.window = Window(int(window.get("steps", 0)), sums)

@@ -1,6 +1,7 @@
 """What a run leaves behind besides its weights: pictures on the way and at the end, and the test figures."""
 
 import datetime
+import sys
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from shortrun.learners.latent_density import LEAST, fit_latent_density, write_de
 from shortrun.learners.learner import Source
 from shortrun.metrics.figure import Figure, to_json
 from shortrun.streams import Use, stream
+from shortrun.training.divergence import learned_nothing
 from shortrun.training.machine import machine
 from shortrun.training.position import Position
 from shortrun.training.run_folder import RunFolder
@@ -140,10 +142,14 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     missing: dict[str, Any] = hidden_while_learning(dataset.train)
     if missing:
         missing["hidden"] = missing_words(config.data, dataset.train)
+    figures = to_json(test_figures(learner, dataset, config))
+    if warning := learned_nothing(figures["mse"]["value"], dataset.test):
+        print(f"warning: {warning}", file=sys.stderr)
     result: dict[str, Any] = {
-        **to_json(test_figures(learner, dataset, config)),
+        **figures,
         "latent_density": None if learner.latent_density is None else asdict(learner.latent_density.record),
         **({} if why_none is None else {"latent_density_left_out": why_none}),
+        **({"warning": warning} if warning else {}),
         "training": {
             "seconds": round(position.seconds, 1),
             "cpu_seconds": round(position.cpu_seconds, 1),

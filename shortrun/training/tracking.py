@@ -1,7 +1,5 @@
 """What a run says of itself while it goes on: metrics as JSON lines and TensorBoard, progress on the terminal."""
 
-import json
-import math
 import os
 import sys
 import time
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from shortrun.files import to_text
 from shortrun.progress import advice, duration
 from shortrun.training.position import Position
 
@@ -37,9 +36,7 @@ class Metrics:
     def write(self, position: Position, epoch: int, settings: dict[str, float]) -> None:
         """Write one record: means of the statistics since the last one, settings in force, counts since the start."""
         values = {**position.window.means(), **settings, **position.counts, "skipped": position.skipped}
-        # JSON has no word for a number that is not finite
-        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.file.write(json.dumps({"step": position.step, "epoch": epoch, **plain}) + "\n")
+        self.file.write(to_text({"step": position.step, "epoch": epoch, **values}) + "\n")
         self.file.flush()
         if self.board is not None:
             for name, value in values.items():

@@ -112,6 +112,13 @@ def test_without_noise_only_the_conditional_density_is_there(run: Path, call: Ca
     assert "acceptance" not in said
 
 
+def test_step_sizes_of_which_none_gives_finite_chains_are_refused(run: Path, call: Call) -> None:
+    code, _, said = call("tune", run, "--n", 3, "--step-sizes", 1e25, 1e30, "--tuners")
+    assert code == 2
+    assert said == "shortrun: error: --step-sizes: conditional is finite at none of them; write smaller ones\n"
+    assert not (run / "tuned").exists()
+
+
 def test_curves_alone_at_the_step_sizes_given(run: Path, call: Call) -> None:
     code, said, _ = call("tune", run, "--n", 3, "--step-sizes", 0.05, 0.2, "--tuners")
     assert code == 0

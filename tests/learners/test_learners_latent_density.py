@@ -1,17 +1,20 @@
 """The fitted density of the latents, and chains that start from a learned prior."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortrun.config import InferenceConfig, ModelConfig
 from shortrun.errors import InputError
 from shortrun.learners import ShortRun
-from shortrun.learners.latent_density import FILE, LatentDensity, fit_latent_density, read_density
+from shortrun.learners.latent_density import FILE, LatentDensity, fit_latent_density, read_density, write_density
 from shortrun.model import Normal
 from shortrun.normals import inverses
 
@@ -142,6 +145,39 @@ def test_a_file_that_is_damaged_or_of_another_model_is_refused(tmp_path: Path) -
         with pytest.raises(InputError, match=": damaged") as caught:
             ShortRun.from_pretrained(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["null", "-Infinity", "NaN"])
+def test_nats_that_are_not_finite_are_null_in_the_file_and_read_again(tmp_path: Path, word: str) -> None:
+    """Files from before hold words that are no JSON."""
+    learner = learner_of()
+    fitted = fitted_to(learner)
+    worst = dataclasses.replace(fitted.record.candidates[0], nats=-math.inf)
+    record = dataclasses.replace(fitted.record, nats=math.nan, candidates=(worst, *fitted.record.candidates[1:]))
+    write_density(dataclasses.replace(fitted, record=record), tmp_path)
+    tensors = load_file(tmp_path / FILE)
+    with safe_open(tmp_path / FILE, "pt") as file:
+        words = file.metadata()["record"]
+    assert words.count('"nats": null') == 2
+    save_file(tensors, tmp_path / FILE, {"record": words.replace('"nats": null', f'"nats": {word}')})
+    read = read_density(tmp_path, learner.dim)
+    assert read is not None
+    assert not math.isfinite(read.record.nats)
+    assert not math.isfinite(read.record.candidates[0].nats)
+    assert read.record.candidates[1:] == fitted.record.candidates[1:]
+
+
+@pytest.mark.parametrize("name", ["weights", "means", "scale_tril"])
+def test_a_density_with_a_number_that_is_not_finite_is_refused(tmp_path: Path, name: str) -> None:
+    learner = learner_of()
+    write_density(fitted_to(learner), tmp_path)
+    with safe_open(tmp_path / FILE, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(tmp_path / FILE)
+    tensors[name].view(-1)[0] = math.nan
+    save_file(tensors, tmp_path / FILE, metadata)
+    with pytest.raises(InputError, match=rf"damaged \({name} is not finite\); restore it from a copy, or delete it"):
+        read_density(tmp_path, learner.dim)
 
 
 def images(n: int) -> Tensor:

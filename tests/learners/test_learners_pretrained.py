@@ -230,6 +230,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda folder: (folder / "model.safetensors").write_bytes(b"\x89PNG\r\n\x1a\n" * 99),
         "model.safetensors: damaged (",
     ),
+    "a weight is NaN": (
+        weights(lambda w: w["generator.decoder.body.0.1.bias"].__setitem__(0, torch.nan)),
+        "model.safetensors: damaged (generator.decoder.body.0.1.bias is not finite); train again, or restore it",
+    ),
+    "a step size is infinite": (
+        weights(lambda w: w["step_size.log_values"].fill_(torch.inf)),
+        "model.safetensors: damaged (step_size.log_values is not finite)",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: not there;"),
     "a weight is missing": (weights(lambda w: w.popitem()), "weights that do not fit the configuration in it ("),
     "a weight too many": (weights(lambda w: w.update(more=torch.ones(1))), "weights that do not fit the configuration"),

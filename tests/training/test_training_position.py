@@ -1,11 +1,13 @@
 """Where a run stands: what is a mean, what is a count, and what checkpoints of other versions say of it."""
 
 import json
+import math
 from dataclasses import asdict
 
 import pytest
 import torch
 
+from shortrun.files import to_text
 from shortrun.training.position import Position, Window
 from shortrun.training.processes import Processes
 
@@ -32,6 +34,23 @@ def test_whole_numbers_are_counted_and_the_others_averaged() -> None:
 def test_what_is_written_is_read() -> None:
     position = Position(3, 9, counts={"retried": 2, "failed": 1}, window=Window(2, {"loss": 5.0, "failed_twice": 1.0}))
     assert Position.from_mapping(json.loads(json.dumps(asdict(position)))) == position
+
+
+def test_sums_that_are_not_finite_are_null_in_a_file_and_never_finite_again() -> None:
+    window = Window(2, {"loss": math.inf, "mse": math.nan, "kl": 3.0})
+    words = to_text(asdict(Position(3, 9, window=window)))
+    assert '"sums": {"loss": null, "mse": null, "kl": 3.0}' in words
+    read = Position.from_mapping(json.loads(words)).window
+    assert (read.steps, read.sums["kl"]) == (2, 3.0)
+    assert math.isnan(read.sums["loss"])
+    assert math.isnan(read.sums["mse"])
+
+
+def test_files_from_before_that_hold_words_that_are_no_json_are_read() -> None:
+    words = '{"step": 3, "window": {"steps": 2, "sums": {"loss": Infinity, "mse": NaN, "kl": -Infinity}}}'
+    sums = Position.from_mapping(json.loads(words)).window.sums
+    assert (sums["loss"], sums["kl"]) == (math.inf, -math.inf)
+    assert math.isnan(sums["mse"])
 
 
 def test_a_position_with_a_flat_window_is_read() -> None:

@@ -10,8 +10,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "shortrun"
 
-SHARED = {"errors", "files", "interruption", "mapping", "memory", "modes", "normals", "pixels", "progress", "registry"}
-SHARED |= {"streams", "sums", "version"}
+SHARED = {
+    "continuation",
+    "errors",
+    "files",
+    "interruption",
+    "mapping",
+    "memory",
+    "modes",
+    "normals",
+    "pixels",
+    "progress",
+    "registry",
+}
+SHARED |= {"continuation", "streams", "sums", "version"}
 # rooms of one line do not import one another
 ORDER = [
     {"model", "inference", "data", "figures", "config", "metrics"},

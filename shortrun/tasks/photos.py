@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from shortrun.continuation import continued
 from shortrun.errors import InputError, check_at_least
 from shortrun.learners import Learner
 from shortrun.pixels import to_unit
 from shortrun.tasks.batches import BATCH_SIZE, decode, infer
-from shortrun.tasks.continuation import continued
 
 MOST_UNKNOWN = 40_000
 """Missing pixels up to which a rest is continued at the photo's own resolution."""

@@ -6,6 +6,7 @@ from torch import nn
 
 from shortrun.config import Config, DataConfig, LearnerConfig
 from shortrun.data import Dataset, load_dataset
+from shortrun.data.framing import Framing
 from shortrun.data.missing import hide_at_random, hide_by_masks
 from shortrun.errors import InputError, renaming
 from shortrun.learners import Learner, with_encoder, with_generator
@@ -37,8 +38,11 @@ def read_dataset(config: Config) -> Dataset:
         # last, so that images that were held out are whole
         if data.missing:
             return hide_at_random(dataset, data.missing, data.missing_shape or "pixels", data.missing_seed or 0)
+        if data.masks is None:
+            return dataset
+    framing = Framing(data.crop, None if data.image_size is None else (data.image_size, data.image_size))
     with renaming({"masks": "data.masks", "path": "data.masks"}):
-        return dataset if data.masks is None else hide_by_masks(dataset, data.masks)
+        return hide_by_masks(dataset, data.masks, framing)
 
 
 def with_truth(config: Config, dataset: Dataset) -> Dataset | None:

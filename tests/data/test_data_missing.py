@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shortrun import ImageSet, load_dataset
+from shortrun.data.framing import Framing
 from shortrun.data.missing import draw_masks, hide_at_random, hide_by_masks
 
 
@@ -146,8 +147,11 @@ def test_masks_follow_images_that_are_split_here(tmp_path: Path, capsys: pytest.
     assert "test images are incomplete and left out" in capsys.readouterr().err
     masks[:, 0, 0] = False
     np.save(tmp_path / "masks.npy", masks)
-    with refused("masks", "no test image is whole"):
-        hide_by_masks(dataset, tmp_path / "masks.npy")
+    found = hide_by_masks(dataset, tmp_path / "masks.npy")
+    assert "no test image is whole: their hidden pixels, 5.0%, are smoothly continued" in capsys.readouterr().err
+    assert found.split == "test, 5.0% of it smoothly continued,"
+    assert torch.equal(found.test.pixels, dataset.test.pixels), "each image is of one grey, and so is its continuation"
+    assert found.test.masks is None
 
 
 def test_masks_in_a_folder_are_those_of_the_same_name(tmp_path: Path) -> None:
@@ -172,6 +176,28 @@ def test_masks_in_a_folder_are_those_of_the_same_name(tmp_path: Path) -> None:
     np.save(tmp_path / "masks.npy", np.ones((10, 3, 4)))
     with refused("masks", "the images are files"):
         hide_by_masks(dataset, tmp_path / "masks.npy")
+
+
+def test_masks_of_photos_are_fitted_as_the_photos_are(tmp_path: Path) -> None:
+    for i in range(5):
+        photo = np.full((60, 80, 3), 40 * i, dtype=np.uint8)
+        mask = np.full((60, 80), 255, dtype=np.uint8)
+        mask[20:30, 30:45], photo[20:30, 30:45] = 0, (255, 0, 255)
+        for place, picture in (("images", photo), ("masks", mask)):
+            (tmp_path / place).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / place / f"{i}.png")
+    dataset = load_dataset(str(tmp_path / "images"), image_size=20)
+    found = hide_by_masks(dataset, tmp_path / "masks", Framing(size=(20, 20)))
+    assert found.train.masks is not None
+    for pixels, mask in zip(dataset.train.pixels, found.train.masks, strict=True):
+        grey = pixels[:, 0, 0]
+        assert (pixels[:, mask[0]] == grey[:, None]).all(), "nothing of the damage is in what counts as observed"
+        assert 0.75 < float(mask.float().mean()) < 1 - 10 * 15 / 60**2
+        hidden = (~mask[0]).nonzero()
+        assert hidden.min(0).values.tolist() < [7, 7]
+        assert hidden.max(0).values.tolist() >= [9, 11]
+    for pixels in found.test.pixels:
+        assert (pixels.int() - pixels[:, :1, :1].int()).abs().max() <= 1, "the hole is continued"
 
 
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:

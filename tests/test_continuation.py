@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shortrun.tasks.continuation import continued, grid_laplacian
+from shortrun.continuation import continued, grid_laplacian
 
 
 def holes(height: int, width: int, seed: int) -> Tensor:

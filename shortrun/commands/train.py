@@ -1,5 +1,6 @@
 """shortrun train: learn a model from images, or go on with an interrupted run."""
 
+import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from shortrun.commands.parsing import HELP, asks_for_help, parse, recipe_to_expl
 from shortrun.commands.recipes import chosen, read
 from shortrun.config import Config, is_folder, recipe_names
 from shortrun.errors import InputError
+from shortrun.registry import LEARNERS
 
 USAGE = f"""usage: shortrun train RECIPE [OPTIONS]
        shortrun train FOLDER [OPTIONS]
        shortrun train --resume RUN [--device DEVICE]
 
 Learn a model from images. RECIPE is one of {", ".join(recipe_names())}, or the path of a .toml
-file; each of its values can be overridden: shortrun train RECIPE --help lists them. FOLDER holds images of any size:
+file; each of its values can be overridden: shortrun train RECIPE --help lists them. --learner help says in a sentence
+what each learner is. FOLDER holds images of any size:
 the settings are then chosen by their number and size, and said.
 Several processes: torchrun --nproc-per-node 2 -m shortrun train RECIPE
 """
@@ -58,6 +61,15 @@ def check_alone(words: list[str]) -> None:
             raise InputError(name, problem="cannot change beside --resume", instead="drop it, or train anew")
 
 
+def learners_explained() -> str:
+    """Return a line for each learner of the package: its name, and what it is in a sentence."""
+    from shortrun.learners import learner_class
+
+    docs = {name: inspect.cleandoc(learner_class(name).__doc__ or "").splitlines()[0] for name in LEARNERS}
+    width = max(map(len, docs))
+    return "".join(f"  {name:<{width}}  {words}\n" for name, words in docs.items())
+
+
 def main(words: list[str]) -> int:
     """Parse, train, say where the run is."""
     helped, resumed = asks_for_help(words), any(word.split("=")[0] == "--resume" for word in words)
@@ -74,6 +86,9 @@ def main(words: list[str]) -> int:
         if words[0].startswith("-"):
             instead = f"write a recipe's name first: shortrun train digits {words[0]} ..."
             raise InputError("recipe", repr(words[0]), instead)
+        if chosen(words, "--learner") == "help":
+            print(learners_explained(), end="")
+            return 0
         default = with_own(Train, read(words[0], chosen(words, "--learner"), words), words)
         arguments = parse(type(default), words[1:], f"shortrun train {words[0]}", default)
         if is_folder(words[0]):

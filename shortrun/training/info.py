@@ -24,6 +24,14 @@ from shortrun.training.run_folder import RunFolder, no_run
 SHOWN = 20
 """Names of classes that are listed."""
 
+WORDS = {
+    "mse": ("reconstruction error", "mse in files"),
+    "second_moment": ("latents' variance", "1 in N(0, I); second_moment in files"),
+    "prior_fit": ("latents' fit", "1 as in the prior; prior_fit in files"),
+    "failed_test_chains": ("failed chains", "failed_test_chains in files"),
+}
+"""What a stranger calls figures, and what to add: the names that files keep."""
+
 
 def info(run_path: str | Path) -> str:
     """Return what a run is and what it reached, in words.
@@ -64,8 +72,7 @@ def info(run_path: str | Path) -> str:
     if config is not None:
         lines.append(("training", _training(config)))
         lines += _state(run)
-    if run.last_pictures:
-        lines.append(("pictures", " ".join(map(str, run.last_pictures))))
+    lines += [("" if i else "pictures", str(path)) for i, path in enumerate(run.last_pictures)]
     width = max(len(name) for name, _ in lines)
     return "\n".join([str(run.path), *(f"  {name:<{width}}  {words}" for name, words in lines)])
 
@@ -152,10 +159,15 @@ def _state(run: RunFolder) -> list[tuple[str, str]]:
         trained, done = result.get("training", {}), "finished"
         if {"seconds", "updates"} <= set(trained):
             done += f", {trained['updates']} updates in {trained['seconds']:.0f} s"
-        lines = [("state", done), *rows(from_json(result))]
+        lines = [("state", done), *(_in_words(*row) for row in rows(from_json(result)))]
         if (left_out := result.get("latent_density_left_out")) is not None:
             lines.append(("latent density", f"left out: {left_out}"))
         return [*lines, ("warning", str(result["warning"]))] if "warning" in result else lines
+
+
+def _in_words(name: str, value: str) -> tuple[str, str]:
+    words, more = WORDS.get(name, (name, ""))
+    return words, f"{value}; {more}" if more else value
 
 
 def _position(path: Path) -> str:

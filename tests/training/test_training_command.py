@@ -10,6 +10,7 @@ import pytest
 
 from shortrun.cli import main
 from shortrun.config import recipe_names
+from shortrun.registry import LEARNERS
 
 DATA = Path(os.environ.get("SHORTRUN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -152,3 +153,15 @@ def test_every_recipe_takes_three_steps_on_real_images(recipe: str, tmp_path: Pa
     assert main(["train", recipe, *where, *words, "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "result.json").is_file()
     assert (tmp_path / "run" / "figures" / "epoch_0001.png").is_file()
+
+
+def test_each_learner_is_explained_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["--learner", "help"], ["--learner=help"]):
+        assert main(["train", "digits", *words]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == list(LEARNERS)
+        assert all(line.endswith(".") and len(line) < 160 for line in lines)
+    assert not (tmp_path / "runs").exists()

@@ -59,14 +59,17 @@ def test_weights_are_counted_without_reading_them(run: Path) -> None:
 def test_a_finished_run_says_its_figures_with_their_conditions(run: Path) -> None:
     (run / "result.json").write_text(json.dumps(RESULT))
     (run / "figures").mkdir()
-    (run / "figures" / "samples.png").touch()
+    for name in ("samples.png", "reconstructions.png"):
+        (run / "figures" / name).touch()
     text = info(run)
-    lines = {line.split()[0]: line for line in text.splitlines()[1:]}
-    assert "0.01235 (pixels [0, 1])" in lines["mse"]
-    assert "1.1 (layers 1 1.25)" in lines["second_moment"]
-    assert lines["measured"].split(maxsplit=1)[1] == "split test, steps 25, noise on"
+    lines = {line.strip().split("  ")[0]: line for line in text.splitlines()[1:]}
+    assert "0.01235 (pixels [0, 1])" in lines["reconstruction error"]
+    assert "1.1 (layers 1 1.25)" in lines["latents' variance"]
+    assert lines["latents' variance"].endswith("; 1 in N(0, I); second_moment in files")
+    assert lines["measured"].split("  ")[-1].strip() == "split test, steps 25, noise on"
     assert "finished, 2800 updates in 61 s" in lines["state"]
-    assert str(run / "figures" / "samples.png") in lines["pictures"]
+    assert lines["pictures"].endswith(str(run / "figures" / "samples.png"))
+    assert str(run / "figures" / "reconstructions.png") in lines, "a path a line"
     assert "--resume" not in text
     assert "cores" not in text
 

@@ -107,6 +107,16 @@ def list_folder(folder: Path, selection: Selection, announced: bool = True) -> t
     return files.select(train_rows), files.select(test_rows)
 
 
+def named_images(folder: Path) -> dict[str, Path]:
+    """Return the images of a folder that are learned from, by the names that `ImageFiles.names` gives them.
+
+    folder: as `list_folder` takes it.
+    """
+    train, test = (_part(folder, names) for names in (TRAIN, TEST))
+    root = train if train.is_dir() and test.is_dir() else folder
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in list_images(root)}
+
+
 class Survey(NamedTuple):
     """What a folder of images holds, seen from its files' headers."""
 

@@ -6,6 +6,7 @@ Drawn pixels are missing completely at random: neither an image nor anything els
 import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,15 +16,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import functional
 
 from shortrun.continuation import continued
 from shortrun.data.arrays import is_array_file, read_arrays
-from shortrun.data.folders import list_images
+from shortrun.data.folders import list_images, named_images
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import Dataset, ImageSet
 from shortrun.data.own_images import observed_pixels, read_mask
 from shortrun.data.pictures import header
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 from shortrun.streams import Use, stream
 
 Shape = Literal["pixels", "blocks"]
@@ -92,7 +94,7 @@ def hide_at_random(dataset: Dataset, rate: float, shape: Shape = "pixels", seed:
     return replace(dataset, train=replace(dataset.train, masks=masks))
 
 
-def hide_by_masks(dataset: Dataset, path: Path, framing: Framing | None = None) -> Dataset:
+def hide_by_masks(dataset: Dataset, path: Path, framing: Framing | None = None, photos: Path | None = None) -> Dataset:
     """Return a data set whose train images have the masks of the user's own.
 
     Where the source has no split, some of the images with masks would be for testing. Test figures are of whole images:
@@ -103,6 +105,7 @@ def hide_by_masks(dataset: Dataset, path: Path, framing: Framing | None = None) 
     path: an .npy or .npz file of one mask for each image of the source, in its order, (n, h, w) or (n, 1, h, w), or a
         folder of pictures that are named like the images of a folder; 1 and white are observed.
     framing: of the images: pictures are cropped and resized as they were; None where they were not.
+    photos: the folder of the images: a mask of another size than its photo is brought to that first; None for none.
 
     Raises InputError for masks that cannot be read, of another size, or missing for an image.
     """
@@ -115,7 +118,8 @@ def hide_by_masks(dataset: Dataset, path: Path, framing: Framing | None = None) 
             instead="save them as an .npz file or a folder",
         )
     folder = os.path.isdir(path)
-    read = partial(_from_folder, framing=framing or Framing()) if folder else _from_file
+    sizes = {} if photos is None or not folder else named_images(photos)
+    read = partial(_from_folder, framing=framing or Framing(), photos=sizes) if folder else _from_file
     masks, split = read(path, train, train.names), dataset.split
     if test.names is not None:
         observed = read(path, test, test.names)
@@ -124,7 +128,7 @@ def hide_by_masks(dataset: Dataset, path: Path, framing: Framing | None = None) 
             share = 1 - float(observed.float().mean())
             words = f"no test image is whole: their hidden pixels, {share:.1%}, are smoothly continued"
             print(f"{path}: {words}, and test figures are of that", file=sys.stderr)
-            test, split = smoothly_whole(test, observed), f"{split}, {share:.1%} of it smoothly continued,"
+            test, split = smoothly_whole(test, observed), f"{split} ({share:.1%} smoothly continued)"
         elif not whole.all():
             left = int((~whole).sum())
             print(f"{path}: {left} of {len(whole)} test images are incomplete and left out", file=sys.stderr)
@@ -170,7 +174,9 @@ def _from_file(path: Path, images: ImageSet, names: np.ndarray) -> Bool[Tensor, 
     return torch.from_numpy(observed_pixels(array.reshape(len(array), 1, h, w)[names], path))
 
 
-def _from_folder(path: Path, images: ImageSet, names: np.ndarray, framing: Framing) -> Bool[Tensor, "n 1 h w"]:
+def _from_folder(
+    path: Path, images: ImageSet, names: np.ndarray, framing: Framing, photos: Mapping[str, Path]
+) -> Bool[Tensor, "n 1 h w"]:
     if names.dtype.kind == "i":
         raise InputError(
             "masks",
@@ -185,10 +191,11 @@ def _from_folder(path: Path, images: ImageSet, names: np.ndarray, framing: Frami
             problem=f"{path} has none for {len(absent)} of {len(names)} images, {absent[0]} for example",
             instead="give a picture of the same name for each, a white one for a whole image",
         )
-    return torch.stack([_fitted(found[name], images.shape[1:], framing) for name in names.tolist()])
+    shape = images.shape[1:]
+    return torch.stack([_fitted(found[name], photos.get(name), shape, framing) for name in names.tolist()])
 
 
-def _fitted(path: Path, shape: tuple[int, int], framing: Framing) -> Bool[Tensor, "1 h w"]:
+def _fitted(path: Path, photo: Path | None, shape: tuple[int, int], framing: Framing) -> Bool[Tensor, "1 h w"]:
     """Return the mask of an image, cropped and resized as the image was.
 
     A pixel counts as observed where all that it was made of is: bicubic weights reach farther than the pixels that a
@@ -197,7 +204,12 @@ def _fitted(path: Path, shape: tuple[int, int], framing: Framing) -> Bool[Tensor
     found = header(path)
     if framing == Framing() or (found.height, found.width) == shape:
         return read_mask(path, shape)[0] > 0.5
-    share = framing.apply(read_mask(path, (found.height, found.width)).double(), str(path))[0]
+    observed = read_mask(path, (found.height, found.width)).double()
+    if photo is not None:
+        with renaming({"path": "source"}):
+            size = header(photo)
+        observed = functional.interpolate(observed, (size.height, size.width), mode="nearest-exact")
+    share = framing.apply(observed, str(path))[0]
     if share.shape[1:] != shape:
         raise InputError("masks", problem=f"{path} is not of its image's size", instead="make both of one size")
     return (share - 1).abs() < WHOLE

@@ -1,6 +1,7 @@
 """What a run starts from: the images and the learner that a configuration names."""
 
 import dataclasses
+from pathlib import Path
 
 from torch import nn
 
@@ -42,7 +43,8 @@ def read_dataset(config: Config) -> Dataset:
             return dataset
     framing = Framing(data.crop, None if data.image_size is None else (data.image_size, data.image_size))
     with renaming({"masks": "data.masks", "path": "data.masks"}):
-        return hide_by_masks(dataset, data.masks, framing)
+        photos = Path(data.source).expanduser()
+        return hide_by_masks(dataset, data.masks, framing, photos if photos.is_dir() else None)
 
 
 def with_truth(config: Config, dataset: Dataset) -> Dataset | None:

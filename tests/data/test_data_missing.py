@@ -149,7 +149,7 @@ def test_masks_follow_images_that_are_split_here(tmp_path: Path, capsys: pytest.
     np.save(tmp_path / "masks.npy", masks)
     found = hide_by_masks(dataset, tmp_path / "masks.npy")
     assert "no test image is whole: their hidden pixels, 5.0%, are smoothly continued" in capsys.readouterr().err
-    assert found.split == "test, 5.0% of it smoothly continued,"
+    assert found.split == "test (5.0% smoothly continued)"
     assert torch.equal(found.test.pixels, dataset.test.pixels), "each image is of one grey, and so is its continuation"
     assert found.test.masks is None
 
@@ -178,16 +178,20 @@ def test_masks_in_a_folder_are_those_of_the_same_name(tmp_path: Path) -> None:
         hide_by_masks(dataset, tmp_path / "masks.npy")
 
 
-def test_masks_of_photos_are_fitted_as_the_photos_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(80, 60), (160, 60), (40, 40)])
+def test_masks_of_photos_are_fitted_as_the_photos_are(tmp_path: Path, size: tuple[int, int]) -> None:
     for i in range(5):
         photo = np.full((60, 80, 3), 40 * i, dtype=np.uint8)
         mask = np.full((60, 80), 255, dtype=np.uint8)
         mask[20:30, 30:45], photo[20:30, 30:45] = 0, (255, 0, 255)
         for place, picture in (("images", photo), ("masks", mask)):
             (tmp_path / place).mkdir(exist_ok=True)
-            Image.fromarray(picture).save(tmp_path / place / f"{i}.png")
+            saved = Image.fromarray(picture)
+            # a mask of another size is brought to the photo's
+            saved = saved.resize(size, Image.Resampling.NEAREST) if place == "masks" else saved
+            saved.save(tmp_path / place / f"{i}.png")
     dataset = load_dataset(str(tmp_path / "images"), image_size=20)
-    found = hide_by_masks(dataset, tmp_path / "masks", Framing(size=(20, 20)))
+    found = hide_by_masks(dataset, tmp_path / "masks", Framing(size=(20, 20)), tmp_path / "images")
     assert found.train.masks is not None
     for pixels, mask in zip(dataset.train.pixels, found.train.masks, strict=True):
         grey = pixels[:, 0, 0]

@@ -30,7 +30,7 @@ class ModelArguments:
     """What every use of a model takes."""
 
     run: Run
-    """Folder of a run that shortrun train made, or of a saved model."""
+    """Folder of a run that shortrun train made, or of a saved model; or pretrained:digits, which is brought along."""
     out: Path | None = None
     """Folder to write to; one under RUN where not given."""
     seed: int = 0

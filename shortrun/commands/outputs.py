@@ -27,7 +27,10 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
     Raises InputError where it cannot be made, or where a file of one of the names is there that another program, or
     another command, has made: what the same command wrote before may be overwritten, nothing else.
     """
-    folder = arguments.out or arguments.run / default
+    run = arguments.run
+    if str(run).startswith("pretrained:"):  # nothing is written into the package
+        run = Path("runs") / str(run).replace(":", "_")
+    folder = arguments.out or run / default
     for path in [folder, *folder.parents]:
         if path.is_file():
             raise InputError("out", problem=f"{path} is a file", instead="write the path of a folder")

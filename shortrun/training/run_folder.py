@@ -9,7 +9,7 @@ import tomli_w
 from torch import nn
 
 from shortrun.config import Config, read_recipe
-from shortrun.errors import InputError
+from shortrun.errors import InputError, did_you_mean
 from shortrun.files import write_text
 from shortrun.learners import Learner
 from shortrun.mapping import to_mapping
@@ -18,17 +18,42 @@ LOCK = (".lock", ".holder")
 """The file that whoever works on a run holds, and who that is."""
 
 
+PRETRAINED, PREFIX = Path(__file__).parent.parent / "pretrained", "pretrained:"
+"""Where the models lie that the package brings along, and how a user names one: pretrained:digits."""
+
+
+def located(path: Path) -> Path:
+    """Return the folder of a run, also where it is named as one that the package brings along.
+
+    path: of the folder, or pretrained:NAME.
+
+    Raises InputError for a name that there is not.
+
+    >>> located(Path("runs/first")).as_posix(), located(Path("pretrained:digits")).name
+    ('runs/first', 'digits')
+    """
+    if not str(path).startswith(PREFIX):
+        return path
+    name, names = str(path).removeprefix(PREFIX), [each.name for each in PRETRAINED.iterdir() if each.is_dir()]
+    if name not in names:
+        raise InputError("run", repr(str(path)), did_you_mean(name, names))
+    return PRETRAINED / name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The paths of a run.
 
-    path: its folder.
+    path: its folder, or pretrained:NAME for one that the package brings along.
 
     >>> RunFolder(Path("runs/first")).config.as_posix()
     'runs/first/config.toml'
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", located(self.path))
 
     @property
     def config(self) -> Path:
@@ -158,7 +183,7 @@ def no_run(path: Path) -> InputError:
 def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learner] | None = None) -> Learner:
     """Return a trained learner, ready to use.
 
-    path: the folder of a run, or one that `save_pretrained` wrote.
+    path: the folder of a run, or one that `save_pretrained` wrote; or pretrained:digits, which is brought along.
     decoder: the user's own module, where the run was trained with one.
     learner: its class, where that is the user's own and cannot be imported by the name that the run has.
 

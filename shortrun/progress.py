@@ -50,7 +50,7 @@ def duration(seconds: float) -> str:
 
     seconds: at least 0.
 
-    >>> duration(95), duration(7384), duration(3 * 86400 + 7200)
+    >>> duration(95.0), duration(7384.0), duration(3 * 86400.0 + 7200)
     ('1:35', '2:03:04', '3 days 2 h')
     """
     whole = int(seconds)

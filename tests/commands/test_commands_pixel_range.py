@@ -133,11 +133,13 @@ def test_training_says_what_it_takes_positive_floats_for(tmp_path: Path, call: C
     words += ["--training.updates", "2"]
     code, _, err = call(*words, "--out", tmp_path / "unsaid")
     assert code == 0
-    assert err == (
-        "a: floats of 0 and above are taken for [0, 1]; write --data.pixel-range signed where they lie in [-1, 1]\n"
-    )
+    said = [line for line in err.splitlines() if not line.startswith("warning: test images are rebuilt")]
+    assert said == [
+        "a: floats of 0 and above are taken for [0, 1]; write --data.pixel-range signed where they lie in [-1, 1]"
+    ]
     code, _, err = call(*words, "--out", tmp_path / "said", "--data.pixel-range", "signed")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert "floats" not in err
     for name, range_ in (("unsaid", "[0, 1]"), ("said", "[-1, 1]")):
         assert f"floats, {range_} in their files" in call("info", tmp_path / name)[1]
     np.savez(tmp_path / "b.npz", x=SIGNED)

@@ -57,6 +57,11 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return patch
 
 
+def of_stopping(err: str) -> list[str]:
+    """Return the lines on stderr but for the warning that so short a training has hardly learned."""
+    return [line for line in err.splitlines() if not line.startswith("warning: test images are rebuilt")]
+
+
 def finished(run: Path) -> dict[str, bytes]:
     """Return what an unbroken run of the same command has too, to the last bit."""
     names = ("metrics.jsonl", "checkpoint/model.safetensors", "figures/samples.png", "figures/reconstructions.png")
@@ -91,9 +96,9 @@ def test_a_training_stops_at_any_moment_and_goes_on(
     signalled(f"shortrun.training.{name}", number, first)
     code, _, err = call(*words)
     assert code == 130
-    assert err.startswith("shortrun: stopped")
-    assert err.endswith(f"{end.replace('RUN', str(run))}\n")
-    assert err.count("\n") == 1
+    (line,) = of_stopping(err)
+    assert line.startswith("shortrun: stopped")
+    assert line.endswith(end.replace("RUN", str(run)))
     assert run.exists() == (end == RESUME)
     assert not list(tmp_path.rglob(".*partial*"))
     monkeypatch.undo()
@@ -117,7 +122,7 @@ def test_a_comparison_stops_at_any_moment_and_goes_on(
     words = ["compare", "digits", *TINY, *COMPARED, "--budget", "1epochs", "--out", tmp_path / "out"]
     signalled(f"shortrun.compare.{name}", signal.SIGTERM)
     code, _, err = call(*words)
-    assert (code, err) == (130, "shortrun: stopped; the same command goes on where it stands\n")
+    assert (code, of_stopping(err)) == (130, ["shortrun: stopped; the same command goes on where it stands"])
     monkeypatch.undo()
     assert call(*words)[0] == 0
     assert (tmp_path / "out" / "images.png").is_file()
@@ -140,7 +145,7 @@ def test_an_experiment_goes_on(
     words = ["experiment", "figure5", "digits", *tiny, "--seeds", 1, "--images", 2, "--out", tmp_path / "out"]
     signalled("shortrun.experiments.figure5.divergence_curves", SIGNALS[-1])
     code, _, err = call(*words)
-    assert (code, err) == (130, "shortrun: stopped; the same command goes on where it stands\n")
+    assert (code, of_stopping(err)) == (130, ["shortrun: stopped; the same command goes on where it stands"])
     monkeypatch.undo()
     assert call(*words)[0] == 0
 

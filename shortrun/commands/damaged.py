@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shortrun.commands.inputs import ImageArguments, random_numbers
+from shortrun.commands.inputs import ImageArguments, how_many, random_numbers
 from shortrun.commands.outputs import choose_folder, warn_of_failed, write_outputs, writing_pictures
 from shortrun.errors import InputError, renaming
 
@@ -47,6 +47,9 @@ def damage_of(arguments: ImageArguments, mask: str, colour: str | None, learner:
 
     if arguments.images is None:
         raise InputError("images", problem="masks like this are for photos of your own", instead="add --images FOLDER")
+    for name, given in (("fit", arguments.fit), ("pixel_range", arguments.pixel_range)):
+        if given:
+            raise InputError(name, problem="photos are filled in at their own size, as they are", instead="drop it")
     return Damage("" if colour else mask, colour or "")
 
 
@@ -80,7 +83,8 @@ def fill_photos(
     assert arguments.images is not None
     assert learner.description is not None
     shape = learner.description.image_shape
-    folder, paths = Path(arguments.images).expanduser(), list_photos(arguments.images)[: arguments.n]
+    folder, paths = Path(arguments.images).expanduser(), list_photos(arguments.images)
+    paths = paths[: how_many(arguments.n, len(paths), None, "photo")]
     files = names_of(paths, folder)
     wanted = [f"{place}/{name}.png" for place in (FILLED, UNCERTAINTY) for name in files]
     out = choose_folder(arguments, command, "inpainting", [OVERVIEW, *wanted, *([ARRAYS] if keeps_arrays else [])])
@@ -108,6 +112,7 @@ def fill_photos(
     first, overview, untouched = 0, [], 0
     with writing_pictures(out, command, arguments) as write:
         for job in shown(jobs, "filling in", "photo"):
+            # read again: all photos of a large folder at once may be more than memory holds
             photo, count = read(job.path), len(job.parts)
             untouched += not count
             mine = filled.rows(slice(first, first + count))
@@ -148,11 +153,11 @@ def damaged_windows(photo: "DamagedPhoto") -> "list[Window]":
 
 def names_of(paths: list[Path], folder: Path) -> list[str]:
     """Return the names of photos; raise InputError where two would be written to one file."""
-    from shortrun.data.damage import name_of
+    from shortrun.data.folders import name_in
 
     taken: dict[str, Path] = {}
     for path in paths:
-        name = name_of(path, folder)
+        name = name_in(folder, path)
         if name in taken:
             raise InputError("images", problem=f"{taken[name]} and {path} have one name", instead="rename one of them")
         taken[name] = path
@@ -199,9 +204,8 @@ def thumbnail(x: "torch.Tensor") -> "torch.Tensor":
 
     side = min(x.shape[1:])
     top, left = (x.shape[1] - side) // 2, (x.shape[2] - side) // 2
-    return torch.nn.functional.interpolate(x[None, :, top : top + side, left : left + side], (SIDE, SIDE), mode="area")[
-        0
-    ]
+    square = x[None, :, top : top + side, left : left + side]
+    return torch.nn.functional.interpolate(square, (SIDE, SIDE), mode="area")[0]
 
 
 def draw(photos: "list[tuple[DamagedPhoto, Photo]]") -> "Image.Image":

@@ -70,6 +70,8 @@ def main(words: list[str]) -> int:
     learner = read_model(arguments)
     if damage := damage_of(arguments, arguments.mask, arguments.mask_colour, learner):
         return fill_photos(arguments, learner, damage, arguments.completions, arguments.arrays, COMMAND)
+    if arguments.arrays:
+        raise InputError("arrays", problem="inpainting.npz has all completions already", instead="drop it")
     names = ["inpainting.png", "inpainting.npz"]
     folder = choose_folder(arguments, COMMAND, "inpainting", names)
     given = read_given(learner, arguments, default=8)

@@ -27,8 +27,10 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
     Raises InputError where it cannot be made, or where a file of one of the names is there that another program, or
     another command, has made: what the same command wrote before may be overwritten, nothing else.
     """
+    from shortrun.training.run_folder import PREFIX
+
     run = arguments.run
-    if str(run).startswith("pretrained:"):  # nothing is written into the package
+    if str(run).startswith(PREFIX):  # nothing is written into the package
         run = Path("runs") / str(run).replace(":", "_")
     folder = arguments.out or run / default
     for path in [folder, *folder.parents]:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from shortrun.data.folders import list_images
+from shortrun.data.folders import list_images, name_in
+from shortrun.data.own_images import OBSERVED_FROM
 from shortrun.data.pictures import is_image_file, open_picture, plain
 from shortrun.errors import InputError, renaming
 
@@ -20,7 +21,6 @@ ALPHA = "alpha"
 COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 NEAR = 48
 """How far each of red, green and blue may be from the colour of damage, of 255: JPEG files blur what was painted."""
-OBSERVED_FROM = 128
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Damage:
         source = Path(self.source).expanduser()
         if source.is_file():
             return source
-        wanted = source / name_of(path, folder)
+        wanted = source / name_in(folder, path)
         named = (other for other in sorted(wanted.parent.glob("*")) if other.stem == wanted.name)
         if (found := next(filter(is_image_file, named), None)) is None:
             raise InputError("mask", problem=f"{source} has none for {path}", instead="name masks like the photos")
@@ -83,15 +83,6 @@ def list_photos(path: Path) -> list[Path]:
     raise InputError("images", problem=f"{path} is no picture and no folder of them", instead="give png, jpg, ...")
 
 
-def name_of(path: Path, folder: Path) -> str:
-    """Return the path of a photo in its folder, without the end of its file name.
-
-    path: of the photo.
-    folder: where photos are; the photo itself where it was given alone.
-    """
-    return path.stem if path == folder else path.relative_to(folder).with_suffix("").as_posix()
-
-
 def read_photo(path: Path, folder: Path, damage: Damage, grey: bool) -> DamagedPhoto:
     """Return a photo at its own size and where it is observed.
 
@@ -106,13 +97,14 @@ def read_photo(path: Path, folder: Path, damage: Damage, grey: bool) -> DamagedP
     mask = damage.of(path, folder)
     with renaming({"path": "images"}):
         picture = open_picture(path)
-        kept = np.asarray(plain(picture, path).convert("L" if grey else "RGB"))
+        shown = plain(picture, path)
+    kept = np.asarray(shown.convert("L" if grey else "RGB"))
     pixels = torch.from_numpy((kept[None] if grey else kept.transpose(2, 0, 1)).copy())
     if mask is not None:
         observed = _of_picture(mask, picture.size)
     elif damage.colour:
         wanted = [int(part, 16) for part in re.findall("..", damage.colour.removeprefix("#"))]
-        away = np.abs(np.asarray(plain(picture, path).convert("RGB")).astype(int) - wanted).max(2)
+        away = np.abs(np.asarray(shown.convert("RGB")).astype(int) - wanted).max(2)
         observed = away > NEAR
     elif picture.has_transparency_data:
         observed = np.asarray(picture.convert("RGBA"))[..., 3] >= OBSERVED_FROM
@@ -120,7 +112,7 @@ def read_photo(path: Path, folder: Path, damage: Damage, grey: bool) -> DamagedP
         raise InputError("mask", problem=f"{path} has no transparent pixels", instead="write a folder of masks, or PNG")
     if not observed.any():
         raise InputError("mask", problem=f"no pixel of {path} is observed", instead="leave that photo out")
-    return DamagedPhoto(name_of(path, folder), pixels, torch.from_numpy(observed.copy()))
+    return DamagedPhoto(name_in(folder, path), pixels, torch.from_numpy(observed.copy()))
 
 
 def _of_picture(path: Path, size: tuple[int, int]) -> np.ndarray:

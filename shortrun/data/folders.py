@@ -46,7 +46,7 @@ class ImageFiles:
         """The paths in the folder, without the ends of file names, (n,)."""
         if self.folder is None:
             return None
-        return np.array([path.relative_to(self.folder).with_suffix("").as_posix() for path in self.paths])
+        return np.array([name_in(self.folder, path) for path in self.paths])
 
     def select(self, rows: Int64[Tensor, "m"]) -> "ImageFiles":
         """Return the files at these positions."""
@@ -56,6 +56,15 @@ class ImageFiles:
             self.classes,
             self.folder,
         )
+
+
+def name_in(folder: Path, path: Path) -> str:
+    """Return what an image is called: its path in a folder, without the end of its file name.
+
+    folder: of the images; the image itself where it was given alone.
+    path: of the image.
+    """
+    return path.stem if path == folder else path.relative_to(folder).with_suffix("").as_posix()
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -114,7 +123,7 @@ def named_images(folder: Path) -> dict[str, Path]:
     """
     train, test = (_part(folder, names) for names in (TRAIN, TEST))
     root = train if train.is_dir() and test.is_dir() else folder
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in list_images(root)}
+    return {name_in(root, path): path for path in list_images(root)}
 
 
 class Survey(NamedTuple):

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from shortrun.continuation import continued
 from shortrun.data.arrays import is_array_file, read_arrays
-from shortrun.data.folders import list_images, named_images
+from shortrun.data.folders import list_images, name_in, named_images
 from shortrun.data.framing import Framing
 from shortrun.data.image_set import Dataset, ImageSet
 from shortrun.data.own_images import observed_pixels, read_mask
@@ -183,7 +183,7 @@ def _from_folder(
             problem=f"{path} is a folder, but the images are no files whose names masks could have",
             instead="give an .npy or .npz array, one mask for each image",
         )
-    found = {file.relative_to(path).with_suffix("").as_posix(): file for file in list_images(path)}
+    found = {name_in(path, file): file for file in list_images(path)}
     absent = [name for name in names.tolist() if name not in found]
     if absent:
         raise InputError(

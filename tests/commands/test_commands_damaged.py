@@ -129,6 +129,9 @@ def test_the_same_seed_fills_in_the_same(call: Call, trained: Path, photos: Path
         (["--mask-colour", "#ff00ff", "--mask", "box"], ["--mask-colour: is in place of --mask"]),
         (["--mask-colour", "#ff00ff", "--missing", "0.5"], ["--missing: got 0.5"]),
         (["--mask", "alpha", "--size", "3"], ["--size: got 3"]),
+        (["--mask-colour", "#ff00ff", "--n", "9"], ["--n: got 9", "there are 3 photos"]),
+        (["--mask-colour", "#ff00ff", "--fit"], ["--fit: photos are filled in at their own size"]),
+        (["--arrays", "--mask", "box", "--fit"], ["--arrays: inpainting.npz has all completions"]),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_writes_nothing(

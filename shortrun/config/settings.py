@@ -293,6 +293,9 @@ class EncoderConfig:
     missing: Literal["mean", "mask"] | None = None
     """What the encoder sees of an incomplete image: mean, hidden pixels as their mean over training images, or mask,
     zeros there and the mask as one more channel (MIWAE); mean where not given and training images are incomplete."""
+    draws: Annotated[int, between(1, 10_000)] = 1
+    """Draws of q(z|x) for each image of an update: 1, the evidence lower bound; more, the tighter bound of importance
+    weights (IWAE, MIWAE), which costs as many passes through the generator."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Learning from incomplete images: models that never saw some of the pixels, beside models that saw all of them.
 
-Source of the rival whose encoder sees zeros and the mask: Mattei and Frellsen, "MIWAE: Deep Generative Modelling and
-Imputation of Incomplete Data Sets", ICML 2019, arXiv 1812.02633; here with one draw of the latents, the usual bound.
+Source of the rivals whose encoders see zeros and the mask: Mattei and Frellsen, "MIWAE: Deep Generative Modelling and
+Imputation of Incomplete Data Sets", ICML 2019, arXiv 1812.02633; with several draws, their bound and completions by
+importance weights, with one the usual bound and a draw from the encoder.
 """
 
 import dataclasses
@@ -58,7 +59,10 @@ class Arguments(Comparison):
         *("--training.fit-images", "1000"),
     )
 
-    learners: tuple[str, ...] = ("short_run", "vae", "vae,encoder.missing=mask")
+    learners: tuple[str, ...] = (
+        *("short_run", "vae", "vae,encoder.missing=mask"),
+        "vae,encoder.missing=mask,encoder.draws=20",
+    )
     missing: tuple[float, ...] = (0.3, 0.5, 0.7)
     """Shares of the pixels that are hidden; models that learned from whole images are trained beside them."""
     shape: Literal["pixels", "blocks"] = "pixels"
@@ -138,7 +142,8 @@ def said(label: str, config: Config, rate: float) -> str:
     kind = learner_class(config.learner)
     if not (rate and kind.has_encoder):
         return label
-    return f"{label.split(', missing ')[0]}, {WAYS[config.encoder.missing or 'mean']}"
+    words = [word for word in label.split(", ") if not word.startswith("missing ")]
+    return ", ".join([words[0], WAYS[config.encoder.missing or "mean"], *words[1:]])
 
 
 def masks(x: Images, rate: float, shape: Literal["pixels", "blocks"]) -> Mask:

@@ -203,6 +203,12 @@ def check_declared(kind: type[Declared], settings: Config | LearnerConfig) -> No
             problem=f"{name} has no encoder that learns from incomplete images",
             instead="drop it, or choose a learner that has one, vae for example",
         )
+    if settings.encoder.draws > 1 and not kind.has_encoder:
+        raise InputError(
+            "encoder.draws",
+            problem=f"{name} has no encoder q(z|x) to draw from",
+            instead="drop it, or choose a learner that has one, vae for example",
+        )
     if not prior.allows_acceptance and inference.tuned and inference.tuning.tuner == "acceptance":
         raise InputError(
             "inference.tuning.tuner",

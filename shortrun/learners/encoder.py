@@ -16,6 +16,7 @@ from shortrun.learners.images import observed_error
 from shortrun.learners.latent_learner import LatentLearner
 from shortrun.learners.learner import Flat, Inferred, Learner, Rows, Statistics
 from shortrun.learners.own_modules import made, ready
+from shortrun.learners.weighted import for_each_draw, images_for_each_draw, importance_weighted, resampled
 from shortrun.model import TopDown
 from shortrun.model.encoders import Moments
 from shortrun.model.likelihood import Images, Mask, PerImage, observed
@@ -29,7 +30,7 @@ ROUNDS = 50
 
 
 class Draw(NamedTuple):
-    """A draw from the encoder's q(z|x), and what an update needs of it."""
+    """Draws from the encoder's q(z|x), and what an update needs of them; n counts all draws of all images."""
 
     z: Flat
     """(n, d), in the coordinates of the flat matrix z of `TopDown`."""
@@ -57,7 +58,9 @@ class EncoderLearner(LatentLearner):
 
     A subclass says whether the encoder has a head for each layer of latents, in `layered`.
 
-    With another prior than N(0, I) the divergence is log q(z|x) - log p(z) at the draw z.
+    With another prior than N(0, I) the divergence is log q(z|x) - log p(z) at the draw z. With m > 1 draws of each
+    image, the description's `encoder.draws`, the bound is that of importance weights: see `importance_weighted`. A draw
+    from the posterior is then one of m draws from q, taken by its weight.
 
     Of incomplete images the bound is that of the observed pixels x_o, and q(z|x_o) what the encoder makes of the
     image with something in place of the hidden pixels: their mean over training images, or zeros, with the mask as one
@@ -85,6 +88,7 @@ class EncoderLearner(LatentLearner):
         super().__init__()
         self.generator, self.encoder, self.description = generator, encoder, description
         self.missing = None if description is None else description.encoder.missing
+        self.draws = 1 if description is None else description.encoder.draws
         if description is not None and self.missing == "mean":
             self.register_buffer("filling", torch.zeros(description.image_shape))
 
@@ -142,17 +146,18 @@ class EncoderLearner(LatentLearner):
     ) -> str:
         """Say width and depth of the encoder."""
         encoder = settings.encoder
-        return f"an encoder of width {encoder.width or settings.model.width} and depth {encoder.depth}"
+        words = f"an encoder of width {encoder.width or settings.model.width} and depth {encoder.depth}"
+        return words if encoder.draws == 1 else f"{words}, {encoder.draws} draws of each image by importance weights"
 
-    def draw(self, x: Images, noise: Flat) -> Draw:
-        """Return a draw from q(z|x), and what an update needs of it.
+    def draw(self, x: Images, noise: Float[Tensor, "mn d"]) -> Draw:
+        """Return draws from q(z|x), and what an update needs of them.
 
         Here the layers are independent given the image: q(z|x) = N(mu(x), sigma(x)^2).
 
         x: (n, c, h, w) in [-1, 1], the images.
-        noise: (n, d), standard normal; zeros give the mean.
+        noise: (m n, d), standard normal, for m draws: of all images, then of all again; zeros give the mean.
         """
-        parts = self.encoder(x)
+        parts = for_each_draw(self.encoder(x), len(noise) // len(x))
         q = Moments(torch.cat([part.mu for part in parts], 1), torch.cat([part.log_sigma for part in parts], 1))
         z = q.mu + torch.exp(q.log_sigma) * noise
         kl = torch.stack([layer.sum(1) for layer in q.divergence().split(self.latents, dim=1)], 1)
@@ -194,22 +199,31 @@ class EncoderLearner(LatentLearner):
     ) -> tuple[Float[Tensor, ""], Statistics]:
         """Return -mean_i (log p(x_i|z_i) - kl_weight KL_i) with z_i drawn from q(z|x_i), and statistics of the batch.
 
-        With a mask, x_i is what is observed of an image. Statistics: `mse` of the draws in [0, 1] pixels,
-        `second_moment` of z per dimension, `elbo` (the bound itself, whatever the weight), `log_likelihood` and `kl`
-        that it is made of. With the prior N(0, I) also `kl_1` (the lowest layer) to `kl_L`, the divergence of each
-        layer. With a prior that lacks its constant neither `elbo` nor `kl`: the loss is up to that constant.
+        With m > 1 draws of each image it is -mean_i log (1/m) sum_j w_ij, w_ij = p(x_i|z_ij) (p(z_ij) / q(z_ij|x_i)),
+        the bracket to the power of kl_weight. With a mask, x_i is what is observed of an image.
+
+        Statistics: `mse` of the draws in [0, 1] pixels, `second_moment` of z per dimension, `elbo` (the bound of one
+        draw, whatever the weight), `log_likelihood` and `kl` that it is made of. With the prior N(0, I) and one draw
+        also `kl_1` (the lowest layer) to `kl_L`, the divergence of each layer. With a prior that lacks its constant
+        neither `elbo` nor `kl`: the loss is up to that constant.
         """
         self.refit(rng)
-        draw, prior = self.draw(self.seen(x, mask), self._noise(x, rng, part)), self.generator.prior
-        self.remember(draw.z, x)
-        log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded, mask)
-        # the divergence from N(0, I) is closed; from another prior it is estimated at the draw
+        noise, prior, count = self._draws(x, rng, part), self.generator.prior, self.draws
+        draw = self.draw(self.seen(x, mask), torch.cat([each.to(x.dtype) for each in noise]))
+        of, mask = images_for_each_draw(x, mask, count)
+        log_likelihood = self.generator.likelihood.log_prob(of, draw.decoded, mask)
         log_prior, fit = self.log_prior(draw.z)
-        kl = draw.kl.sum(1) if prior.standard else draw.log_q - log_prior
-        loss = (self.kl_weight * kl - log_likelihood).mean()
+        # the divergence from N(0, I) is closed; from another prior, and in a weight, it is estimated at the draw
+        closed = prior.standard and count == 1
+        kl = draw.kl.sum(1) if closed else draw.log_q - log_prior
+        if count == 1:
+            loss = (self.kl_weight * kl - log_likelihood).mean()
+        else:
+            loss = -importance_weighted((log_likelihood - self.kl_weight * kl).view(count, -1)).mean()
+        self.remember(draw.z, of)
         with torch.no_grad():
-            mse = observed_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), x, mask)
-            layers = draw.kl.mean(0) if prior.standard else kl.new_zeros(0)
+            mse = observed_error(self.generator.likelihood.mean(draw.decoded).to(x.dtype), of, mask)
+            layers = draw.kl.mean(0) if closed else kl.new_zeros(0)
         return loss, {
             "mse": mse,
             "second_moment": (draw.z.detach() ** 2).mean(),
@@ -242,29 +256,32 @@ class EncoderLearner(LatentLearner):
     ) -> Inferred:
         """Return the mean of q(z|x), or a draw from it.
 
-        With a mask the latents are a draw from q(z|x_o), where the encoder has learned from incomplete images. Where it
-        has not, the missing pixels start as noise. In each round latents are drawn, and the missing pixels become those
-        that the latents are decoded to. An image whose latents are not finite has failed: it gets a draw from the
-        prior.
+        With a mask the latents are a draw from q(z|x_o), where the encoder has learned from incomplete images; with
+        `steps` above 1, one of so many draws, taken by its importance weight p(x_o, z) / q(z|x_o). Where the encoder
+        has not learned from such images, the missing pixels start as noise. In each round latents are drawn, and the
+        missing pixels become those that the latents are decoded to. An image whose latents are not finite has failed:
+        it gets a draw from the prior.
 
         x: (n, c, h, w) in [-1, 1], the images.
         rng: gives the random numbers.
         mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
-        steps: at least 1, the rounds where there are some; 50 where not given.
+        steps: at least 1, the draws that one is taken from, encoder.draws where not given; or the rounds where there
+            are some, 50 where not given.
         noise: without a mask, True for a draw in place of the mean. With a mask, False for the mean in place of draws.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
 
-        Raises InputError for steps where there are no rounds, and for fewer than one.
+        Raises InputError for steps without a mask or with noise = False, and for fewer than one.
 
         Source of the rounds: Rezende, Mohamed, Wierstra, "Stochastic Backpropagation and Approximate Inference in Deep
         Generative Models", 2014, arXiv 1401.4082.
         """
         if mask is None or self.missing is not None:
-            if steps is not None:
-                why = "unless pixels are missing" if self.missing is None else "that has learned from incomplete images"
-                raise InputError("steps", steps, f"an encoder takes none {why}: leave it out")
             noisy = noise if mask is None else noise is not False
-            z = self.draw(self.seen(x, mask), self._noise(x, rng, part) if noisy else self._zeros(x)).z
+            if steps is not None and (mask is None or not noisy):
+                why = "unless pixels are missing" if mask is None else "for the mean"
+                raise InputError("steps", steps, f"an encoder takes none {why}: leave it out")
+            check_at_least(1, steps=steps)
+            z = self._sampled(x, rng, mask, steps, part) if noisy else self.draw(self.seen(x, mask), self._zeros(x)).z
         else:
             check_at_least(1, steps=steps)
             z = self._impute(x, rng, mask, ROUNDS if steps is None else steps, noise is not False, part)
@@ -274,6 +291,21 @@ class EncoderLearner(LatentLearner):
             spare = self.generator.prior.from_normal(draws.draw().to(z), draws.uniform).z
             z = torch.where(failed[:, None], spare, z)
         return Inferred(z, failed, 0)
+
+    def _sampled(
+        self, x: Images, rng: torch.Generator, mask: Mask | None, count: int | None, part: tuple[int, int]
+    ) -> Flat:
+        """Return a draw from q(z|x_o), or one of several by its weight."""
+        seen, noise = self.seen(x, mask), self._draws(x, rng, part, count)
+
+        def weigh(numbers: Flat) -> tuple[Flat, PerImage]:
+            draw = self.draw(seen, numbers.to(x.dtype))
+            if len(noise) == 1:
+                return draw.z, draw.log_q  # nothing to weigh against
+            log_likelihood = self.generator.likelihood.log_prob(x, draw.decoded, mask)
+            return draw.z, log_likelihood + self.generator.prior.log_prob(draw.z) - draw.log_q
+
+        return resampled(weigh, noise)
 
     def _impute(
         self, x: Images, rng: torch.Generator, mask: Mask, rounds: int, noisy: bool, part: tuple[int, int]
@@ -299,13 +331,24 @@ class EncoderLearner(LatentLearner):
         """Say how latents are inferred; masked: where pixels are missing, which takes rounds of draws."""
         if masked and self.missing is not None:
             input_of = {"mean": "hidden pixels as their mean", "mask": "zeros at hidden pixels, and the mask"}
-            return f"{'the mean' if noise is False else 'a draw'} of the encoder, given {input_of[self.missing]}"
+            return f"{self._drawn(steps, noise is not False)}, given {input_of[self.missing]}"
         if masked:
             return f"{steps or ROUNDS} rounds of {'means' if noise is False else 'draws'} from the encoder"
-        return "a draw from the encoder" if noise else "mean of the encoder"
+        return self._drawn(None, noise is True)
+
+    def _drawn(self, steps: int | None, noise: bool) -> str:
+        count = self.draws if steps is None else steps
+        if not noise:
+            return "mean of the encoder"
+        return "a draw from the encoder" if count == 1 else f"one of {count} draws from the encoder, by its weight"
+
+    def _draws(
+        self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1), count: int | None = None
+    ) -> DrawnNoise:
+        return DrawnNoise(rng, self.draws if count is None else count, (len(x), self.dim), part, x.device)
 
     def _noise(self, x: Images, rng: torch.Generator, part: tuple[int, int] = (0, 1)) -> Flat:
-        return DrawnNoise(rng, 1, (len(x), self.dim), part, x.device).draw().to(x.dtype)
+        return self._draws(x, rng, part, 1).draw().to(x.dtype)
 
     def _zeros(self, x: Images) -> Flat:
         return x.new_zeros(len(x), self.dim)

@@ -7,12 +7,13 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError
 from shortrun.learners.encoder import Draw, EncoderLearner
-from shortrun.learners.learner import Flat
+from shortrun.learners.weighted import for_each_draw
 from shortrun.model import TopDown
 from shortrun.model.blocks import Conditional
 from shortrun.model.decoders import Decoder
@@ -78,10 +79,10 @@ class LadderVae(
             )
         super().__init__(generator, encoder, description)
 
-    def draw(self, x: Images, noise: Flat) -> Draw:
-        """Draw from q(z|x) with standard normal noise, (n, d), top down; zeros give each layer's mean below means."""
+    def draw(self, x: Images, noise: Float[Tensor, "mn d"]) -> Draw:
+        """Draw from q(z|x) with standard normal noise, (m n, d), top down; zeros give each layer's mean below means."""
         decoder = cast(Decoder, self.generator.decoder)
-        upward, layers, u = self.encoder(x), self.generator.split(noise), []
+        upward, layers, u = for_each_draw(self.encoder(x), len(noise) // len(x)), self.generator.split(noise), []
         posteriors: list[Moments] = []
 
         def entering(i: int, h: Tensor | None) -> Tensor:

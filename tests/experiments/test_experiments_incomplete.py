@@ -34,6 +34,7 @@ def test_it_measures_all_learners_and_goes_on(tmp_path: Path, capsys: pytest.Cap
         ["50% hidden", "short_run"],
         ["50% hidden", "vae, mean-filled"],
         ["50% hidden", "vae, masked input"],
+        ["50% hidden", "vae, masked input, draws 20"],
     ]
     found = json.loads((tmp_path / "incomplete.json").read_text())
     assert found["images"] == 12

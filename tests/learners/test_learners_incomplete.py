@@ -24,6 +24,7 @@ SETTINGS = {
     "persistent": {"inference": InferenceConfig(steps=2, start="regression")},
     "vae": {"encoder": EncoderConfig(missing="mean")},
     "vae, mask": {"encoder": EncoderConfig(missing="mask")},
+    "vae, mask, three draws": {"encoder": EncoderConfig(missing="mask", draws=3)},
     "ladder_vae": {"encoder": EncoderConfig(missing="mask")},
     "vlae": {"encoder": EncoderConfig(missing="mean")},
 }
@@ -242,12 +243,16 @@ def test_an_encoder_of_incomplete_images_infers_in_one_pass(name: str, tmp_path:
     if name == "vae":
         learner.filling.fill_(0.5)  # pyright: ignore
     found = learner.infer(x, rng(), mask=MASKS)
-    assert "of the encoder, given" in learner.describe_inference(masked=True)
+    assert "a draw from the encoder, given" in learner.describe_inference(masked=True)
     mean = learner.infer(x, rng(), mask=MASKS, noise=False)
     assert torch.equal(mean.z, learner.infer(x, rng(1), mask=MASKS, noise=False).z)
     assert not torch.equal(found.z, mean.z)
-    with pytest.raises(InputError, match="steps"):
-        learner.infer(x, rng(), mask=MASKS, steps=3)
+    assert torch.equal(found.z, learner.infer(x, rng(), mask=MASKS, steps=1).z)
+    assert not torch.equal(found.z, learner.infer(x, rng(), mask=MASKS, steps=3).z)
+    with pytest.raises(InputError, match="steps: got 3; an encoder takes none for the mean"):
+        learner.infer(x, rng(), mask=MASKS, steps=3, noise=False)
+    with pytest.raises(InputError, match="steps: got 0"):
+        learner.infer(x, rng(), mask=MASKS, steps=0)
     learner.save_pretrained(tmp_path)
     loaded = Learner.from_pretrained(tmp_path)
     assert loaded.description == learner.description

@@ -23,7 +23,7 @@ from shortrun.evaluation.rate import points_of_rate
 from shortrun.figures.images import write_png
 from shortrun.files import read_json, write_json
 from shortrun.learners import checked_for_learner, learner_class
-from shortrun.mapping import to_mapping
+from shortrun.mapping import from_mapping, to_mapping
 from shortrun.metrics.figure import to_json
 from shortrun.training import load
 from shortrun.training.machine import machine
@@ -197,6 +197,7 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
                 raise InputError(
                     "out", problem=f"{out} holds a comparison with {setting}", instead="write that, or another folder"
                 )
+        there["configs"] = {name: with_new_keys(config) for name, config in there["configs"].items()}
         data = to_mapping(next(iter(configs.values())).data)
         if any(config["data"] != data for config in there["configs"].values()):
             raise InputError("out", problem=f"{out} holds a comparison on other images", instead="write another folder")
@@ -213,6 +214,17 @@ def remember(out: Path, configs: Mapping[str, Config], budget: Budget, measures:
         raise InputError("out", problem=f"{out} is not empty and holds no comparison", instead="write a new folder")
     write_json(path, wanted)
     return list(wanted["configs"])
+
+
+def with_new_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Return recorded settings with the defaults of those that an older version did not have, so that it goes on.
+
+    config: as the folder of a comparison has them; what cannot be read is returned as it is, and so differs.
+    """
+    try:
+        return to_mapping(from_mapping(Config, config, ""))
+    except InputError:
+        return config
 
 
 def measured_rates(configs: Mapping[str, Config], out: Path, dataset: Dataset, device: str | None) -> dict[str, float]:

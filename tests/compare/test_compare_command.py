@@ -211,6 +211,12 @@ def test_another_comparison_is_not_overwritten(tmp_path: Path, capsys: pytest.Ca
         assert main([*words, *changed]) == 2
         assert said in capsys.readouterr().err
     assert (out / "table.md").read_text() == before
+    # what an older version wrote lacks a setting that has come since, and goes on
+    record = json.loads((out / "comparison.json").read_text())
+    del record["configs"]["vae"]["encoder"]["draws"]
+    (out / "comparison.json").write_text(json.dumps(record))
+    assert main(words) == 0
+    assert (out / "table.md").read_text() == before
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("keep")

@@ -67,4 +67,4 @@ def advice(seconds: float, device: str) -> str:
     seconds: of the work.
     device: cpu or cuda.
     """
-    return "; such a run is made for a GPU, see docs/large_runs.md" if seconds > LONG and device == "cpu" else ""
+    return "; such a run is made for a GPU" if seconds > LONG and device == "cpu" else ""

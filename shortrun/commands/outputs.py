@@ -137,8 +137,8 @@ def _maker(path: Path) -> Any:
         if path.suffix == ".npz":
             with np.load(path) as file:  # without allow_pickle: nothing in it is run
                 return str(file[MADE_BY])
-        if path.suffix == ".csv":  # has no place for it: the .npz beside it says it
-            return _maker(path.with_suffix(".npz"))
+        if path.suffix == ".csv":  # has no place for it: the .npz or .json beside it says it
+            return _maker(path.with_suffix(".npz")) or _maker(path.with_suffix(".json"))
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))[MADE_BY]
         with Image.open(path, formats=["PNG"]) as picture:

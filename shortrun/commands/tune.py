@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMMAND = "shortrun tune"
 IMAGES = 16
-PICTURE, NUMBERS = "step_size.png", "step_size.json"
+PICTURE, NUMBERS, TABLE = "step_size.png", "step_size.json", "step_size.csv"
 Estimator = Literal["conditional", "marginal", "path"]
 
 
@@ -30,8 +30,8 @@ class Tune(ImageArguments):
 
     Draws E[log q - log p(x, z)], the divergence of the chain's ends from the posterior up to a constant, over constant
     step sizes, and looks for its minimum by grid and by gradient; and the step at which a Metropolis-adjusted chain
-    accepts 57.4%. Without --n: the first 16 test images; time goes with n, K and the number of latents. Writes
-    step_size.png and step_size.json. The model is left as it is.
+    accepts 57.4%. Without --n: the first 16 test images; time goes with n, K and the number of latents. Prints the
+    minima and writes the curves: step_size.png, step_size.csv and step_size.json. The model is left as it is.
     """
 
     estimators: tuple[Estimator, ...] = ("conditional", "marginal", "path")
@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
     arguments = parse(Tune, words, COMMAND)
     check_options(arguments)
     learner = read_short_run(arguments)
-    folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS])
+    folder = choose_folder(arguments, COMMAND, "tune", [PICTURE, NUMBERS, TABLE])
     given = read_given(learner, arguments, default=IMAGES)
     learner.steps = arguments.steps or learner.steps
     learner.noise = learner.noise and not arguments.no_noise
@@ -63,6 +63,7 @@ def main(words: list[str]) -> int:
             instead="write conditional",
         )
 
+    from shortrun.evaluation.tables import write_csv
     from shortrun.training.tuning import divergence_curves
 
     print(f"{len(given.x)} {given.name}s, {learner.steps} steps", flush=True)
@@ -96,7 +97,11 @@ def main(words: list[str]) -> int:
         numbers |= acceptance(learner, given.x, arguments.seed)
     if arguments.over != "one":
         numbers["over"] = minimum_over(learner, given.x, arguments)
+    print(f"the model's own step size is {' '.join(f'{s:.3g}' for s in learner.step_size.values)}")
     write_numbers(folder, COMMAND, arguments, {PICTURE: draw(curves, numbers)}, numbers, NUMBERS)
+    points = [[name, *map(_plain, point)] for name in arguments.estimators for point in curves.points(name)]
+    write_csv(["estimator", "step_size", "value", "standard_error"], points, folder / TABLE)
+    print(f"wrote {folder / TABLE}")
     return 0
 
 
@@ -178,14 +183,16 @@ def _plain(value: float) -> float | None:
 
 
 def _lines(curves: "Curves", name: str) -> list[str]:
-    """Say one estimator's curve and its minima."""
-    points = [point for point in curves.points(name) if _plain(point[1]) is not None]
-    lines = [f"{name}:", "       s    E[log q - log p(x, z)]"]
-    lines += [f"  {s:6.3g}    {value:.5g} ± {error:.2g}" for s, value, error in points]
+    """Say one estimator's minima; where nothing looked for them, the lowest of the values that are known."""
+    lines = []
     for tuner, found in curves.minima[name].items():
         words = "" if found.improved else "; nothing better was found than where it began, the model's mean step size"
         s = float(found.settings[0].exp())
-        lines.append(f"  minimum by {tuner}: s = {s:.3g} with {_on_new_draws(found)}{words}")
+        lines.append(f"{name}: minimum by {tuner}: s = {s:.3g} with {_on_new_draws(found)}{words}")
+    if not lines:
+        finite = [point for point in curves.points(name) if _plain(point[1]) is not None]
+        s, value, error = min(finite, key=lambda point: point[1])
+        lines.append(f"{name}: lowest at s = {s:.3g} with {value:.5g} ± {error:.2g}, of those looked at")
     return lines
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError
-from shortrun.learners import Learner
+from shortrun.learners import Learner, with_generator
+from shortrun.model.energy import Energy
 from shortrun.pixels import to_unit
 from shortrun.streams import Use, stream
 from shortrun.training.position import Position
@@ -122,10 +123,12 @@ def _wild(moment: float) -> bool:
 
 def _settings(learner: Learner) -> str:
     """Say which settings to change, of those that a learner has."""
+    energy = with_generator(learner) and isinstance(learner.generator.prior, Energy)
     first, *others = [
         "write a smaller one",
         *(["a smaller inference.step_size"] if learner.has_chain else []),
         *(["a larger model.sigma"] if learner.has_generator else []),
+        *(["a smaller model.energy.learning_rate"] if energy else []),
     ]
     return ", ".join([first, *others[:-1], *(f"or {each}" for each in others[-1:])])
 

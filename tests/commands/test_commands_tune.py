@@ -1,5 +1,6 @@
 """shortrun tune, as a user calls it."""
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -47,6 +48,17 @@ def test_curves_have_error_bars_and_minima_of_grid_and_gradient(numbers: tuple[d
     assert min(found["minima"]["marginal"][tuner]["value"] for tuner in ("grid", "gradient")) == pytest.approx(
         min(point["value"] for point in found["curves"]["marginal"] if point["value"] is not None)
     )
+
+
+def test_what_is_printed_is_short_and_the_curves_are_a_table(numbers: tuple[dict, str, Path]) -> None:
+    found, said, out = numbers
+    assert len(said.splitlines()) < 20
+    with (out / "step_size.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name, curve in found["curves"].items():
+        ours = [row for row in rows if row["estimator"] == name]
+        assert [float(row["step_size"]) for row in ours] == [point["step_size"] for point in curve]
+        assert [row["value"] == "" for row in ours] == [point["value"] is None for point in curve]
 
 
 def test_grid_and_gradient_agree(numbers: tuple[dict, str, Path]) -> None:
@@ -123,6 +135,7 @@ def test_curves_alone_at_the_step_sizes_given(run: Path, call: Call) -> None:
     code, said, _ = call("tune", run, "--n", 3, "--step-sizes", 0.05, 0.2, "--tuners")
     assert code == 0
     assert "minimum by" not in said
+    assert said.count("of those looked at") == 3
     found = json.loads((run / "tune" / "step_size.json").read_text())
     for curve in found["curves"].values():
         assert [point["step_size"] for point in curve] == pytest.approx([0.05, 0.2])

@@ -56,7 +56,7 @@ def test_means_are_over_the_window() -> None:
         (
             100_000,
             "the 99,990 updates left take about 1 day 3 h at this rate, to the next picture of samples about 0:50; "
-            "such a run is made for a GPU, see docs/large_runs.md\n",
+            "such a run is made for a GPU\n",
         ),
     ],
 )

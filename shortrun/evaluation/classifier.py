@@ -1,9 +1,11 @@
 """Features of images to compare sets of them by: the last hidden layer of a small classifier of the same data set."""
 
+import errno
 import hashlib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,12 +36,14 @@ def own_features(dataset: Dataset, seed: int = 0) -> Features:
 
     It depends on the images, the labels and the seed alone (and, in the last digits, on the machine). It is kept as
     safetensors in the folder that SHORTRUN_CACHE names, or else in the system's cache; a damaged file is trained again.
-    Figures made with different features cannot be compared: quote data set, seed and accuracy.
+    Where the system's cache cannot be written, a line says that it is not kept. Figures made with different features
+    cannot be compared: quote data set, seed and accuracy.
 
     dataset: with labels of two classes or more.
     seed: 0 or more, of the initial weights and the order of the images.
 
-    Raises InputError where the data set has no labels, fewer than two classes, or where the folder cannot be written.
+    Raises InputError where the data set has no labels, fewer than two classes, or where the folder that SHORTRUN_CACHE
+    names cannot be written.
     """
     labels = require_labels(dataset.train, dataset.name)
     test_labels = require_labels(dataset.test, dataset.name)
@@ -54,12 +58,12 @@ def own_features(dataset: Dataset, seed: int = 0) -> Features:
     path = _cache_folder() / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset.name)}-{key['content'][:16]}-{seed}.safetensors"
     features = _new(dataset.train.shape, len(classes), seed)
     if not _read(path, features, key):
-        with _writing(path):  # before the training, so that a folder that cannot be made costs no minute
-            path.parent.mkdir(parents=True, exist_ok=True)
+        kept = _can_be_kept(path)  # before the training, so that a folder that cannot be made costs no minute
         features = _new(dataset.train.shape, len(classes), seed)  # a damaged file may have filled a part of it
         _train(features, dataset.train, torch.searchsorted(classes, labels), seed)
         features.accuracy = _accuracy(features, dataset.test, classes, test_labels)
-        _write(path, features, key)
+        if kept:
+            _write(path, features, key)
     features.seed = seed
     return features.eval().requires_grad_(False)
 
@@ -120,6 +124,21 @@ def _writing(path: Path) -> Iterator[None]:
             problem=f"cannot write {path} ({in_one_line(error)})",
             instead=f"name another folder in {CACHE}",
         ) from None
+
+
+def _can_be_kept(path: Path) -> bool:
+    """Make the folder of a file; where it is the system's cache and cannot be made, say so and return False."""
+    try:
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+    except InputError as error:
+        if os.environ.get(CACHE):
+            raise
+        print(f"the features are trained anew each time: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _write(path: Path, features: Features, key: dict[str, str]) -> None:

@@ -34,10 +34,18 @@ TIMING_SECONDS = 1.0
 def keep_compiled_graphs() -> None:
     """Let PyTorch keep what it compiles where it stays when the machine restarts, for the runs that are resumed.
 
-    To be called before the first optimizer is made: PyTorch decides on a folder then. The user's own choice of a folder
-    counts.
+    To be called before the first optimizer is made: PyTorch makes a folder then. The user's own choice of a folder
+    counts. Where the system's cache cannot be written, as in a container without a home, PyTorch's own choice stands.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(pooch.os_cache("shortrun")) / "compiled"))
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    folder = Path(pooch.os_cache("shortrun")) / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def choose_step(

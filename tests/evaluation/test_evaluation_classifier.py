@@ -137,3 +137,18 @@ def test_what_has_no_features_is_refused(cache: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="SHORTRUN_CACHE: cannot write"):
         own_features(data)
     assert not cache.exists()
+
+
+def test_without_a_cache_that_can_be_written_features_are_trained_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container whose home cannot be written."""
+    monkeypatch.delenv("SHORTRUN_CACHE", raising=False)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "file" / name)
+    first, again = own_features(bars()), own_features(bars())
+    assert trainings == [0, 0]
+    assert torch.equal(weights(first), weights(again))
+    said = capsys.readouterr().err
+    assert said.count("the features are trained anew each time: SHORTRUN_CACHE: cannot write") == 2
+    assert said.count("\n") == 2

@@ -20,7 +20,7 @@ from shortrun.inference import langevin_step
 from shortrun.inference.compiled import CompiledStep
 from shortrun.learners import ShortRun
 from shortrun.training import compiling
-from shortrun.training.compiling import choose_step
+from shortrun.training.compiling import choose_step, keep_compiled_graphs
 from shortrun.training.position import Position
 from shortrun.training.processes import Processes
 
@@ -191,3 +191,20 @@ def test_never_and_runs_from_before_stay_as_they_are(monkeypatch: pytest.MonkeyP
     position = Position(step=3, total=10000)
     choose_step(learner(), X, TrainingConfig(compile="auto"), position, ALONE)
     assert position.compiled is False
+
+
+def test_without_a_cache_that_can_be_written_pytorch_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose home cannot be written: a run there is trained all the same."""
+    monkeypatch.setattr("shortrun.training.compiling.pooch.os_cache", lambda name: tmp_path / name)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
+    keep_compiled_graphs()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "mine"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    (tmp_path / "shortrun").write_text("no folder")
+    keep_compiled_graphs()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    (tmp_path / "shortrun").unlink()
+    keep_compiled_graphs()
+    assert os.environ.pop("TORCHINDUCTOR_CACHE_DIR") == str(tmp_path / "shortrun" / "compiled")

@@ -51,11 +51,20 @@ DOWNLOADS = {
 def fetch(name: str) -> Path:
     """Return the folder in the system's cache with the files of `mnist`, `fashion_mnist` or `svhn`, downloaded once.
 
-    Raises InputError where a file cannot be had, or where what came is not the published file.
+    Raises InputError where the folder cannot be made, where a file cannot be had, or where what came is not the
+    published file.
     """
     import pooch
 
     folder = Path(pooch.os_cache("shortrun")) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            "source",
+            problem=f"{name} is downloaded to {folder}, which cannot be made ({error.strerror or error})",
+            instead=_by_hand(name),
+        ) from None
     for file in DOWNLOADS[name].md5:
         _fetch_file(name, file, folder)
     return folder
@@ -77,5 +86,9 @@ def _fetch_file(name: str, file: str, folder: Path) -> None:
     raise InputError(
         "source",
         problem=f"cannot download {name}'s {file} ({'; '.join(failures)})",
-        instead=f"put {', '.join(download.md5)} or {name}.npz into a folder and set data_dir to it",
+        instead=_by_hand(name),
     )
+
+
+def _by_hand(name: str) -> str:
+    return f"put {', '.join(DOWNLOADS[name].md5)} or {name}.npz into a folder and set data_dir to it"

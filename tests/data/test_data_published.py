@@ -159,3 +159,11 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with refused("source", tmp_path / "a.txt", ".npz"):
         load_dataset(str(tmp_path / "a.txt"))
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the network, which was never asked."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "file" / name)
+    with refused("source", "which cannot be made (Not a directory)", "set data_dir to it"):
+        downloads.fetch("mnist")

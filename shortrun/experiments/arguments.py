@@ -87,6 +87,20 @@ def check_short_run(config: Config) -> None:
         )
 
 
+def check_whole(configs: Mapping[str, Config], what: str) -> None:
+    """Raise InputError where training images have hidden pixels, in an experiment that fits more to them than models.
+
+    configs: of the experiment's learners, by name.
+    what: is fitted to training images.
+    """
+    if any(config.data.incomplete for config in configs.values()):
+        raise InputError(
+            "data.missing",
+            problem=f"{what} wants whole training images",
+            instead="see shortrun experiment incomplete",
+        )
+
+
 def circumstances() -> dict[str, Any]:
     """Return what the figures of an experiment have to quote beside their own conditions."""
     return {"machine": machine(), "date": datetime.date.today().isoformat(), "shortrun": __version__}

@@ -20,7 +20,7 @@ from shortrun.data import Dataset, ImageSet
 from shortrun.errors import check_at_least
 from shortrun.evaluation import own_features
 from shortrun.evaluation.tables import markdown, spread
-from shortrun.experiments.arguments import Comparison, circumstances
+from shortrun.experiments.arguments import Comparison, check_whole, circumstances
 from shortrun.experiments.models import Models, trained
 from shortrun.figures.images import grid, side_by_side, titled, write_png
 from shortrun.files import read_json, write_json, write_text
@@ -56,6 +56,7 @@ class Arguments(Comparison):
     def compete(self, configs: Mapping[str, Config], out: Path) -> str:
         """Run the experiment and return its tables."""
         check_at_least(SHOWN, images=self.images)
+        check_whole(configs, "each classifier of a factor")
         dataset = read_dataset(next(iter(configs.values())))
         test = dataset.test.take(min(self.images, len(dataset.test)))
         return write(trained(self, configs, out), Dataset(dataset.name, dataset.train, test), out)

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from shortrun.config import Config
-from shortrun.errors import InputError, check_at_least
+from shortrun.errors import check_at_least
 from shortrun.evaluation.tables import markdown, spread
-from shortrun.experiments.arguments import Comparison, circumstances
+from shortrun.experiments.arguments import Comparison, check_whole, circumstances
 from shortrun.experiments.models import Models, trained
 from shortrun.experiments.rivals import biharmonic, fitted_gaussian
 from shortrun.figures.images import captioned_rows, shade_missing, to_rgb, write_png
@@ -83,13 +83,8 @@ class Arguments(Comparison):
         """Run the experiment and return its table."""
         check_at_least(1, images=self.images)
         check_at_least(2, completions=self.completions)
+        check_whole(configs, "the Gaussian of pixels")
         config = next(iter(configs.values()))
-        if config.data.incomplete:
-            raise InputError(
-                "data.missing",
-                problem="what is fitted here to train images wants whole ones",
-                instead="see shortrun experiment incomplete",
-            )
         dataset = read_dataset(config)
         x = dataset.test.images(slice(0, min(self.images, len(dataset.test))))
         train = dataset.train.images(slice(0, min(20_000, len(dataset.train))))

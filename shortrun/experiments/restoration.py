@@ -14,7 +14,7 @@ from torch import Tensor
 from shortrun.config import Config
 from shortrun.errors import check_at_least
 from shortrun.evaluation.tables import markdown, spread
-from shortrun.experiments.arguments import Comparison, circumstances
+from shortrun.experiments.arguments import Comparison, check_whole, circumstances
 from shortrun.experiments.classical import Degradation, Given, LinearEstimate, Restorer, enlarged, scores, unlearned
 from shortrun.experiments.inpainting import PERCENT, inside
 from shortrun.experiments.models import Models, trained
@@ -88,6 +88,7 @@ class Arguments(Comparison):
         """Run the experiment and return its table."""
         check_at_least(1, images=self.images)
         check_at_least(2, draws=self.draws)
+        check_whole(configs, "the linear estimate")
         dataset = read_dataset(next(iter(configs.values())))
         x = dataset.test.images(slice(0, min(self.images, len(dataset.test))))
         train = dataset.train.images(slice(0, min(10_000, len(dataset.train))))

@@ -194,3 +194,12 @@ def test_hierarchy_measures_every_known_factor() -> None:
     assert found["digit"].equal(require_labels(data.train, data.name))
     assert known(dataclasses.replace(data.train, factors=None)).keys() == {"class"}
     assert known(dataclasses.replace(data.train, factors=None, labels=None)) == {}
+
+
+@pytest.mark.parametrize("name", ["inpainting", "hierarchy", "restoration"])
+def test_what_fits_more_than_models_wants_whole_training_images(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["experiment", name, "digits", "--data.missing", "0.3", "--out", str(tmp_path / "out")]) == 2
+    assert "wants whole training images; see shortrun experiment incomplete" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -57,8 +57,8 @@ def train(
     dataset: images in place of those that the configuration names.
     decoder: the user's own module in place of the one that is named, called with the layers (z_L, ..., z_1).
     learner: the user's own class in place of the one that is named.
-    watch: called after every update, by the first process; it must leave the learners as they are, and its time is not
-        counted.
+    watch: called after every update with a `Moment`, by the first process; it must leave the learners as they are, and
+        its time is not counted.
 
     What is given of dataset, decoder and learner has to be given again to `resume`; decoder, and a learner's class that
     cannot be imported, to `load`.
@@ -269,7 +269,7 @@ def take_steps(
             if watch is not None and here.first:
                 with clock.stopped():
                     done = epoch if epoch_done else None
-                    watch(Moment(position.step, done, learner, state.averaged, position.seconds))
+                    watch(Moment(position.step, done, learner, state.averaged, position.seconds, means))
             if stopping:
                 if streak.sound:
                     checkpoints.save()

@@ -1,7 +1,7 @@
 """A run as it is seen from outside: after each update, and its time."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ class Moment(NamedTuple):
     """The moving average of the weights, which is what the run leaves behind."""
     seconds: float
     """Of training so far, watching left out."""
+    statistics: Mapping[str, float]
+    """What the update measured, by the names that metrics.jsonl has: `mse`, `second_moment` and the learner's own."""
 
 
 Watch = Callable[[Moment], None]

@@ -9,6 +9,7 @@ from shortrun.diagnosis.calibration import LayerRanks, shape_of
 from shortrun.diagnosis.chains import layer_names
 from shortrun.diagnosis.measure import Diagnosis
 from shortrun.diagnosis.text import chain_in_words
+from shortrun.diagnosis.verdict import conclusion, verdict
 from shortrun.figures.charts import COLOURS, page
 from shortrun.inference.diagnostics import BEST_ACCEPTANCE
 
@@ -17,16 +18,16 @@ GREY = "0.45"
 
 
 def draw_diagnosis(d: Diagnosis) -> Image.Image:
-    """Return the page: the chain on top, then the posterior layer by layer, then the ranks of the calibration.
+    """Return the page: the verdict, the chain, the posterior layer by layer, the ranks of the calibration, conditions.
 
     d: what `diagnose` measured.
     """
     ranks = d.calibration.layers
     with page(2 + -(-len(ranks) // COLUMNS), COLUMNS, (4.0, 3.0)) as sheet:
         c = d.conditions
-        sheet.figure.suptitle(
-            f"Inference on {c.images} {c.split} images: {chain_in_words(d)}, seed {c.seed}, {c.date}, "
-            f"shortrun {c.shortrun}",
+        sheet.figure.suptitle(headline(conclusion(verdict(d))), fontsize=14)
+        sheet.figure.supxlabel(
+            f"{c.images} {c.split} images: {chain_in_words(d)}, seed {c.seed}, {c.date}, shortrun {c.shortrun}",
             fontsize=11,
         )
         _acceptance(sheet.panels[0], d)
@@ -42,6 +43,18 @@ def draw_diagnosis(d: Diagnosis) -> Image.Image:
         for panel in sheet.panels[8 + len(ranks) :]:
             panel.set_visible(False)
         return sheet.picture()
+
+
+def headline(lines: list[str]) -> str:
+    """Return of a conclusion the verdict and, where there is one, what to change first: a line each.
+
+    lines: as `conclusion` returns them.
+
+    >>> headline(["verdict: 1 of 2 findings is not well", "- it is so", "change first: --inference.steps 9"])
+    'Verdict: 1 of 2 findings is not well\\nChange first: --inference.steps 9'
+    """
+    kept = [lines[0], *(line for line in lines[1:] if line.startswith("change first"))]
+    return "\n".join(line[0].upper() + line[1:] for line in kept)
 
 
 def _colour(index: int) -> str:

@@ -55,6 +55,7 @@ def test_starts_compares_prior_and_regression(tmp_path: Path) -> None:
     assert json.loads(conditions)["test_images"] == 60
 
 
+@pytest.mark.slow
 def test_speed_prints_a_line_for_each_recipe_and_batch() -> None:
     words = [sys.executable, "-m", "benchmarks.speed", "--small", "--eager", "--turns", "1", "--threads", "1"]
     words += ["--recipes", "digits", "svhn5", "--batches", "4", "6"]

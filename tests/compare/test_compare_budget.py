@@ -45,6 +45,7 @@ def test_updates_follow_from_rate_or_epochs() -> None:
     assert Budget(0.001, "s").updates(1.0, 14) == 1
 
 
+@pytest.mark.slow
 def test_more_steps_of_the_chain_learn_more_slowly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shortrun.compare.budget.WINDOW_SECONDS", 0.2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -29,6 +29,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
     return lambda: capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_figure5_measures_every_seed_and_epoch_and_goes_on(tmp_path: Path, said: Said) -> None:
     out = tmp_path / "figure5"
     words = ["experiment", "figure5", "digits", *TINY, "--seeds", "2", "--images", "4", "--out", str(out)]
@@ -73,6 +74,7 @@ def test_measured_epochs_double_and_end_with_the_last() -> None:
     assert measured_epochs(40) == [1, 2, 4, 8, 16, 32, 40]
 
 
+@pytest.mark.slow
 def test_step_sizes_compares_variants_and_goes_on(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHORTRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("shortrun.experiments.step_sizes.TEMPERATURES", 5)

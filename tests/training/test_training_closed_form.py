@@ -202,7 +202,10 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("learner", ["short_run", "persistent", "vae"])
+@pytest.mark.parametrize(
+    "learner",
+    ["short_run", pytest.param("persistent", marks=pytest.mark.slow), pytest.param("vae", marks=pytest.mark.slow)],
+)
 def test_two_processes_fit_the_same_regression_and_the_same_prior(learner: str, tmp_path: Path) -> None:
     """The sums of gradients run in another order: numbers agree to rounding, which training amplifies a little."""
     script, one, two = tmp_path / "often.py", tmp_path / "one", tmp_path / "two"

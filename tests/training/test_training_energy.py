@@ -95,6 +95,7 @@ sys.exit(main(sys.argv[1:]))
 """The command line, with a fit after 4 updates."""
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same_energy(tmp_path: Path) -> None:
     """The sums of gradients run in another order: numbers agree to rounding, which training amplifies a little."""
     script, one, two = tmp_path / "often.py", tmp_path / "one", tmp_path / "two"

@@ -10,8 +10,8 @@ from torch import Tensor
 class DrawnNoise:
     """The noise of a chain, K matrices (n, d) drawn one by one, so that a long chain takes no memory for it.
 
-    Numbers are drawn on the generator's device. The numbers of the whole batch are drawn and those of this
-    part are kept, so that m processes with equal generators draw what one process would.
+    Numbers are drawn on the generator's device. The numbers of the whole batch are drawn and those of this part are
+    kept, so that m processes with equal generators draw what one process would.
 
     rng: gives the random numbers.
     steps: K.

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+import shortrun
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "densities.md").read_text(encoding="utf-8")
 
@@ -86,3 +89,9 @@ def test_what_it_prints_is_what_the_page_says(ran: dict[str, Any]) -> None:
     )
     assert [line[:40] for line in before] == [line[:40] for line in after]
     assert after[-1].startswith("verdict: the short runs are good draws")
+
+
+def test_the_warning_that_is_quoted_is_the_one_that_is_given() -> None:
+    (quoted,) = re.findall(r"^RuntimeWarning: (.*?) \(", PAGE, flags=re.MULTILINE)
+    with pytest.warns(RuntimeWarning, match=re.escape(quoted)):
+        shortrun.draw(lambda z: -(z**2).sum(1) / 2, shortrun.Start.standard(20), torch.Generator().manual_seed(0), 2.0)

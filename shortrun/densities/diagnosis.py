@@ -1,86 +1,22 @@
 """Are short runs on a log density good? They are held against long Metropolis-adjusted chains."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.densities.door import check_step_size, entered
-from shortrun.densities.draws import Draws, data_tree, drawn
+from shortrun.densities.draws import drawn
 from shortrun.densities.start import Start, check_whole, normals
+from shortrun.densities.verdict import DensityDiagnosis, Off, Reference
 from shortrun.inference.acceptance import acceptance_rates
 from shortrun.inference.adjusted import AdjustedChains, Course, adjusted_chains
 from shortrun.inference.diagnostics import effective_sizes, split_rhat
 from shortrun.inference.langevin import LogDensity
 
-if TYPE_CHECKING:
-    from xarray import DataTree
-
 ACCEPTANCE_STEPS = 5
 """Adjusted steps after each short run that its acceptance is the mean of."""
-
-
-class Reference(NamedTuple):
-    """Draws of long Metropolis-adjusted chains, of their second half, which short runs are held against."""
-
-    z: Float[Tensor, "chains draws d"]
-    log_density: Float[Tensor, "chains draws"]
-    step_size: float
-    """Which the search for an acceptance of 57.4% found."""
-    acceptance: float
-    steps: int
-    """Of each chain."""
-    rhat: float | None
-    """The worst of the dimensions; None where arviz-stats is not installed."""
-    ess: float | None
-    """The smallest bulk effective sample size of the dimensions; None where arviz-stats is not installed."""
-
-    def to_arviz(self, name: str = "z") -> "DataTree":
-        """Return the draws as the DataTree of ArviZ, in groups `posterior` and `sample_stats` (lp).
-
-        name: of the variable, (chain, draw, dimension).
-
-        Raises InputError where arviz-base is not installed.
-        """
-        return data_tree(self.z, {"lp": self.log_density}, name, self.step_size, self.steps)
-
-
-class Off(NamedTuple):
-    """How far something of the short runs is off, and the standard error of that."""
-
-    value: float
-    error: float
-
-    def beyond(self, limit: float, errors: float = 4.0) -> bool:
-        """Return whether it is farther off than a limit and than so many errors; NaN is.
-
-        limit: not negative.
-        errors: how many.
-        """
-        return not abs(self.value) <= max(limit, errors * self.error)
-
-
-class DensityDiagnosis(NamedTuple):
-    """What short runs of one step size are, held against long adjusted chains; `str` of it says so in words."""
-
-    draws: Draws
-    """The short runs; those that diverged are left out of all that follows."""
-    acceptance: float
-    """How often a Metropolis test would accept the next steps of the same size, 0 where the run diverged."""
-    means: list[Off]
-    """By dimension: (mean of the short runs - of the long chains) in standard deviations of the long chains."""
-    deviations: list[Off]
-    """By dimension: standard deviation of the short runs over that of the long chains, less 1."""
-    energy: Off
-    """Mean of -log density at the ends of short runs less that of the long chains, in nats."""
-    reference: Reference
-
-    def __str__(self) -> str:
-        from shortrun.densities.verdict import in_words
-
-        return "\n".join(in_words(self))
 
 
 def diagnose(
@@ -121,7 +57,7 @@ def diagnose(
     chains = min(chains, draws)
     step_size = check_step_size(step_size)
     density = entered(log_density, start, rng, steps=steps)
-    begun, short = drawn(density, start, rng, step_size, steps, draws)
+    begun, short = drawn(density, start, rng, step_size, steps, draws, depth=4)
     accepted = _acceptance(density, start, rng, step_size, steps, draws)
     # a chain that diverged would not come back: the long one starts where it had started
     ends = torch.where(short.diverged[:, None], begun, short.z)

@@ -104,9 +104,12 @@ def draw(
 
 
 def drawn(
-    density: LogDensity, start: Start, rng: torch.Generator, step_size: float, steps: int, draws: int
+    density: LogDensity, start: Start, rng: torch.Generator, step_size: float, steps: int, draws: int, depth: int = 3
 ) -> tuple[Flat, Draws]:
-    """Return where chains on a density that has come through the door start, and their draws; warn of divergence."""
+    """Return where chains on a density that has come through the door start, and their draws; warn of divergence.
+
+    depth: calls from here to the user's own, whose line the warning names.
+    """
     z = start.draw(draws, rng)
     with torch.no_grad():
         ends = short_run(density, z, step_size, normals(draws, start, rng, steps))
@@ -115,7 +118,7 @@ def drawn(
     settled = torch.isfinite(ends).all(1) & torch.isfinite(after) & (before - after <= chi_square_bound(start.dim))
     found = Draws(ends, after, ~settled, step_size, steps)
     if found.diverged.any():
-        warnings.warn(divergence_in_words(found), RuntimeWarning, stacklevel=3)
+        warnings.warn(divergence_in_words(found), RuntimeWarning, stacklevel=depth)
     return z, found
 
 

@@ -122,7 +122,7 @@ def tune(
         if not any(math.isfinite(value) for _, value, _ in curves.points(name)):
             raise InputError("step_sizes", problem=f"{name} is finite at none of them", instead="write smaller ones")
     step_size = float(curves.minima[chosen][tuner].settings[0].exp())
-    return DensityTuning(curves, tuner, chosen, drawn(density, start, rng, step_size, steps, draws)[1])
+    return DensityTuning(curves, tuner, chosen, drawn(density, start, rng, step_size, steps, draws, depth=4)[1])
 
 
 def checked_estimators(estimators: Sequence[str] | None, dim: int) -> list[str]:

@@ -1,14 +1,80 @@
-"""What a diagnosis of short runs on a log density means, and what to change."""
+"""The record of a diagnosis of short runs on a log density: what it means, and what to change."""
 
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
-from shortrun.densities.diagnosis import DensityDiagnosis, Off
+from jaxtyping import Float
+from torch import Tensor
+
+from shortrun.densities.draws import Draws, data_tree
 from shortrun.diagnosis.verdict import ENERGY_SHARE, OVERSHOOT, TIMID, Finding
+
+if TYPE_CHECKING:
+    from xarray import DataTree
 
 MEAN, DEVIATION = 0.1, 0.1
 """Of a standard deviation: short runs whose means and deviations are nearer than that are good."""
 SETTLED = 1.05
 """Long chains with a larger R-hat are no reference; chains of a thousand steps seldom have the 1.01 of long ones."""
+
+
+class Reference(NamedTuple):
+    """Draws of long Metropolis-adjusted chains, of their second half, which short runs are held against."""
+
+    z: Float[Tensor, "chains draws d"]
+    log_density: Float[Tensor, "chains draws"]
+    step_size: float
+    """Which the search for an acceptance of 57.4% found."""
+    acceptance: float
+    steps: int
+    """Of each chain."""
+    rhat: float | None
+    """The worst of the dimensions; None where arviz-stats is not installed."""
+    ess: float | None
+    """The smallest bulk effective sample size of the dimensions; None where arviz-stats is not installed."""
+
+    def to_arviz(self, name: str = "z") -> "DataTree":
+        """Return the draws as the DataTree of ArviZ, in groups `posterior` and `sample_stats` (lp).
+
+        name: of the variable, (chain, draw, dimension).
+
+        Raises InputError where arviz-base is not installed.
+        """
+        return data_tree(self.z, {"lp": self.log_density}, name, self.step_size, self.steps)
+
+
+class Off(NamedTuple):
+    """How far something of the short runs is off, and the standard error of that."""
+
+    value: float
+    error: float
+
+    def beyond(self, limit: float, errors: float = 4.0) -> bool:
+        """Return whether it is farther off than a limit and than so many errors; NaN is.
+
+        limit: not negative.
+        errors: how many.
+        """
+        return not abs(self.value) <= max(limit, errors * self.error)
+
+
+class DensityDiagnosis(NamedTuple):
+    """What short runs of one step size are, held against long adjusted chains; `str` of it says so in words."""
+
+    draws: Draws
+    """The short runs; those that diverged are left out of all that follows."""
+    acceptance: float
+    """How often a Metropolis test would accept the next steps of the same size, 0 where the run diverged."""
+    means: list[Off]
+    """By dimension: (mean of the short runs - of the long chains) in standard deviations of the long chains."""
+    deviations: list[Off]
+    """By dimension: standard deviation of the short runs over that of the long chains, less 1."""
+    energy: Off
+    """Mean of -log density at the ends of short runs less that of the long chains, in nats."""
+    reference: Reference
+
+    def __str__(self) -> str:
+        return "\n".join(in_words(self))
 
 
 def judge_chains(d: DensityDiagnosis) -> Finding:
@@ -81,8 +147,8 @@ def _closer(d: DensityDiagnosis) -> str:
 
 
 def _worst(off: list[Off]) -> tuple[int, Off]:
-    """Return the dimension that is farthest off, counted from 0; NaN is."""
-    at = max(range(len(off)), key=lambda i: math.inf if math.isnan(off[i].value) else abs(off[i].value))
+    """Return the dimension that is farthest off, counted from 0."""
+    at = max(range(len(off)), key=lambda i: abs(off[i].value))
     return at, off[at]
 
 
@@ -92,7 +158,8 @@ def verdict(d: DensityDiagnosis) -> list[Finding]:
     d: what `diagnose` measured.
     """
     judges = (judge_chains, judge_steps, judge_reference, judge_means, judge_deviations, judge_energy)
-    return [judge(d) for judge in judges]
+    # where fewer than two chains are left there is nothing to say of their moments
+    return [judge(d) for judge in (judges[:3] if math.isnan(d.energy.error) else judges)]
 
 
 def in_words(d: DensityDiagnosis) -> list[str]:

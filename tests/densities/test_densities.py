@@ -161,6 +161,7 @@ def test_chains_that_become_infinite_are_said_to_and_do_not_end_the_work() -> No
     with pytest.warns(RuntimeWarning, match="diverged"):
         checked = shortrun.diagnose(log_density, Start.standard(2), rng(), 2.0, long_steps=200)
     assert "NOT   chains" in str(checked)
+    assert "nan" not in str(checked)
     # the long chains find a step of their own
     assert 0.3 < checked.reference.acceptance < 0.9
 

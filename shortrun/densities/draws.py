@@ -61,7 +61,6 @@ def data_tree(
     require_package("arviz_base", "diagnose")
     from arviz_base import from_dict
 
-    # to lists of numpy in either case: the names of the groups are ArviZ's
     groups: dict[str, dict[str, Any]] = {
         "posterior": {name: z.numpy(force=True)},
         "sample_stats": {key: each.numpy(force=True) for key, each in statistics.items()},

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         load_config,
     )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
-    from shortrun.diagnosis import diagnose
+    from shortrun.densities import Start, draw
     from shortrun.evaluation import anomaly_scores, assess
+    from shortrun.front import diagnose, tune
     from shortrun.inference import no_noise, short_run
     from shortrun.learners import (
         ChainLearner,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         dense_decoder,
     )
     from shortrun.tasks import encode, inpaint, interpolate, reconstruct, restore, sample, traverse
-    from shortrun.training import info, load, resume, train, tune
+    from shortrun.training import info, load, resume, train
 
 _HOMES = {
     "shortrun.config": (
@@ -70,8 +71,9 @@ _HOMES = {
         "load_config",
     ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
-    "shortrun.diagnosis": ("diagnose",),
+    "shortrun.densities": ("Start", "draw"),
     "shortrun.evaluation": ("anomaly_scores", "assess"),
+    "shortrun.front": ("diagnose", "tune"),
     "shortrun.inference": ("no_noise", "short_run"),
     "shortrun.learners": (
         "ChainLearner",
@@ -97,7 +99,7 @@ _HOMES = {
         "dense_decoder",
     ),
     "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "restore", "sample", "traverse"),
-    "shortrun.training": ("info", "load", "resume", "train", "tune"),
+    "shortrun.training": ("info", "load", "resume", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -128,6 +130,7 @@ __all__ = [
     "Prior",
     "Rae",
     "ShortRun",
+    "Start",
     "TopDown",
     "TrainingConfig",
     "TuningConfig",
@@ -139,6 +142,7 @@ __all__ = [
     "conv_decoder",
     "dense_decoder",
     "diagnose",
+    "draw",
     "encode",
     "info",
     "inpaint",

@@ -107,3 +107,14 @@ def test_rates_prints_what_a_long_run_costs() -> None:
     ms, images, hours = (float(cells[place].replace(",", "")) for place in (5, 6, 8))
     assert images == pytest.approx(16000 / ms, rel=0.02)
     assert hours == pytest.approx(120 * 182637 / images / 3600, rel=0.02)
+
+
+def test_densities_prints_four_rows_for_each_density() -> None:
+    words = [sys.executable, "-m", "benchmarks.densities", "--small"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:-1]]
+    assert [row[1] for row in rows] == ["conditional", "marginal", "path", "again"] * 5
+    assert {len(row) for row in rows} == {11}
+    assert all(float(row[2]) > 0 for row in rows)
+    assert json.loads(done.stdout.splitlines()[-1])["seed"] == 0

@@ -117,8 +117,9 @@ def short_run(
 
         z_{k+1} = z_k + (s_k^2 / 2) d/dz log_density(z_k) + s_k noise_k,   k = 0..K-1
 
-    Only z is differentiated. Memory does not grow with K, unless z, step_size or the noise require gradients: then the
-    whole chain is one differentiable map.
+    What it arrives at is not looked at: `shortrun.draw` says where chains diverge. Only z is differentiated. Memory
+    does not grow with K, unless z, step_size or the noise require gradients: then the whole chain is one differentiable
+    map.
 
     log_density: (n, d) -> (n,), one value for each row from that row alone.
     z: (n, d), where the chains start.

@@ -1,33 +1,21 @@
 """Variational optimization of a learner's step size, and the curves that it minimizes."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.config import DENSE, TuningConfig
-from shortrun.errors import InputError, did_you_mean, renaming
+from shortrun.errors import InputError, did_you_mean
 from shortrun.inference import DrawnNoise
-from shortrun.inference.acceptance import Rates, acceptance, acceptance_move, acceptance_rates
-from shortrun.inference.divergence import ESTIMATORS, ChainDensity, Estimate, follow, named
+from shortrun.inference.acceptance import acceptance, acceptance_move
+from shortrun.inference.curves import TUNERS, Curves, DrawnChains, check_tuners, curves_of
+from shortrun.inference.divergence import ESTIMATORS, ChainDensity, named
 from shortrun.inference.moves import gradient_move, grid_move
 from shortrun.inference.stochastic import LanczosConditional
 from shortrun.inference.subspace import SubspaceMarginal
-from shortrun.inference.tuning import (
-    LOOK,
-    Known,
-    Objective,
-    Settings,
-    Space,
-    Tuned,
-    checked,
-    gradient,
-    grid,
-    standard_error,
-)
+from shortrun.inference.tuning import Settings, Space, Tuned, checked
 from shortrun.learners import ChainLearner, frozen
 from shortrun.model.likelihood import Images, Mask
 from shortrun.progress import Shown, silent
@@ -37,11 +25,10 @@ STAND_INS: dict[str, Callable[[torch.Generator, int], ChainDensity]] = {
     "marginal": SubspaceMarginal.at_a_tenth,
 }
 """What stands in for an estimator where there are more than DENSE latents."""
-TUNERS = {"grid": grid, "gradient": gradient}
 MOVES = {"grid": grid_move, "gradient": gradient_move}
 
 
-class Chains:
+class Chains(DrawnChains):
     """Chains of some images, start and noise drawn once: all step sizes are compared on the same draws.
 
     Its functions of the settings are to be called with the generator frozen.
@@ -58,17 +45,18 @@ class Chains:
         steps: int | None = None,
         mask: Mask | None = None,
     ) -> None:
-        self.learner, self.x, self.steps = learner, x, steps or learner.steps
-        draws = DrawnNoise(rng, self.steps, (len(x), learner.generator.dim), device=x.device)
+        self.learner, self.x = learner, x
+        steps = steps or learner.steps
+        draws = DrawnNoise(rng, steps, (len(x), learner.generator.dim), device=x.device)
         start = learner.start(x, draws, mask)
-        self.z, self.initial = start.z, start.initial
-        # of N(0, I), which has one component, it is log p(x, z)
-        self.log_density = learner.log_density(x, start.component, mask)
-        self.noise = torch.stack(list(draws)) if learner.noise else self.z.new_zeros(self.steps, *self.z.shape)
-        self.adjusted = torch.randn(self.noise.shape, generator=rng, device=rng.device).to(x.device)
-        self.uniforms = torch.rand(self.noise.shape[:2], generator=rng, device=rng.device).to(x.device)
+        noise = torch.stack(list(draws)) if learner.noise else start.z.new_zeros(steps, *start.z.shape)
+        adjusted = torch.randn(noise.shape, generator=rng, device=rng.device).to(x.device)
+        uniforms = torch.rand(noise.shape[:2], generator=rng, device=rng.device).to(x.device)
         # the probes of stochastic estimators too are the same for all step sizes
         self.probes = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+        # of N(0, I), which has one component, it is log p(x, z)
+        log_density = learner.log_density(x, start.component, mask)
+        super().__init__(log_density, start.z, start.initial, noise, adjusted, uniforms)
 
     def density(self, estimator: str) -> ChainDensity:
         """Return an estimator of log q_s(z_K): stochastic for many latents and starts from N(0, I), else dense.
@@ -83,34 +71,6 @@ class Chains:
         if self.z.shape[1] <= DENSE or estimator not in STAND_INS or not standard:
             return kind()
         return STAND_INS[estimator](torch.Generator(self.z.device).manual_seed(self.probes), self.z.shape[1])
-
-    def follow(self, densities: list[ChainDensity], sizes: Tensor) -> list[Estimate]:
-        """Return what estimators say of the chains with these step sizes, (K, 1, d) or what broadcasts to it."""
-        return follow(densities, self.log_density, self.z, sizes, self.noise, self.initial)
-
-    def has_derivative(self, estimator: str) -> bool:
-        """Return whether the estimator's derivative in the step size can be followed; Lanczos quadrature's cannot."""
-        return not isinstance(self.density(estimator), LanczosConditional)
-
-    def divergence(self, space: Space, estimator: str) -> Objective:
-        """Return the objective of the variational optimization: settings -> an estimate of KL - log p(x), per image."""
-        self.density(estimator)
-
-        def objective(settings: Settings) -> Float[Tensor, "n"]:
-            sizes = space.sizes(settings, self.steps).to(self.z)
-            return self.follow([self.density(estimator)], sizes)[0].kl
-
-        return objective
-
-    def acceptance(self, space: Space) -> Rates:
-        """Return settings -> how often each image's adjusted chain accepts."""
-
-        def rates(settings: Settings) -> Float[Tensor, "n"]:
-            sizes = space.sizes(settings, self.steps).to(self.z)
-            with torch.no_grad():
-                return acceptance_rates(self.log_density, self.z, sizes, self.noise, self.adjusted, self.uniforms)
-
-        return rates
 
 
 def tune(
@@ -201,20 +161,6 @@ def move_step_size(
     space.write(learner.step_size, space.within(moved))
 
 
-class Curves(NamedTuple):
-    """E[log q - log p(x, z)] over constant step sizes by several estimators, on the same draws."""
-
-    values: dict[str, Known]
-    """By estimator: {(log s,): (n,)}, inf where it is not finite."""
-    minima: dict[str, dict[str, Tuned]]
-    """By estimator and tuner, grid and gradient; the settings are log s. `fresh_value` is of draws of its own."""
-
-    def points(self, estimator: str) -> list[tuple[float, float, float]]:
-        """Return (s, mean over images, its standard error) for every step size seen, in rising order."""
-        seen = sorted(self.values[estimator].items())
-        return [(math.exp(at[0]), float(each.mean()), standard_error(each)) for at, each in seen]
-
-
 def divergence_curves(
     learner: ChainLearner,
     x: Images,
@@ -246,35 +192,16 @@ def divergence_curves(
     >>> [round(s, 3) for s, mean, error in curves.points("marginal")]
     [0.1, 0.5]
     """
-    for name in tuners:
-        if name not in TUNERS:
-            raise InputError("tuners", repr(name), did_you_mean(name, TUNERS))
+    check_tuners(tuners)
     chains = Chains(learner, x.to(learner.device), rng)
-    with renaming({"estimator": "estimators"}):
-        for name in estimators:
-            chains.density(name)
-    space = Space("one", learner.generator.latents)
-    values: dict[str, Known] = {name: {} for name in estimators}
-    with frozen(learner.generator), torch.no_grad():
-        logs = LOOK.tolist() if step_sizes is None else [math.log(s) for s in step_sizes]
-        for log_s in shown(logs, "divergence at each step size"):
-            sizes = space.sizes(torch.tensor([log_s], dtype=torch.float64), chains.steps).to(chains.z)
-            densities = [chains.density(name) for name in estimators]
-            for name, estimate in zip(estimators, chains.follow(densities, sizes), strict=True):
-                values[name][(log_s,)] = torch.where(torch.isfinite(estimate.kl), estimate.kl, torch.inf)
-        able = [
-            (name, tuner)
-            for name in estimators
-            for tuner in tuners
-            if tuner != "gradient" or chains.has_derivative(name)
-        ]
-        minima: dict[str, dict[str, Tuned]] = {name: {} for name in estimators}
-        fresh = Chains(learner, chains.x, rng) if able else chains
-        # each search starts from what the curve shows, and must not see what another has found
-        seen = {search: dict(values[search[0]]) for search in able}
-        for name, tuner in shown(able, "where it is least, by each tuner"):
-            start, known = space.read(learner.step_size), seen[name, tuner]
-            found = TUNERS[tuner](chains.divergence(space, name), start, space, known)
-            minima[name][tuner] = checked(found, fresh.divergence(space, name))
-            values[name] |= known
-    return Curves(values, minima)
+    with frozen(learner.generator):
+        return curves_of(
+            chains,
+            lambda: Chains(learner, chains.x, rng),
+            Space("one", learner.generator.latents).read(learner.step_size),
+            Space("one", learner.generator.latents),
+            estimators=estimators,
+            step_sizes=step_sizes,
+            tuners=tuners,
+            shown=shown,
+        )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
     from shortrun.diagnosis import diagnose
+    from shortrun.estimator import ShortRunEstimator
     from shortrun.evaluation import anomaly_scores, assess
     from shortrun.inference import no_noise, short_run
     from shortrun.learners import (
@@ -71,6 +72,7 @@ _HOMES = {
     ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
     "shortrun.diagnosis": ("diagnose",),
+    "shortrun.estimator": ("ShortRunEstimator",),
     "shortrun.evaluation": ("anomaly_scores", "assess"),
     "shortrun.inference": ("no_noise", "short_run"),
     "shortrun.learners": (
@@ -128,6 +130,7 @@ __all__ = [
     "Prior",
     "Rae",
     "ShortRun",
+    "ShortRunEstimator",
     "TopDown",
     "TrainingConfig",
     "TuningConfig",

@@ -30,7 +30,7 @@ ORDER = [
     {"learners"},
     {"tasks", "evaluation", "diagnosis"},
     {"training"},
-    {"compare"},
+    {"compare", "estimator"},
     {"experiments"},
     {"commands"},
     {"cli"},

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         conv_decoder,
         dense_decoder,
     )
-    from shortrun.tasks import encode, inpaint, interpolate, reconstruct, restore, sample, traverse
+    from shortrun.tasks import encode, export, inpaint, interpolate, reconstruct, restore, sample, traverse
     from shortrun.training import info, load, resume, train, tune
 
 _HOMES = {
@@ -98,7 +98,7 @@ _HOMES = {
         "conv_decoder",
         "dense_decoder",
     ),
-    "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "restore", "sample", "traverse"),
+    "shortrun.tasks": ("encode", "export", "inpaint", "interpolate", "reconstruct", "restore", "sample", "traverse"),
     "shortrun.training": ("info", "load", "resume", "train", "tune"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -143,6 +143,7 @@ __all__ = [
     "dense_decoder",
     "diagnose",
     "encode",
+    "export",
     "info",
     "inpaint",
     "interpolate",

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ class ShortRunEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             if (warning := read_json(run.result).get("warning")) and not self.verbose:
                 warnings.warn(str(warning), stacklevel=2)
             self.learner_: Learner = load(run.path).to(choose_device(self.device))
+            assert self.learner_.record is not None  # a run has one
+            self.learner_.record = partial(dict, self.learner_.record())  # read while the folder is there
         return self
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -256,8 +259,8 @@ class ShortRunEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Return images as rows of numbers, checked as scikit-learn does, and the shape that each was given in."""
         X = X.detach().cpu().numpy() if isinstance(X, Tensor) else X  # noqa: N806
         shape: tuple[int, ...] = tuple(getattr(X, "shape", ()))
-        if len(shape) in (3, 4) and shape[0]:
-            X = np.asarray(X).reshape(shape[0], -1)  # noqa: N806
+        if len(shape) in (3, 4) and len(X):
+            X = np.asarray(X).reshape(len(X), -1)  # noqa: N806
         least = 2 if reset else 1
         rows = np.asarray(validate_data(self, X, reset=reset, dtype=np.float32, ensure_min_samples=least))
         given = shape[1:] if len(shape) in (3, 4) else (rows.shape[1],)

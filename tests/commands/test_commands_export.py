@@ -1,12 +1,14 @@
 """shortrun export: files, refusals."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Call
 
 import shortrun
+
+Call = Callable[..., tuple[int, str, str]]
 
 
 def test_a_decoder_is_written_and_said(run: Path, call: Call, tmp_path: Path) -> None:

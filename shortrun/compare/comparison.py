@@ -65,8 +65,8 @@ def compare(
     likelihood_images: test images that log p(x) is estimated of; 0 for none.
     rate_images: test images that error is measured on against rate, see `rate_figures`; 0 for none.
     points: of the curves of quality against time, doubling up to the end; 0 for none.
-    fast: whether to spend no longer on measuring than on training: reconstructions and distances alone, on at most 500
-        test images and as many draws as the training is long for. The four counts before are then not looked at.
+    fast: whether to spend no longer on measuring than on training: reconstructions and distances alone, of 50 to 500
+        test images and 500 to 5000 draws, by the work of the trainings. The four counts before are then not looked at.
     device: cpu or cuda; the best there is where not given.
     features: to compare images by; a classifier trained on the data set where not given, and no distances where that
         has no labels.

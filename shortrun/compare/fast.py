@@ -1,4 +1,4 @@
-"""What a fast comparison measures: so little that it takes no longer than the training."""
+"""What a fast comparison measures: so little that it takes no longer than a training of more than a few seconds."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from shortrun.data import Dataset
 from shortrun.evaluation.measures import MEASURES
 from shortrun.files import read_json, write_json
 from shortrun.learners import learner_class
+from shortrun.learners.persistent import FRESH_STEPS
 from shortrun.metrics.figure import Figure
 
 PARTS = ("reconstruction", "samples", "likelihood")
@@ -55,15 +56,30 @@ def amounts(configs: Mapping[str, Config], updates: Mapping[str, int], test_imag
     configs: by name.
     updates: that each learns for.
     test_images: how many there are.
+
+    >>> config = Config(learner="vae")
+    >>> amounts({"vae": config}, {"vae": 15}, 400)
+    Amounts(test_images=200, samples=600)
     """
     least = [LIMIT, MOST.samples]
     for name, config in configs.items():
-        chain = learner_class(config.learner).has_chain
-        steps = config.inference.steps if chain else 1
-        fresh = (config.inference.test_steps or config.inference.steps) if chain else 1
+        steps = config.inference.steps if learner_class(config.learner).has_chain else 1
         work = SHARE * updates[name] * config.training.batch_size * (steps + 1)
-        least = [min(least[0], int(work / (INFERENCES * fresh))), min(least[1], int(work))]
+        least = [min(least[0], int(work / (INFERENCES * fresh_steps(config)))), min(least[1], int(work))]
     return Amounts(min(test_images, max(LEAST.test_images, least[0])), max(LEAST.samples, least[1]))
+
+
+def fresh_steps(config: Config) -> int:
+    """Return the steps that a trained model takes for an image; 1 for a learner without chains.
+
+    config: of the learner.
+    """
+    kind, inference = learner_class(config.learner), config.inference
+    if not kind.has_chain:
+        return 1
+    if kind.short_runs:
+        return inference.test_steps or inference.steps
+    return config.persistent.fresh_steps or inference.test_steps or FRESH_STEPS
 
 
 def kept_amounts(out: Path, found: Amounts) -> Amounts:

@@ -168,6 +168,10 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         model.score(X)
     with pytest.raises(InputError, match=r"^n_samples: got 0"):
         model.sample(0)
+    with pytest.raises(InputError, match=r"^X: got an array of shape \(20, 6, 6, 3\), channels last"):
+        small().fit(np.ones((20, 6, 6, 3)))
+    with pytest.raises(ValueError, match="minimum of 2"):
+        small().fit(X[:1])
     with pytest.raises(ValueError, match="NaN"):
         model.transform(np.full((2, 64), np.nan))
 

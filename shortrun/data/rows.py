@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from shortrun.data.image_set import ImageSet
-from shortrun.errors import InputError
+from shortrun.errors import InputError, renaming
 
 ROUNDING = 1e-6
 """How far a number may leave the range that was said, as a share of it."""
@@ -61,16 +61,17 @@ class Rows:
 
         rows: (n, pixels), finite numbers.
 
-        Raises InputError for numbers outside of a range that was said.
+        Raises InputError for numbers outside of a range that was said, and for images with their channels last.
         """
         unit = (rows.astype(np.float64) - self.low) / (self.high - self.low)
         if self.stated and (unit.min() < -ROUNDING or unit.max() > 1 + ROUNDING):
             got = f"numbers from {rows.min():g} to {rows.max():g}"
             raise InputError("X", got, f"pixel_range says {self.low:g} to {self.high:g}")
         unit = unit.clip(0, 1).reshape(len(rows), *self.shape)
-        if self.levels is None:
-            return ImageSet(torch.from_numpy((2 * unit - 1).astype(np.float32)))
-        return ImageSet(torch.from_numpy((unit * (self.levels - 1)).round().astype(np.uint8)), levels=self.levels)
+        with renaming({"pixels": "X"}):
+            if self.levels is None:
+                return ImageSet(torch.from_numpy((2 * unit - 1).astype(np.float32)))
+            return ImageSet(torch.from_numpy((unit * (self.levels - 1)).round().astype(np.uint8)), levels=self.levels)
 
     def numbers(self, x: Float[Tensor, "n c h w"]) -> Float[np.ndarray, "n ..."]:
         """Return images in the shape and the range that rows came in, float32.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from shortrun.data import Dataset, ImageSet, load_dataset, read_images, read_mask
     from shortrun.densities import Start, draw
+    from shortrun.estimator import ShortRunEstimator
     from shortrun.evaluation import anomaly_scores, assess
     from shortrun.front import diagnose, tune
     from shortrun.inference import no_noise, short_run
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         conv_decoder,
         dense_decoder,
     )
-    from shortrun.tasks import encode, inpaint, interpolate, reconstruct, restore, sample, traverse
+    from shortrun.tasks import encode, export, inpaint, interpolate, reconstruct, restore, sample, traverse
     from shortrun.training import info, load, resume, train
 
 _HOMES = {
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "shortrun.data": ("Dataset", "ImageSet", "load_dataset", "read_images", "read_mask"),
     "shortrun.densities": ("Start", "draw"),
+    "shortrun.estimator": ("ShortRunEstimator",),
     "shortrun.evaluation": ("anomaly_scores", "assess"),
     "shortrun.front": ("diagnose", "tune"),
     "shortrun.inference": ("no_noise", "short_run"),
@@ -98,7 +100,7 @@ _HOMES = {
         "conv_decoder",
         "dense_decoder",
     ),
-    "shortrun.tasks": ("encode", "inpaint", "interpolate", "reconstruct", "restore", "sample", "traverse"),
+    "shortrun.tasks": ("encode", "export", "inpaint", "interpolate", "reconstruct", "restore", "sample", "traverse"),
     "shortrun.training": ("info", "load", "resume", "train"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -130,6 +132,7 @@ __all__ = [
     "Prior",
     "Rae",
     "ShortRun",
+    "ShortRunEstimator",
     "Start",
     "TopDown",
     "TrainingConfig",
@@ -144,6 +147,7 @@ __all__ = [
     "diagnose",
     "draw",
     "encode",
+    "export",
     "info",
     "inpaint",
     "interpolate",

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure a learned model: errors, distances, log p(x), latents",
     "compare": "train and evaluate several learners side by side: VAE, Ladder VAE, ...",
     "experiment": "repeat an experiment of the paper, or one of our own",
+    "export": "write the decoder to an ONNX file, or a program of torch.export",
     "info": "say what a run is and what it reached",
 }
 

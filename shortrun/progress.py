@@ -1,7 +1,9 @@
 """How far a long work is: a bar with rate and time left on a terminal; elsewhere nothing, or one line."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -11,6 +13,25 @@ LONG = 86_400.0
 Item = TypeVar("Item")
 Shown = Callable[[Sequence[Any], str], Iterable[Any]]
 """Gives back the items of a sequence while it shows how far it is; the words say what is being done."""
+
+
+_QUIET = ContextVar("quiet", default=False)
+"""Of this thread: others may have something to say."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Show nothing of how far work is while the block runs."""
+    before = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(before)
+
+
+def is_quiet() -> bool:
+    """Return whether nothing is to be shown here."""
+    return _QUIET.get()
 
 
 def silent(items: Sequence[Item], words: str) -> Iterable[Item]:
@@ -33,7 +54,13 @@ def shown(
     few = count is not None and count <= unshown
     # disable = None: tqdm looks for itself whether the output is a terminal
     return tqdm(
-        items, desc=words, total=count, unit=unit, leave=False, dynamic_ncols=True, disable=True if few else None
+        items,
+        desc=words,
+        total=count,
+        unit=unit,
+        leave=False,
+        dynamic_ncols=True,
+        disable=True if few or is_quiet() else None,
     )
 
 

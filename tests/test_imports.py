@@ -30,7 +30,7 @@ ORDER = [
     {"learners"},
     {"tasks", "evaluation", "diagnosis"},
     {"training", "densities"},
-    {"compare", "front"},
+    {"compare", "front", "estimator"},
     {"experiments"},
     {"commands"},
     {"cli"},

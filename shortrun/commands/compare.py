@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shortrun.commands.entrants import entrants, read_options
+from shortrun.commands.inputs import Flag
 from shortrun.commands.own import AsPublished
 from shortrun.commands.parsing import HELP, asks_for_help, recipe_to_explain
 from shortrun.config import Config, recipe_names
@@ -35,11 +36,16 @@ class Compare(Config):
     budget: str = "60s"
     """Of each training: seconds of this machine, 60s, or epochs, 20epochs."""
     out: Path | None = None
-    """Folder to write to; runs/compare_RECIPE_BUDGET where not given."""
+    """Folder to write to; runs/compare_RECIPE_BUDGET where not given, with _fast behind it for --fast."""
     samples: int = 10_000
     """Draws that the distances between sets of images are measured on."""
     likelihood_images: int = 48
     """Test images that log p(x) is estimated of; 0 for none."""
+    no_likelihood: Flag = False
+    """Leave log p(x) out, which takes the longest to measure."""
+    fast: Flag = False
+    """Spend no longer on measuring than on training, unless that takes only seconds: errors of reconstructions and
+    distances of draws alone, on at most 500 test images. What is left out is said."""
     rate_images: int = 0
     """Test images that error is measured on against the nats that latents say of an image; 0 for none."""
     points: int = 6
@@ -52,6 +58,13 @@ class Compare(Config):
 
 
 ARGUMENTS = (Compare,)
+
+
+def check_fast(arguments: Compare) -> None:
+    """Raise InputError where --fast stands beside what it chooses."""
+    for name in ("samples", "likelihood_images", "rate_images", "points"):
+        if arguments.fast and getattr(arguments, name) != getattr(Compare, name):
+            raise InputError(name, problem="--fast chooses it", instead="drop one of the two")
 
 
 def main(words: list[str]) -> int:
@@ -76,8 +89,10 @@ def main(words: list[str]) -> int:
 
     from shortrun.compare import Budget, compare
 
+    check_fast(arguments)
     budget = Budget.parse(arguments.budget)
-    out = arguments.out or Path("runs") / f"compare_{Path(recipe).stem}_{budget}"
+    how = "_fast" if arguments.fast else ""
+    out = arguments.out or Path("runs") / f"compare_{Path(recipe).stem}_{budget}{how}"
     try:
         with renaming({"configs": "learners"}):
             table = compare(
@@ -86,9 +101,10 @@ def main(words: list[str]) -> int:
                 budget=budget,
                 seeds=arguments.seeds,
                 samples=arguments.samples,
-                likelihood_images=arguments.likelihood_images,
+                likelihood_images=0 if arguments.no_likelihood else arguments.likelihood_images,
                 rate_images=arguments.rate_images,
                 points=arguments.points,
+                fast=arguments.fast,
                 device=arguments.device,
             )
     except KeyboardInterrupt:

@@ -27,12 +27,7 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
     Raises InputError where it cannot be made, or where a file of one of the names is there that another program, or
     another command, has made: what the same command wrote before may be overwritten, nothing else.
     """
-    from shortrun.training.run_folder import PREFIX
-
-    run = arguments.run
-    if str(run).startswith(PREFIX):  # nothing is written into the package
-        run = Path("runs") / str(run).replace(":", "_")
-    folder = arguments.out or run / default
+    folder = arguments.out or choose_place(arguments.run) / default
     for path in [folder, *folder.parents]:
         if path.is_file():
             raise InputError("out", problem=f"{path} is a file", instead="write the path of a folder")
@@ -40,6 +35,16 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
         if path.exists() and _maker(path) != command:
             raise InputError("out", problem=f"{path} is there and not from {command}", instead="write another folder")
     return folder
+
+
+def choose_place(run: Path) -> Path:
+    """Return the folder under which a command writes that is not told where: the run's own.
+
+    For a model that the package brings along it is one under runs/, since nothing is written into the package.
+    """
+    from shortrun.training.run_folder import PREFIX
+
+    return Path("runs") / str(run).replace(":", "_") if str(run).startswith(PREFIX) else run
 
 
 def write_outputs(

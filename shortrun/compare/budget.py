@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError
+from shortrun.progress import quiet
 from shortrun.training import train
 from shortrun.training.watching import Moment, Watch
 
@@ -118,7 +119,8 @@ def watched(config: Config, dataset: Dataset, device: str | None, watch: Watch) 
     endless = dataclasses.replace(config, training=training)
     folder = Path(tempfile.mkdtemp(prefix="shortrun-"))
     try:
-        train(endless, folder / "run", device=device, dataset=dataset, watch=watch)
+        with quiet():  # of a run that never ends nobody wants to know how long it takes
+            train(endless, folder / "run", device=device, dataset=dataset, watch=watch)
     except _EnoughError:
         pass
     finally:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import nn
 from shortrun.compare import curve
 from shortrun.compare.budget import Budget, updates_a_second
 from shortrun.compare.contest import RECORD, Turn, hold, recorded, run_of, turns
+from shortrun.compare.fast import MOST, amounts, kept_amounts, left_out, limited
+from shortrun.compare.fast import PARTS as FAST_PARTS
 from shortrun.compare.pictures import draw_curves, draw_images, draw_rates
 from shortrun.compare.table import write_table
 from shortrun.config import Config
@@ -19,6 +22,7 @@ from shortrun.data import Dataset
 from shortrun.errors import InputError, check_at_least, require_package
 from shortrun.evaluation import own_features
 from shortrun.evaluation.assess import assess
+from shortrun.evaluation.measures import PARTS
 from shortrun.evaluation.rate import points_of_rate
 from shortrun.figures.images import write_png
 from shortrun.files import read_json, write_json
@@ -42,6 +46,7 @@ def compare(
     likelihood_images: int = 48,
     rate_images: int = 0,
     points: int = 6,
+    fast: bool = False,
     device: str | None = None,
     features: nn.Module | None = None,
 ) -> str:
@@ -60,6 +65,8 @@ def compare(
     likelihood_images: test images that log p(x) is estimated of; 0 for none.
     rate_images: test images that error is measured on against rate, see `rate_figures`; 0 for none.
     points: of the curves of quality against time, doubling up to the end; 0 for none.
+    fast: whether to spend no longer on measuring than on training: reconstructions and distances alone, of 50 to 500
+        test images and 500 to 5000 draws, by the work of the trainings. The four counts before are then not looked at.
     device: cpu or cuda; the best there is where not given.
     features: to compare images by; a classifier trained on the data set where not given, and no distances where that
         has no labels.
@@ -74,23 +81,37 @@ def compare(
     configs = {name: checked_for_learner(config) for name, config in configs.items()}
     place = choose_device(device)
     dataset = read_dataset(next(iter(configs.values())))
+    if fast:
+        configs = {name: limited(config, len(dataset.test)) for name, config in configs.items()}
+        dataset = read_dataset(next(iter(configs.values())))
+        samples, likelihood_images, rate_images, points = MOST.samples, 0, 0, 0
     check_built(configs, dataset, place)
     measures = {
         "samples": samples,
         "likelihood_images": likelihood_images,
         "rate_images": rate_images,
         "points": points,
+        "fast": int(fast),
     }
     names = remember(out, configs, budget, measures)
     rates = measured_rates(configs, out, dataset, device) if budget.unit == "s" else dict.fromkeys(configs, 0.0)
     first = next(iter(configs.values()))
     features = features_on(place, with_truth(first, dataset) or dataset, features)
+    parts, test_images = PARTS, len(dataset.test)
+    if fast:
+        updates = {
+            name: budget.updates(rates[name], len(dataset.train) // config.training.batch_size)
+            for name, config in configs.items()
+        }
+        test_images, samples = kept_amounts(out, amounts(configs, updates, len(dataset.test)))
+        parts = FAST_PARTS
 
     def watch(turn: Turn) -> Watch:
         return curve.noting(turn, dataset, features, curve.points_of(turn.config.training.updates or 1, points))
 
     def measure(turn: Turn) -> dict[str, Any]:
         model = load(turn.run.path).to(place)
+        began = time.monotonic(), time.process_time()
         found = assess(
             model,
             dataset,
@@ -99,9 +120,13 @@ def compare(
             samples=samples,
             likelihood_images=likelihood_images,
             rate_images=rate_images,
+            test_images=test_images,
+            parts=parts,
         )
+        took = {"seconds": time.monotonic() - began[0], "cpu_seconds": time.process_time() - began[1]}
+        figures = [*found.values(), *(left_out(dataset) if fast else [])]
         trained = read_json(turn.run.result)["training"]
-        return {**to_json(found.values()), "training": trained}
+        return {**to_json(figures), "training": trained, "evaluation": took}
 
     def write(_: object = None) -> str:
         return write_table(kept_of(out, names, RECORD), out, budget)
@@ -109,7 +134,7 @@ def compare(
     entrants = with_budget(configs, out, seeds, budget, rates, len(dataset.train))
     hold(entrants, dataset, recorded(measure), write, watch=watch, device=device)
     write_pictures(out, names, dataset, points)
-    return write()
+    return f"{write()}{times_of(kept_of(out, names, RECORD))}\n" if fast else write()
 
 
 def with_budget(
@@ -122,6 +147,13 @@ def with_budget(
         training = dataclasses.replace(training, updates=updates, picture_epochs=10**9)
         said = f"{place} of {seeds * len(configs)}: {turn.name}, seed {turn.seed}, {updates} updates"
         yield turn._replace(config=dataclasses.replace(turn.config, training=training), said=said)
+
+
+def times_of(records: Mapping[str, list[Any]]) -> str:
+    """Return in a line how long training and measuring took, a model on average."""
+    runs = [run for of_name in records.values() for run in of_name if "evaluation" in run]
+    trained, measured = (sum(run[part]["seconds"] for run in runs) / len(runs) for part in ("training", "evaluation"))
+    return f"a model took {trained:.1f} s to train and {measured:.1f} s to measure"
 
 
 def features_on(place: torch.device, dataset: Dataset, features: nn.Module | None) -> nn.Module | None:

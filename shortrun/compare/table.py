@@ -52,7 +52,8 @@ def write_table(assessments: Assessments, out: Path, budget: Budget) -> str:
         ]
         lines += [*markdown(head, cells), ""]
         shown += there
-    words = "\n".join([*lines, *conditions(measured, shown)]) + "\n"
+    said = [*conditions(measured, shown), *empty_columns(assessments, measured, shown)]
+    words = "\n".join([*lines, *said]) + "\n"
     write_text(out / "table.md", words)
     names = list(dict.fromkeys(name for runs in measured.values() for run in runs for name in run))
     rows = [
@@ -104,6 +105,38 @@ def conditions(measured: Runs, shown: Sequence[Quantity]) -> list[str]:
     lines += [f"{'; '.join(columns)}: {own}.  " for own, columns in alike.items() if own]
     label = labels(measured)
     return lines + [f"{label[name]}: {words}.  " for name, words in inferences(measured).items() if words]
+
+
+def empty_columns(assessments: Assessments, measured: Runs, shown: Sequence[Quantity]) -> list[str]:
+    """Say why cells of the tables are empty, and why tables have no column of what was to be measured.
+
+    assessments: as `write_table` takes them.
+    measured: their figures that are numbers.
+    shown: what has a column.
+    """
+    label, whole, single = labels(measured), {}, {}
+    reasons = {name: reasons_of(runs) for name, runs in assessments.items()}
+    for quantity in (column for columns in tables().values() for column in columns):
+        lacking = {
+            name: reasons[name].get(quantity.name, quantity.absent if quantity in shown else "")
+            for name, runs in measured.items()
+            if not values(runs, quantity.name)
+        }
+        if len(lacking) == len(measured) and len(set(lacking.values())) == 1:
+            whole.setdefault(next(iter(lacking.values())), []).append(quantity.column)
+        else:
+            for name, reason in lacking.items():
+                single.setdefault((label[name], reason), []).append(quantity.column)
+    lines = [f"Left out: {'; '.join(columns)}: {reason}.  " for reason, columns in whole.items() if reason]
+    return lines + [f"{name} without {'; '.join(columns)}: {why}.  " for (name, why), columns in single.items() if why]
+
+
+def reasons_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return why figures of a learner are left out, by name, as the first of its runs says it that does."""
+    found: dict[str, str] = {}
+    for run in reversed(runs):
+        found |= {name: figure.left_out for name, figure in from_json(run).items() if figure.left_out}
+    return found
 
 
 def inferences(measured: Runs) -> dict[str, str]:

@@ -27,8 +27,10 @@ NOTE = (
     "nats_with_noise and bits_per_dim_with_noise are a flow's: the mean of log p(x + u) over uniform u of the width of "
     "a level, and not log p(x) at x itself, which generators have: not to be ranked against that"
 )
-NATS_WITH_NOISE = Quantity("nats_with_noise", LOG_P, "log p(x + u), nats", 8, note=NOTE)
-BITS_WITH_NOISE = Quantity("bits_per_dim_with_noise", LOG_P, "bits/dim of x + u", 9, note=NOTE)
+OF_FLOWS, AT_X = "only a flow has it", "a flow has the density of noisy images, log p(x + u), in its place"
+"""Why there is no figure of the one kind or the other."""
+NATS_WITH_NOISE = Quantity("nats_with_noise", LOG_P, "log p(x + u), nats", 8, note=NOTE, absent=OF_FLOWS)
+BITS_WITH_NOISE = Quantity("bits_per_dim_with_noise", LOG_P, "bits/dim of x + u", 9, note=NOTE, absent=OF_FLOWS)
 NOISE_DRAWS = 16
 """Draws of the noise of an exact density, for each image."""
 
@@ -37,10 +39,12 @@ def log_p(assessment: Assessment) -> list[Figure]:
     """Return log p(x) of the first test images; of a learner with a density of noisy images, that, by its own names."""
     learner, n = assessment.learner, assessment.likelihood_images
     if n == 0:
-        return []
+        asked = (NATS_WITH_NOISE, BITS_WITH_NOISE) if learner.has_density else (NATS, BITS_PER_DIM, IMPORTANCE_NATS)
+        return [quantity.left_out("likelihood_images = 0") for quantity in asked]
     x = assessment.dataset.test.images(slice(0, n))
     if learner.has_density:
-        return exact(learner, x, assessment.rng(Use.ANNEALING))
+        others = [quantity.left_out(AT_X) for quantity in (NATS, BITS_PER_DIM, IMPORTANCE_NATS)]
+        return [*exact(learner, x, assessment.rng(Use.ANNEALING)), *others]
     if not with_generator(learner):
         reason = "the learner has no generator p(x, z), and so no likelihood"
         return [quantity.left_out(reason) for quantity in (NATS, BITS_PER_DIM, IMPORTANCE_NATS)]

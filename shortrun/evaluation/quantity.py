@@ -20,7 +20,8 @@ class Quantity:
     """What a figure is a number of.
 
     name: of its figures. group: the title under which they stand. column: the head of its column in a comparison;
-    none where it has none. place: columns of a table stand in rising place. unit, note: see `Figure`.
+    none where it has none. place: columns of a table stand in rising place. unit, note: see `Figure`. absent: why a
+    model may not have it, in words, where no figure says so itself.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Quantity:
     place: int = 100
     unit: str = ""
     note: str = ""
+    absent: str = "it was not measured"
 
     def figure(self, value: float | int, conditions: Mapping[str, Any], **own: Any) -> Figure:
         """Return a number of this quantity; own: what belongs to the number itself."""

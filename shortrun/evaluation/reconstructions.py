@@ -31,6 +31,7 @@ PRIOR_FIT = Quantity(
     "prior fit",
     9,
     note="prior_fit: latents in units of the normals of the prior that they are of, 1 where they follow it",
+    absent="the prior is no mixture of normals, and the second moment says it",
 )
 FAILED = Quantity("failed_test_chains", RECONSTRUCTIONS)
 MSE_DRAW = Quantity("mse_draw", RECONSTRUCTIONS, "MSE of a draw", 1)

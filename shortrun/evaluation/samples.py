@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shortrun.data import Dataset
 from shortrun.evaluation.assessment import Assessment
 from shortrun.evaluation.quantity import FROM_FITTED, FROM_PRIOR, Measure, Quantity, unless_refused
-from shortrun.learners import Learner
+from shortrun.learners import Learner, with_generator
 from shortrun.learners.learner import Source
 from shortrun.metrics.feature_matrix import feature_matrix
 from shortrun.metrics.features import Features
@@ -99,8 +99,8 @@ def sample_figures(assessment: Assessment) -> list[Figure]:
     missing: list[Figure] = []
     if not learner.has_prior:
         missing += left_out(PRIOR, "the learner has no prior: its draws are those of the fitted density")
-        if not sources:
-            missing += left_out(FITTED, "no density was fitted to the latents of the model")
+    if "fitted" not in learner.sources and (with_generator(learner) or not learner.has_prior):
+        missing += left_out(FITTED, "no density was fitted to the latents of the model")
     if assessment.features is None:
         reason = "the data set has no labels of two classes or more to learn features from; give features"
         return missing + [figure for draws in sources for figure in left_out(draws, reason)]

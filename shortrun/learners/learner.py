@@ -2,22 +2,25 @@
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from shortrun.config import LearnerConfig
 from shortrun.errors import InputError, reason
+from shortrun.files import read_json, write_json
+from shortrun.learners.card import RECORD, model_card
 from shortrun.learners.declared import Declared, declared_class
 from shortrun.learners.images import check_images, check_pixels, check_weights
 from shortrun.learners.latent_density import FILE, LatentDensity, write_density
-from shortrun.learners.pretrained import rebuilt, write_model
+from shortrun.learners.pretrained import put_together_by_hand, rebuilt, write_model
 from shortrun.metrics.figure import Figure
 from shortrun.model.likelihood import Images, Mask, PerImage
 from shortrun.modes import own_modes, plain
@@ -69,6 +72,8 @@ class Learner(
     description: LearnerConfig | None
     latent_density: LatentDensity | None = None
     """Fitted after training, saved with the model; no part of the weights."""
+    record: Callable[[], dict[str, Any]] | None = None
+    """Returns what is known of its training, for the card of a saved model; None where nothing is."""
     kl_weight: float = 1.0
     """Of the divergence from the prior in the loss of a learner with an encoder; the others have no such term."""
 
@@ -349,8 +354,46 @@ class Learner(
         """
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        record = {} if self.record is None else self.record()  # read first: a damaged one leaves nothing half-written
         write_model(self.state_dict(), self.description, Path(save_directory))
         write_density(self.latent_density, Path(save_directory))
+        if record:
+            write_json(Path(save_directory) / RECORD, record)
+
+    def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
+        """Upload the model to the Hugging Face hub, with a card that says how to load it; return the commit's address.
+
+        repo_id: OWNER/NAME.
+        arguments: of `huggingface_hub.ModelHubMixin.push_to_hub`: private, token, branch, ...; model_card_kwargs are
+            those of `generate_model_card`.
+        """
+        arguments["model_card_kwargs"] = {"repo_id": repo_id, **(arguments.get("model_card_kwargs") or {})}
+        return super().push_to_hub(repo_id, **arguments)
+
+    def generate_model_card(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        repo_id: str | None = None,
+        data_license: str | None = None,
+        license: str | None = None,
+        notes: str | None = None,
+    ) -> ModelCard:
+        """Return the README.md of a saved model: its data, figures with their conditions, settings and limits.
+
+        `save_pretrained` writes it where there is none, and passes on `model_card_kwargs`.
+
+        repo_id: OWNER/NAME on the hub; None for a folder.
+        data_license: of the images that it learned from; where not given, what is known of a named data set.
+        license: of the weights, as the hub abbreviates it, apache-2.0 for example; None to say nothing.
+        notes: more words of your own, in Markdown.
+
+        Raises InputError where the learner was put together by hand.
+        """
+        if self.description is None:
+            raise put_together_by_hand()
+        said = self._hub_mixin_info.model_card_data.to_dict()
+        data = ModelCardData(**{**said, **({} if license is None else {"license": license})})
+        record = {} if self.record is None else self.record()
+        return model_card(type(self), self.description, record, data, repo_id, data_license, notes)
 
     @classmethod
     def from_pretrained(
@@ -390,7 +433,7 @@ class Learner(
                     force_download=force_download,
                     local_files_only=local_files_only,
                     token=token,
-                    allow_patterns=["config.json", "model.safetensors", FILE],
+                    allow_patterns=["config.json", "model.safetensors", FILE, RECORD],
                 )
             except (OSError, ValueError) as error:  # no such name, no network, no right to it
                 raise InputError(
@@ -400,7 +443,10 @@ class Learner(
                 ) from error
             folder = Path(found)
         with own_modes():  # weights that are made in inference mode could never be learned from
-            return rebuilt(cls, folder, decoder)
+            learner = rebuilt(cls, folder, decoder)
+        if (folder / RECORD).is_file():
+            learner.record = partial(read_json, folder / RECORD)
+        return learner
 
 
 def learner_class(name: str) -> type[Learner]:

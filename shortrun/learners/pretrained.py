@@ -21,14 +21,19 @@ Kind = TypeVar("Kind", bound=Declared)
 def write_model(weights: dict[str, Tensor], description: LearnerConfig | None, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder, each of them whole or not at all."""
     if description is None:
-        raise InputError(
-            "learner",
-            problem="put together by hand, so that nothing says how to rebuild it",
-            instead="make it by ShortRun.build(...), or that of its class",
-        )
+        raise put_together_by_hand()
     description = checked_settings(description)  # values may have been set by hand since it was built
     write_weights(weights, folder / "model.safetensors")
     write_json(folder / "config.json", to_mapping(description))
+
+
+def put_together_by_hand() -> InputError:
+    """Return the error of a learner of which nothing says how to rebuild it."""
+    return InputError(
+        "learner",
+        problem="put together by hand, so that nothing says how to rebuild it",
+        instead="make it by ShortRun.build(...), or that of its class",
+    )
 
 
 def read_description(folder: Path) -> LearnerConfig:

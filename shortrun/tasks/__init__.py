@@ -1,6 +1,7 @@
 """What a learned model is for."""
 
 from shortrun.tasks.encode import Encoding, encode
+from shortrun.tasks.export import export
 from shortrun.tasks.inpaint import Inpainting, inpaint
 from shortrun.tasks.interpolate import Interpolation, interpolate
 from shortrun.tasks.reconstruct import Reconstruction, reconstruct
@@ -16,6 +17,7 @@ __all__ = [
     "Restoration",
     "Traversal",
     "encode",
+    "export",
     "inpaint",
     "interpolate",
     "reconstruct",

@@ -7,13 +7,13 @@ from shortrun.config import Config
 from shortrun.data import Dataset, ImageSet
 from shortrun.errors import InputError, damaged, undamaged
 from shortrun.files import read_json, write_json
-from shortrun.mapping import to_mapping
+from shortrun.training.record import flat_settings
 from shortrun.training.run_folder import RunFolder
 
 
 def write_origin(run: RunFolder, config: Config, dataset: Dataset) -> None:
     """Keep what a run begins with."""
-    kept: dict[str, Any] = {"settings": _settings(config), "images": _images(dataset)}
+    kept: dict[str, Any] = {"data": dataset.name, "settings": flat_settings(config), "images": _images(dataset)}
     write_json(run.origin, {**kept, "classes": list(dataset.classes)} if dataset.classes else kept)
 
 
@@ -45,7 +45,7 @@ def check_settings(run: RunFolder, config: Config) -> None:
 
     Where its images lie is left out: a folder may be moved, and what is in it is compared by `check_origin`.
     """
-    before, now = _kept(run).get("settings"), _settings(config)
+    before, now = _kept(run).get("settings"), flat_settings(config)
     if before is None:
         return
     if not isinstance(before, dict):
@@ -64,19 +64,6 @@ def _kept(run: RunFolder) -> dict[str, Any]:
     if not isinstance(kept, dict):
         raise damaged(run.origin, "it is not a table")
     return kept
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Return all settings by their full names, but for where the images lie."""
-    flat = _flat(to_mapping(config.alone()), "")
-    return {name: value for name, value in flat.items() if name not in ("data.dir", "data.source", "data.masks")}
-
-
-def _flat(values: dict[str, Any], where: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {f"{where}{key}": value}
-    return found
 
 
 def _images(dataset: Dataset) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from shortrun.learners import Learner, with_generator
 from shortrun.learners.latent_density import LEAST, fit_latent_density, write_density
 from shortrun.learners.learner import Source
 from shortrun.metrics.figure import Figure, to_json
+from shortrun.progress import is_quiet
 from shortrun.streams import Use, stream
 from shortrun.training.divergence import learned_nothing
 from shortrun.training.machine import machine
@@ -143,7 +144,7 @@ def write_report(learner: Learner, dataset: Dataset, config: Config, run: RunFol
     if missing:
         missing["hidden"] = missing_words(config.data, dataset.train)
     figures = to_json(test_figures(learner, dataset, config))
-    if warning := learned_nothing(figures["mse"]["value"], dataset.test):
+    if (warning := learned_nothing(figures["mse"]["value"], dataset.test)) and not is_quiet():
         print(f"warning: {warning}", file=sys.stderr)
     result: dict[str, Any] = {
         **figures,

@@ -3,6 +3,7 @@
 import datetime
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tomli_w
@@ -13,6 +14,7 @@ from shortrun.errors import InputError, did_you_mean
 from shortrun.files import write_text
 from shortrun.learners import Learner
 from shortrun.mapping import to_mapping
+from shortrun.training.record import read_record
 
 LOCK = (".lock", ".holder")
 """The file that whoever works on a run holds, and who that is."""
@@ -199,4 +201,7 @@ def load(path: str | Path, decoder: nn.Module | None = None, learner: type[Learn
     run = RunFolder(Path(path))
     if not os.path.isdir(run.path):
         raise no_run(run.path)
-    return (learner or Learner).from_pretrained(run.model, decoder=decoder)
+    found = (learner or Learner).from_pretrained(run.model, decoder=decoder)
+    if run.config.is_file():
+        found.record = partial(read_record, run.config, run.result, run.origin)
+    return found

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from shortrun.files import to_text
-from shortrun.progress import advice, duration
+from shortrun.progress import advice, duration, is_quiet
 from shortrun.training.position import Position
 
 
@@ -79,6 +79,7 @@ class Progress:
     def __init__(
         self, position: Position, images: int, names: Sequence[str], shown: bool, picture: int = 0, device: str = "cpu"
     ) -> None:
+        shown = shown and not is_quiet()
         self.picture, self.device, self.silent = picture, device, not shown
         self.total, self.images, self.names, self.first = position.total, images, names, position.step
         self.started = self.said = time.monotonic()

@@ -113,6 +113,37 @@ def test_error_is_measured_against_rate_and_drawn_where_it_is_asked_for(tmp_path
     assert main([*words, "--rate-images", "3"]) == 2  # the folder holds another comparison
 
 
+def test_a_fast_comparison_measures_little_and_says_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    few = [*TINY[:-6], "--learners", "short_run", "rae", "--seeds", "1", "--fast", "--out", str(out)]
+    assert main(["compare", "digits", *few]) == 0
+    table = (out / "table.md").read_text()
+    said = capsys.readouterr().out
+    assert table in said
+    assert re.search(r"a model took \d+\.\d s to train and \d+\.\d s to measure", said)
+    assert "Left out: log p(x), nats; its own bound, nats; bits/dim: likelihood_images = 0.  " in table
+    assert "Left out: linear probe: left out by --fast.  " in table
+    assert "rae without FID, prior; precision" in table
+    assert "the learner has no prior" in table
+    amounts = json.loads((out / "fast.json").read_text())
+    record = json.loads((out / "short_run" / "seed_0" / "evaluation.json").read_text())
+    assert amounts == {"test_images": 40, "samples": 500}
+    assert record["mse_draw"]["images"] == 40
+    assert record["fid_prior"]["samples"] == 500
+    assert record["evaluation"]["seconds"] > 0
+    assert not (out / "curves.png").exists()
+    assert main(["compare", "digits", *few, "--samples", "50"]) == 2
+    assert "--samples: --fast chooses it; drop one of the two" in capsys.readouterr().err
+
+
+def test_the_likelihood_is_left_out_in_a_word(tmp_path: Path) -> None:
+    words = ["compare", "digits", "--learners", "vae", *TINY, "--seeds", "1", "--points", "0"]
+    assert main([*words, "--likelihood-images", "2", "--no-likelihood", "--out", str(tmp_path / "out")]) == 0
+    assert "nats" not in rows(tmp_path / "out")[0]
+
+
 def test_settings_are_chosen_by_train_images(tmp_path: Path) -> None:
     out = tmp_path / "out"
     faster, slower = "vae,training.learning-rate=4e-3", "vae,training.kl_schedule=0 0 0.2 1,training.threads=1"

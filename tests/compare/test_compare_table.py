@@ -28,7 +28,7 @@ def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
     runs["vae"][1]["nats"] = {"left_out": "why"}
     words = write_table(runs, tmp_path, Budget(60.0, "s"))
     assert words == (tmp_path / "table.md").read_text()
-    head, _, ours, theirs, _, cost, _, mine, yours, _, said, of_error, inference = words.splitlines()
+    head, _, ours, theirs, _, cost, _, mine, yours, _, said, of_error, inference, why = words.splitlines()
     assert head == "| rebuilding, likelihood, 60s | seeds | MSE of a draw | log p(x), nats |"
     assert ours == "| short_run | 2 | 0.0110 ± 0.0014 | - |"
     assert theirs == "| vae | 2 | 0.0250 ± 0.0071 | -3.5 |"
@@ -38,6 +38,7 @@ def test_means_spreads_and_common_conditions(tmp_path: Path) -> None:
     assert said == "All: split test.  "
     assert of_error == "MSE of a draw: pixels [0, 1].  "
     assert inference == "short_run: noise True, steps 0.1235 2.  "
+    assert why == "short_run without log p(x), nats: it was not measured.  "
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["learner"], row["seed"], row["mse_draw"]) for row in rows] == [
@@ -54,3 +55,30 @@ def test_a_flow_and_a_generator_are_in_columns_of_their_own() -> None:
     assert heads["nats"] == "log p(x), nats"
     assert heads["nats_with_noise"] == "log p(x + u), nats"
     assert heads["bits_per_dim"] != heads["bits_per_dim_with_noise"]
+
+
+def test_every_empty_cell_and_column_has_its_reason(tmp_path: Path) -> None:
+    runs = RUNS_WITH_REASONS
+    table = write_table(runs, tmp_path, Budget(2, "epochs"))
+    assert "| rae | 1 |" in table
+    assert "Left out: log p(x), nats: left out by --fast.  " in table
+    assert "rae without FID, prior: the learner has no prior.  " in table
+    assert "vae without prior fit: the prior is no mixture of normals" in table
+    assert "bits/dim" not in table  # nobody was to measure it
+    assert table == (tmp_path / "table.md").read_text()
+
+
+TRAINED = {"updates": 3, "cpu_seconds": 1.0, "parameters": 7}
+NO_NATS = {"left_out": "left out by --fast"}
+RUNS_WITH_REASONS = {
+    "vae": [{"mse_draw": {"value": 0.1}, "fid_prior": {"value": 3.0}, "nats": NO_NATS, "training": TRAINED}],
+    "rae": [
+        {
+            "mse_draw": {"value": 0.2},
+            "prior_fit": {"value": 1.0},
+            "fid_prior": {"left_out": "the learner has no prior"},
+            "nats": NO_NATS,
+            "training": TRAINED,
+        }
+    ],
+}

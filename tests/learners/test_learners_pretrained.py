@@ -336,4 +336,9 @@ def test_push_to_hub_uploads_what_from_pretrained_reads(monkeypatch: pytest.Monk
     assert torch.equal(loaded.sample(4, rng()), learner.sample(4, rng()))
     assert asked[0][0] == "someone/digits"
     assert asked[0][1]["revision"] == "v1"
-    assert set(asked[0][1]["allow_patterns"]) == {"config.json", "model.safetensors", "latent_density.safetensors"}
+    assert set(asked[0][1]["allow_patterns"]) == {
+        "config.json",
+        "model.safetensors",
+        "latent_density.safetensors",
+        "record.json",
+    }

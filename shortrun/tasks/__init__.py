@@ -1,7 +1,7 @@
 """What a learned model is for."""
 
 from shortrun.tasks.encode import Encoding, encode
-from shortrun.tasks.inpaint import Inpainting, inpaint
+from shortrun.tasks.inpaint import Inpainting, inpaint, watch_inpainting
 from shortrun.tasks.interpolate import Interpolation, interpolate
 from shortrun.tasks.reconstruct import Reconstruction, reconstruct
 from shortrun.tasks.restore import Restoration, restore
@@ -22,4 +22,5 @@ __all__ = [
     "restore",
     "sample",
     "traverse",
+    "watch_inpainting",
 ]

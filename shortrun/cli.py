@@ -27,6 +27,8 @@ COMMANDS = {
     "compare": "train and evaluate several learners side by side: VAE, Ladder VAE, ...",
     "experiment": "repeat an experiment of the paper, or one of our own",
     "info": "say what a run is and what it reached",
+    "report": "write a run as one HTML file: settings, curves, pictures, figures, diagnosis",
+    "serve": "play with a model in a browser: paint, fill in, turn layers, walk, sample",
 }
 
 

@@ -30,7 +30,7 @@ ORDER = [
     {"learners"},
     {"tasks", "evaluation", "diagnosis"},
     {"training"},
-    {"compare"},
+    {"compare", "pages"},
     {"experiments"},
     {"commands"},
     {"cli"},

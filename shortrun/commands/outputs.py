@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,19 +28,26 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
     Raises InputError where it cannot be made, or where a file of one of the names is there that another program, or
     another command, has made: what the same command wrote before may be overwritten, nothing else.
     """
+    folder = arguments.out or own_folder(arguments.run) / default
+    refuse_others(folder, names, command)
+    return folder
+
+
+def own_folder(run: Path) -> Path:
+    """Return the folder that a command writes under where it is not told otherwise: nothing goes into the package."""
     from shortrun.training.run_folder import PREFIX
 
-    run = arguments.run
-    if str(run).startswith(PREFIX):  # nothing is written into the package
-        run = Path("runs") / str(run).replace(":", "_")
-    folder = arguments.out or run / default
+    return Path("runs") / str(run).replace(":", "_") if str(run).startswith(PREFIX) else run
+
+
+def refuse_others(folder: Path, names: list[str], command: str) -> None:
+    """Raise InputError where a folder cannot be made, or holds a file of one of the names that is not the command's."""
     for path in [folder, *folder.parents]:
         if path.is_file():
             raise InputError("out", problem=f"{path} is a file", instead="write the path of a folder")
     for path in (folder / name for name in names):
         if path.exists() and _maker(path) != command:
             raise InputError("out", problem=f"{path} is there and not from {command}", instead="write another folder")
-    return folder
 
 
 def write_outputs(
@@ -139,6 +147,10 @@ def _maker(path: Path) -> Any:
                 return str(file[MADE_BY])
         if path.suffix == ".csv":  # has no place for it: the .npz beside it says it
             return _maker(path.with_suffix(".npz"))
+        if path.suffix in (".html", ".htm"):
+            with path.open("rb") as page:
+                found = re.search(rb'<meta name="generator" content="([^"]*)">', page.read(1000))
+            return found and found[1].decode()
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))[MADE_BY]
         with Image.open(path, formats=["PNG"]) as picture:

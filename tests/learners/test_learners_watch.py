@@ -7,7 +7,6 @@ from task_learners import images, mixed_learner, rng, small_learner
 from shortrun.config import InferenceConfig, ModelConfig
 from shortrun.errors import InputError
 from shortrun.learners import ShortRun, Vae
-from shortrun.learners.chain import ChainLearner
 
 
 def falling_learner() -> ShortRun:
@@ -65,8 +64,7 @@ def test_a_learner_without_a_chain_shows_its_end_alone() -> None:
     assert torch.equal(stage.found.z, learner.infer(images(3), rng()).z)
 
 
-@pytest.mark.parametrize("values", [{"every": 0}, {"every": 1, "steps": 0}])
-def test_counts_below_one_are_refused(values: dict[str, int]) -> None:
-    learner: ChainLearner = small_learner()
+@pytest.mark.parametrize(("every", "steps"), [(0, None), (1, 0)])
+def test_counts_below_one_are_refused(every: int, steps: int | None) -> None:
     with pytest.raises(InputError):
-        list(learner.watch(images(1), rng(), **values))
+        list(small_learner().watch(images(1), rng(), every, steps=steps))

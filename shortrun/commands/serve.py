@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMAND = "shortrun serve"
 SHOWN = 100
 LOCAL = "127.0.0.1"
+LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def main(words: list[str]) -> int:
         set_offline(uploads, arguments.host)
 
         from shortrun.pages.play import Play
-        from shortrun.pages.playground import build, launch
+        from shortrun.pages.playground import build, launch, stop
         from shortrun.pages.report import body
         from shortrun.training.info import found_run
 
@@ -72,26 +73,24 @@ def main(words: list[str]) -> int:
         except KeyboardInterrupt:
             print("stopped")
         finally:
-            page.close(verbose=False)
+            stop(page)
     return 0
 
 
 def check_free(host: str, port: int) -> None:
     """Raise InputError where a port is taken, or an address is none of this machine's."""
+    if port > LAST_PORT:
+        raise InputError("port", port, f"write 1 to {LAST_PORT}")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
-    except OverflowError:
-        raise InputError("port", port, "write 1 to 65535") from None
+    except (socket.gaierror, UnicodeError):
+        raise InputError("host", repr(host), f"write an address of this machine, {LOCAL} for example") from None
     except OSError as error:
-        taken = not isinstance(error, socket.gaierror)
-        if taken:
-            raise InputError(
-                "port", problem=f"{host}:{port} cannot be had ({error.strerror})", instead="write another"
-            ) from None
-        raise InputError("host", repr(host), "write an address of this machine, 127.0.0.1 for example") from None
+        problem = f"{host}:{port} cannot be had ({error.strerror})"
+        raise InputError("port", problem=problem, instead="write another port, or host") from None
 
 
 def images(learner: "Learner", arguments: Serve) -> "tuple[torch.Tensor, str]":

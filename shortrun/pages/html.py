@@ -21,7 +21,7 @@ STYLE = f"""
 .shortrun figure {{ margin: 0; max-width: 100%; }}
 .shortrun .even > figure {{ flex: 1 1 18rem; max-width: 27rem; }}
 .shortrun img {{ max-width: 100%; height: auto; background: white; display: block; }}
-.shortrun img.{PIXELS} {{ image-rendering: pixelated; }}
+.shortrun img.{PIXELS} {{ width: 100%; image-rendering: pixelated; }}
 .shortrun figcaption {{ font-size: .85rem; }}
 .shortrun pre {{ overflow-x: auto; font-size: .8rem; overflow-wrap: normal; }}
 .shortrun .note {{ border-left: 3px solid #d55e00; padding-left: .6rem; }}
@@ -57,9 +57,9 @@ def figure(picture: Image.Image, caption: str, width: int | None = None) -> str:
     caption: words beneath it.
     width: at which a picture of few pixels is shown, each of them as a square; None for the picture's own.
     """
-    shape = "" if width is None else f' class="{PIXELS}" style="width: {width}px"'
+    size, kind = ("", "") if width is None else (f' style="width: {width}px"', f' class="{PIXELS}"')
     words = escaped(caption)
-    return f'<figure><img src="{data_uri(picture)}" alt="{words}"{shape}><figcaption>{words}</figcaption></figure>'
+    return f'<figure{size}><img src="{data_uri(picture)}" alt="{words}"{kind}><figcaption>{words}</figcaption></figure>'
 
 
 def row(parts: Iterable[str], even: bool = False) -> str:

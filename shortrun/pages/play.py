@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,10 @@ COLUMNS = 8
 MOST_STEPS, MOST_COMPLETIONS, MOST_COLUMNS, MOST_SAMPLES = 1000, 32, 40, 144
 """What one visitor may ask for at once, while others wait."""
 MOST_SEED = 2**32 - 1
+
+
+Written = Any
+"""What a visitor chose or wrote: whatever a request brings, until `whole` has looked at it."""
 
 
 class View(NamedTuple):
@@ -61,7 +65,7 @@ class Play:
         """The layers of latents, from the top, L, to the lowest, 1."""
         return list(range(len(self.learner.latents), 0, -1))
 
-    def canvas(self, number: float | None, upload: str | None = None) -> Image.Image:
+    def canvas(self, number: Written, upload: str | None = None) -> Image.Image:
         """Return the picture that is painted over, at its own size.
 
         number: of an image, from 1.
@@ -73,12 +77,12 @@ class Play:
 
     def inpaint(
         self,
-        number: float | None,
+        number: Written,
         upload: str | None,
         painted: str | None,
-        steps: float | None,
-        completions: float | None,
-        seed: float | None,
+        steps: Written,
+        completions: Written,
+        seed: Written,
     ) -> Iterator[View]:
         """Yield a picture with what is painted over filled in, along the chains.
 
@@ -140,7 +144,7 @@ class Play:
                 ]
             )
 
-    def turn(self, number: float | None, layer: float | None, columns: float | None, seed: float | None) -> View:
+    def turn(self, number: Written, layer: Written, columns: Written, seed: Written) -> View:
         """Return an image with one layer of latents drawn anew several times, the others held.
 
         number: of an image, from 1.
@@ -162,7 +166,7 @@ class Play:
         ]
         return View(_with_failed(words, int(found.failed.sum())), pictures)
 
-    def walk(self, first: float | None, last: float | None, columns: float | None, seed: float | None) -> View:
+    def walk(self, first: Written, last: Written, columns: Written, seed: Written) -> View:
         """Return a walk from one image to another through the latents.
 
         first: number of the image where it starts.
@@ -181,7 +185,7 @@ class Play:
         words = "The latents go from one image's to the other's along a great circle."
         return View(_with_failed(words, int(found.failed.sum())), pictures)
 
-    def samples(self, count: float | None, source: str | None, seed: float | None) -> View:
+    def samples(self, count: Written, source: Written, seed: Written) -> View:
         """Return new images.
 
         count: how many.
@@ -194,7 +198,7 @@ class Play:
         images = sample(self.learner, n, rng, self.batch_size, cast("Source | None", source))
         return View("", [(f"{n} images, none left out", grid(images, min(2 * COLUMNS, n)))])
 
-    def _chosen(self, argument: str, number: float | None) -> Float[Tensor, "c h w"]:
+    def _chosen(self, argument: str, number: Written) -> Float[Tensor, "c h w"]:
         return self.x[whole(argument, number, 1, len(self.x)) - 1]
 
     def _photo(self, upload: str) -> Tensor:
@@ -204,11 +208,11 @@ class Play:
 DEVIATION = f"uncertainty: deviation, black 0, white {TOP}"
 
 
-def whole(argument: str, value: float | None, least: int, most: int) -> int:
+def whole(argument: str, value: Written, least: int, most: int) -> int:
     """Return what a visitor wrote as a whole number; InputError where it is none, or out of range.
 
     argument: what it is called.
-    value: None where nothing was written.
+    value: whatever a request brought.
     least: that it may be.
     most: that it may be.
     """
@@ -220,7 +224,7 @@ def whole(argument: str, value: float | None, least: int, most: int) -> int:
     return int(value)
 
 
-def random_numbers(seed: float | None) -> torch.Generator:
+def random_numbers(seed: Written) -> torch.Generator:
     """Return the generator of a seed that a visitor wrote.
 
     seed: 0 to 2^32 - 1.

@@ -2,10 +2,11 @@
 
 import functools
 import importlib
-import inspect
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 from shortrun.data.pictures import SUFFIXES
 from shortrun.errors import InputError
@@ -18,7 +19,7 @@ WAITING = 20
 """Requests that wait for the model; one more is refused."""
 THREADS = 8
 """That answer requests; the model itself serves one after the other."""
-WIDTH = 192
+WIDTH = 140
 """Pixels at which a small image is shown."""
 FORM = 2**20
 """Bytes of a request beside the file that it brings."""
@@ -65,24 +66,49 @@ def _width(picture: Any) -> int | None:
     return WIDTH if max(picture.size) < WIDTH else None
 
 
-def answering(play: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a tab does as the page calls it: its views as HTML, its refusals as words in a corner."""
-    if inspect.isgeneratorfunction(play):
+class Turns:
+    """Whose turn it is to use the model: one visitor at a time, stage by stage, and nobody once the server ends."""
 
-        @functools.wraps(play)
-        def stages(*values: Any) -> Any:
-            try:
-                for view in play(*values):
-                    yield shown(view)
-            except InputError as error:
-                raise refusal(error) from None
+    def __init__(self) -> None:
+        self.lock, self.ended = threading.Lock(), False
 
-        return stages
+    def __enter__(self) -> None:
+        """Wait for the turn."""
+        self.lock.acquire()
+        if self.ended:
+            self.lock.release()
+            raise InputError("server", problem="it has ended", instead="start it again")
 
+    def __exit__(self, *error: object) -> None:
+        """Let the next one have it."""
+        self.lock.release()
+
+    def end(self) -> None:
+        """Let the stage that is being computed finish, and none begin."""
+        with self.lock:
+            self.ended = True
+
+
+def answering(play: Callable[..., Any], turns: Turns) -> Callable[..., Any]:
+    """Return what a tab does as the page calls it: its views as HTML, its refusals as words in a corner.
+
+    play: returns a view, or yields several.
+    turns: of all tabs.
+    """
+
+    @no_type_check  # a wrapper that checks types would hide from the library that it yields
     @functools.wraps(play)
-    def answer(*values: Any) -> str:
+    def answer(*values: Any) -> Iterator[str]:
         try:
-            return shown(play(*values))
+            with turns:
+                found = play(*values)
+            views = iter([found]) if isinstance(found, View) else found
+            while True:
+                with turns:
+                    view = next(views, None)
+                if view is None:
+                    return
+                yield shown(view)
         except InputError as error:
             raise refusal(error) from None
 
@@ -108,14 +134,15 @@ def build(play: Play, about: str, max_upload: int, seed: int = 0, steps: int | N
     """
     gr = library()
     with gr.Blocks(title="shortrun", analytics_enabled=False, delete_cache=(60, 600)) as page:
+        turns = page.turns = Turns()
         with gr.Tab("Inpaint"):
-            _inpaint(play, max_upload, seed, steps)
+            _inpaint(play, turns, max_upload, seed, steps)
         with gr.Tab("Layers"):
-            _layers(play, seed)
+            _layers(play, turns, seed)
         with gr.Tab("Walk"):
-            _walk(play, seed)
+            _walk(play, turns, seed)
         with gr.Tab("Samples"):
-            _samples(play, seed)
+            _samples(play, turns, seed)
         with gr.Tab("Run"):
             gr.HTML(about)
     for each in page.blocks.values():
@@ -125,13 +152,13 @@ def build(play: Play, about: str, max_upload: int, seed: int = 0, steps: int | N
     return page
 
 
-def _inpaint(play: Play, max_upload: int, seed: int, steps: int | None) -> None:
+def _inpaint(play: Play, turns: Turns, max_upload: int, seed: int, steps: int | None) -> None:
     gr, learner = library(), play.learner
     with gr.Row():
         with gr.Column(min_width=300):
             number = _number(play, play.name)
             own = gr.File(
-                label=f"or a picture of your own: {max_upload} MB and {MOST_PIXELS // 10**6} million pixels at most",
+                label=f"or your own: {max_upload} MB, {MOST_PIXELS // 10**6} megapixels at most",
                 file_types=sorted(SUFFIXES),
                 height=150,
             )
@@ -158,7 +185,7 @@ def _inpaint(play: Play, max_upload: int, seed: int, steps: int | None) -> None:
             button = gr.Button("Fill in what is painted over", variant="primary")
             result = gr.HTML(elem_id="filled")
 
-    def canvas(chosen: float | None, upload: str | None) -> str:
+    def canvas(chosen: Any, upload: str | None) -> str:
         try:
             return data_uri(play.canvas(chosen, upload))
         except InputError as error:
@@ -166,10 +193,10 @@ def _inpaint(play: Play, max_upload: int, seed: int, steps: int | None) -> None:
 
     for event in (number.change, own.change):
         event(canvas, [number, own], sheet, show_progress="hidden", trigger_mode="always_last")
-    _answer(button, play.inpaint, [number, own, painted, k, completions, start], result, STROKES)
+    _answer(button, answering(play.inpaint, turns), [number, own, painted, k, completions, start], result, STROKES)
 
 
-def _layers(play: Play, seed: int) -> None:
+def _layers(play: Play, turns: Turns, seed: int) -> None:
     gr, number = library(), _number(play, play.name)
     top = len(play.learner.latents)
     with gr.Row():
@@ -177,21 +204,22 @@ def _layers(play: Play, seed: int) -> None:
         columns = gr.Slider(1, MOST_COLUMNS, 16, step=1, label="variations")
         start = gr.Number(seed, label="seed", precision=0)
     button, result = gr.Button("Draw this layer anew", variant="primary"), gr.HTML()
-    _answer(button, play.turn, [number, layer, columns, start], result)
+    _answer(button, answering(play.turn, turns), [number, layer, columns, start], result)
 
 
-def _walk(play: Play, seed: int) -> None:
+def _walk(play: Play, turns: Turns, seed: int) -> None:
     gr = library()
+    farthest = int((play.x - play.x[:1]).flatten(1).norm(dim=1).argmax()) + 1
     with gr.Row():
-        first, last = _number(play, "from " + play.name), _number(play, "to " + play.name, len(play.x) // 2)
+        first, last = _number(play, "from " + play.name), _number(play, "to " + play.name, farthest)
     with gr.Row():
         columns = gr.Slider(2, MOST_COLUMNS, 16, step=1, label="images")
         start = gr.Number(seed, label="seed", precision=0)
     button, result = gr.Button("Walk", variant="primary"), gr.HTML()
-    _answer(button, play.walk, [first, last, columns, start], result)
+    _answer(button, answering(play.walk, turns), [first, last, columns, start], result)
 
 
-def _samples(play: Play, seed: int) -> None:
+def _samples(play: Play, turns: Turns, seed: int) -> None:
     gr = library()
     names = {"prior": "the prior", "fitted": "the density fitted to latents of training images"}
     sources = [(names[source], source) for source in play.learner.sources]
@@ -200,19 +228,17 @@ def _samples(play: Play, seed: int) -> None:
         source = gr.Radio(sources, value=sources[0][1] if sources else None, label="latents from")
         start = gr.Number(seed, label="seed", precision=0)
     button, result = gr.Button("Draw", variant="primary"), gr.HTML()
-    _answer(button, play.samples, [count, source, start], result)
+    _answer(button, answering(play.samples, turns), [count, source, start], result)
 
 
 def _number(play: Play, label: str, value: int = 1) -> Any:
     gr, n = library(), len(play.x)
-    return gr.Slider(1, max(2, n), max(1, value), step=1, label=label, interactive=n > 1)
+    return gr.Slider(1, max(2, n), value, step=1, label=label, interactive=n > 1)
 
 
-def _answer(button: Any, play: Callable[..., Any], inputs: list[Any], result: Any, js: str | None = None) -> None:
+def _answer(button: Any, answer: Callable[..., Any], inputs: list[Any], result: Any, js: str | None = None) -> None:
     """Let a button show what a tab does; all tabs share the model, which serves one visitor after the other."""
-    button.click(
-        answering(play), inputs, result, js=js, concurrency_limit=1, concurrency_id="model", show_progress="minimal"
-    )
+    button.click(answer, inputs, result, js=js, concurrency_limit=1, concurrency_id="model", show_progress="minimal")
 
 
 def launch(page: Any, host: str, port: int, max_upload: int) -> str:
@@ -249,3 +275,14 @@ def launch(page: Any, host: str, port: int, max_upload: int) -> str:
         footer_links=[],
     )
     return address
+
+
+def stop(page: Any) -> None:
+    """End the server of a page within seconds, whatever its visitors are waiting for.
+
+    page: that was launched.
+    """
+    page.turns.end()
+    logging.getLogger("uvicorn.error").disabled = True  # what is cut off now is no error
+    page.server.force_exit = True
+    page.close(verbose=False)

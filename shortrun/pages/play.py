@@ -24,13 +24,12 @@ STAGES = 12
 """Pictures, about, that a visitor sees of a chain on its way."""
 TOP = 0.25
 """Standard deviation, pixels in [0, 1], that a map of uncertainty shows white: the same at every step."""
+DEVIATION = f"uncertainty: deviation, black 0, white {TOP}"
 COLUMNS = 8
 """Images side by side."""
 MOST_STEPS, MOST_COMPLETIONS, MOST_COLUMNS, MOST_SAMPLES = 1000, 32, 40, 144
 """What one visitor may ask for at once, while others wait."""
 MOST_SEED = 2**32 - 1
-
-
 Written = Any
 """What a visitor chose or wrote: whatever a request brings, until `whole` has looked at it."""
 
@@ -59,11 +58,6 @@ class Play:
     name: str = "test image"
     noise: bool | None = None
     batch_size: int = 100
-
-    @property
-    def layers(self) -> list[int]:
-        """The layers of latents, from the top, L, to the lowest, 1."""
-        return list(range(len(self.learner.latents), 0, -1))
 
     def canvas(self, number: Written, upload: str | None = None) -> Image.Image:
         """Return the picture that is painted over, at its own size.
@@ -196,16 +190,14 @@ class Play:
         if source not in (None, *get_args(Source)):
             raise InputError("from", repr(source), "write prior or fitted")
         images = sample(self.learner, n, rng, self.batch_size, cast("Source | None", source))
-        return View("", [(f"{n} images, none left out", grid(images, min(2 * COLUMNS, n)))])
+        columns = 12 if n > COLUMNS**2 else min(COLUMNS, n)
+        return View("", [(f"{n} images, none left out", grid(images, columns))])
 
     def _chosen(self, argument: str, number: Written) -> Float[Tensor, "c h w"]:
         return self.x[whole(argument, number, 1, len(self.x)) - 1]
 
     def _photo(self, upload: str) -> Tensor:
         return read_upload(Path(upload), grey=self.x.shape[1] == 1)
-
-
-DEVIATION = f"uncertainty: deviation, black 0, white {TOP}"
 
 
 def whole(argument: str, value: Written, least: int, most: int) -> int:
@@ -248,7 +240,7 @@ def _windows(filled: Filled) -> Image.Image:
 
 
 def _of_stage(step: int, last: int, failed: int) -> View:
-    return View(_with_failed(f"Step {step} of {last}." if last > 1 else "Done.", failed), [])
+    return View(_with_failed("Done." if (step, last) == (1, 1) else f"Step {step} of {last}.", failed), [])
 
 
 def _with_failed(words: str, failed: int) -> str:

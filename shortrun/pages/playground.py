@@ -171,10 +171,10 @@ def _inpaint(play: Play, turns: Turns, max_upload: int, seed: int, steps: int | 
             )
             painted = gr.Textbox(visible=False)
         with gr.Column(min_width=300):
-            own_steps = steps or getattr(learner, "fresh_steps", 1)
+            own_steps = min(MOST_STEPS, steps or getattr(learner, "fresh_steps", 1))
             k = gr.Slider(
                 1,
-                min(MOST_STEPS, max(200, own_steps)),
+                max(200, own_steps),
                 own_steps,
                 step=1,
                 label="K, Langevin steps",

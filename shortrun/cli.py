@@ -28,6 +28,8 @@ COMMANDS = {
     "experiment": "repeat an experiment of the paper, or one of our own",
     "export": "write the decoder to an ONNX file, or a program of torch.export",
     "info": "say what a run is and what it reached",
+    "report": "write a run as one HTML file: settings, curves, pictures, figures, diagnosis",
+    "serve": "play with a model in a browser: paint, fill in, turn layers, walk, sample",
 }
 
 

@@ -30,7 +30,7 @@ ORDER = [
     {"learners"},
     {"tasks", "evaluation", "diagnosis"},
     {"training", "densities"},
-    {"compare", "front", "estimator"},
+    {"compare", "front", "estimator", "pages"},
     {"experiments"},
     {"commands"},
     {"cli"},

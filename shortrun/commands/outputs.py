@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,18 @@ def choose_folder(arguments: ModelArguments, command: str, default: str, names: 
     another command, has made: what the same command wrote before may be overwritten, nothing else.
     """
     folder = arguments.out or choose_place(arguments.run) / default
+    refuse_others(folder, names, command)
+    return folder
+
+
+def refuse_others(folder: Path, names: list[str], command: str) -> None:
+    """Raise InputError where a folder cannot be made, or holds a file of one of the names that is not the command's."""
     for path in [folder, *folder.parents]:
         if path.is_file():
             raise InputError("out", problem=f"{path} is a file", instead="write the path of a folder")
     for path in (folder / name for name in names):
         if path.exists() and _maker(path) != command:
             raise InputError("out", problem=f"{path} is there and not from {command}", instead="write another folder")
-    return folder
 
 
 def choose_place(run: Path) -> Path:
@@ -144,6 +150,10 @@ def _maker(path: Path) -> Any:
                 return str(file[MADE_BY])
         if path.suffix == ".csv":  # has no place for it: the .npz or .json beside it says it
             return _maker(path.with_suffix(".npz")) or _maker(path.with_suffix(".json"))
+        if path.suffix in (".html", ".htm"):
+            with path.open("rb") as page:
+                found = re.search(rb'<meta name="generator" content="([^"]*)">', page.read(1000))
+            return found and found[1].decode()
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))[MADE_BY]
         with Image.open(path, formats=["PNG"]) as picture:

@@ -1,9 +1,8 @@
 """What learners that infer by a Langevin chain have in common."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +13,13 @@ from torch import Tensor
 from shortrun.config import Config, LearnerConfig
 from shortrun.errors import check_at_least
 from shortrun.inference import DrawnNoise, Initial, Regression, StepSize, langevin_step, no_noise, short_run
-from shortrun.inference.langevin import LogDensity, Step
+from shortrun.inference.langevin import ChainNoise, LogDensity, Step
 from shortrun.learners.chain_density import ChainDensity
 from shortrun.learners.chain_start import Start, chosen, draw_by
 from shortrun.learners.images import observed_error
 from shortrun.learners.incomplete import Incomplete, completed
 from shortrun.learners.latent_learner import LatentLearner, alike
-from shortrun.learners.learner import Flat, Inferred, Statistics, frozen
+from shortrun.learners.learner import Flat, Inferred, Stage, Statistics, frozen
 from shortrun.model import TopDown
 from shortrun.model.casting import cast_once
 from shortrun.model.likelihood import Images, Mask, PerImage
@@ -225,6 +224,36 @@ class ChainLearner(LatentLearner):
         z, failed, retried = self._run(x, start, draws, mask, noise, arrive=arrive)
         return Inferred(torch.where(failed[:, None], start.z, z), failed, retried)
 
+    def watch(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        every: int,
+        *,
+        mask: Mask | None = None,
+        steps: int | None = None,
+        noise: bool | None = None,
+    ) -> Iterator[Stage[Inferred]]:
+        """Yield where the chains of `infer` are: at their start, after so many steps each time, and at their end.
+
+        A chain that became non-finite shows its start until the end, where it is run again.
+        """
+        check_at_least(1, steps=steps, every=every)
+        steps = self.fresh_steps if steps is None else steps
+        noisy, sizes = self.noise if noise is None else noise, self.step_size(steps)
+        draws = DrawnNoise(rng, steps, (len(x), self.generator.dim), device=x.device)
+        start = self.start(x, draws, mask)
+        z, step = start.z, 0
+        yield Stage(step, steps, Inferred(z, torch.zeros(len(x), dtype=torch.bool, device=x.device), 0))
+        for part in sizes.split(every):
+            moved = torch.stack([draws.draw() for _ in part]) if noisy else no_noise(len(part), z)
+            z, heights = self._climb(x, start._replace(z=z), moved, mask, part, self.step)
+            step = min(step + every, steps)
+            now = Inferred(z, ~torch.isfinite(heights), 0)
+            if step == steps:
+                now = self._run_again(x, start, draws, mask, noisy, True, z, heights)
+            yield Stage(step, steps, now._replace(z=torch.where(now.failed[:, None], start.z, now.z)))
+
     @torch.no_grad()
     def start(self, x: Images, draws: DrawnNoise, mask: Mask | None = None) -> Start:
         """Return where chains start.
@@ -317,22 +346,51 @@ class ChainLearner(LatentLearner):
         arrive: is called with the ends of the first run and returns numbers that are finite where log p(x, z) is; None
         computes it.
         """
-        noisy, sizes, generator = self.noise if noise is None else noise, self.step_size(len(draws)), self.generator
+        noisy, sizes = self.noise if noise is None else noise, self.step_size(len(draws))
+        moved = draws if noisy else no_noise(len(draws), start.z)
+        z, heights = self._climb(x, start, moved, mask, sizes, self.step, arrive is None)
+        return self._run_again(x, start, draws, mask, noisy, anew, z, heights if arrive is None else arrive(z))
 
-        def run(
-            x: Images, start: Start, draws: DrawnNoise, mask: Mask | None, sizes: Tensor, step: Step, check: bool
-        ) -> tuple[Flat, Tensor]:
+    def _climb(
+        self,
+        x: Images,
+        start: Start,
+        noise: ChainNoise,
+        mask: Mask | None,
+        sizes: Float[Tensor, "k 1 d"],
+        step: Step,
+        check: bool = True,
+    ) -> tuple[Flat, PerImage]:
+        """Return where chains end that take the given steps, and numbers that are finite where the ends are.
+
+        check: whether these are log p(x, z, c).
+        """
+
+        def run() -> tuple[Flat, PerImage]:
             climbed = self.log_density(x, start.component, mask)
-            noise = draws if noisy else no_noise(len(draws), start.z)
             z = short_run(climbed, start.z, sizes, noise, step)
             return z, climbed(z) if check else z.sum(1)  # where the density is finite, so is z
 
-        def frozen_run(*arguments: Any) -> tuple[Flat, Tensor]:
-            with torch.no_grad(), frozen(generator):
-                return cast_once(generator, x.device, partial(run, *arguments))
+        with torch.no_grad(), frozen(self.generator):
+            return cast_once(self.generator, x.device, run)
 
-        z, heights = frozen_run(x, start, draws, mask, sizes, self.step, arrive is None)
-        failed, retried = ~torch.isfinite(heights if arrive is None else arrive(z)), 0
+    def _run_again(
+        self,
+        x: Images,
+        start: Start,
+        draws: DrawnNoise,
+        mask: Mask | None,
+        noisy: bool,
+        anew: bool,
+        z: Flat,
+        heights: PerImage,
+    ) -> Inferred:
+        """Return the ends of chains with those that are not finite run again, each time with half the step.
+
+        z: (n, d), the ends of the first run.
+        heights: (n,), finite where the ends are.
+        """
+        failed, retried = ~torch.isfinite(heights), 0
         for attempt in range(1, self.retries + 1):
             if not failed.any():
                 break
@@ -345,7 +403,9 @@ class ChainLearner(LatentLearner):
                 if anew
                 else start._replace(z=start.z[rows], component=start.component[rows])
             )
-            z[rows], heights = frozen_run(x[rows], begin, again, part, sizes * 0.5**attempt, langevin_step, True)
+            noise = again if noisy else no_noise(len(again), begin.z)
+            sizes = self.step_size(len(draws)) * 0.5**attempt
+            z[rows], heights = self._climb(x[rows], begin, noise, part, sizes, langevin_step)
             failed[rows] = ~torch.isfinite(heights)
         return Inferred(z, failed, retried)
 

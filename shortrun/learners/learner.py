@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
@@ -27,6 +27,7 @@ from shortrun.modes import own_modes, plain
 from shortrun.normals import Flat
 
 Kind = TypeVar("Kind", bound="Learner")
+Found = TypeVar("Found")
 Rows = Int64[Tensor, "n"]
 Statistics = dict[str, Tensor]
 """Of a batch, by name, no dimension: a mean over its images where the number is a floating-point one, else a count."""
@@ -43,6 +44,15 @@ class Inferred(NamedTuple):
     """True where log p(x, z) at the end of the chain stayed non-finite after all retries."""
     retried: int
     """Chains that were started again, counted once for each time."""
+
+
+class Stage(NamedTuple, Generic[Found]):
+    """How far inference is, and what there is by then."""
+
+    step: int
+    """0 at the start, `steps` at the end."""
+    steps: int
+    found: Found
 
 
 class Learner(
@@ -160,6 +170,29 @@ class Learner(
         noise: whether the steps are noisy, in place of what the learner does; None keeps that.
         part: (i, m), these images are the i-th of m equal parts of a batch; see `DrawnNoise`.
         """
+
+    def watch(
+        self,
+        x: Images,
+        rng: torch.Generator,
+        every: int,
+        *,
+        mask: Mask | None = None,
+        steps: int | None = None,
+        noise: bool | None = None,
+    ) -> Iterator[Stage[Inferred]]:
+        """Yield the latents on their way, and last those that `infer` returns for the same numbers.
+
+        A learner without a chain has no way to show: it yields the end alone.
+
+        x: (n, c, h, w) in [-1, 1], the images.
+        rng: gives the random numbers.
+        every: at least 1, the steps from one stage to the next.
+        mask: (n or 1, c or 1, h, w), 1 = observed; None where all pixels are.
+        steps: at least 1, in place of the learner's own number; None keeps that.
+        noise: whether the steps are noisy, in place of what the learner does; None keeps that.
+        """
+        yield Stage(1, 1, self.infer(x, rng, mask=mask, steps=steps, noise=noise))
 
     def draw_posterior(self, x: Images, rng: torch.Generator, mask: Mask | None = None) -> Flat:
         """Return one draw of the latents for each image from what stands in for the posterior, (n, d).

@@ -2,7 +2,7 @@
 
 from shortrun.tasks.encode import Encoding, encode
 from shortrun.tasks.export import export
-from shortrun.tasks.inpaint import Inpainting, inpaint
+from shortrun.tasks.inpaint import Inpainting, inpaint, watch_inpainting
 from shortrun.tasks.interpolate import Interpolation, interpolate
 from shortrun.tasks.reconstruct import Reconstruction, reconstruct
 from shortrun.tasks.restore import Restoration, restore
@@ -24,4 +24,5 @@ __all__ = [
     "restore",
     "sample",
     "traverse",
+    "watch_inpainting",
 ]

@@ -1,5 +1,6 @@
 """Photos of any size with damaged places, filled in by a model of small square images."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from shortrun.continuation import continued
 from shortrun.errors import InputError, check_at_least
 from shortrun.learners import Learner
+from shortrun.learners.learner import Stage
 from shortrun.pixels import to_unit
-from shortrun.tasks.batches import BATCH_SIZE, decode, infer
+from shortrun.tasks.batches import BATCH_SIZE, decode, infer, watch
 
 MOST_UNKNOWN = 40_000
 """Missing pixels up to which a rest is continued at the photo's own resolution."""
@@ -135,18 +137,60 @@ def fill(
     noise: in place of what the learner does; None keeps that.
     batch_size: at least 1, completions at a time.
     """
+    rows = _rows(learner, seen, completions, batch_size)
+    z, failed = infer(learner, rows.x, rng, mask=rows.mask, steps=steps, noise=noise, batch_size=rows.batch_size)
+    return _continued(learner, seen, z, failed, rows.batch_size)
+
+
+def watch_filling(
+    learner: Learner,
+    seen: list[Seen],
+    rng: torch.Generator,
+    every: int,
+    completions: int = 16,
+    steps: int | None = None,
+    noise: bool | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Stage[Filled]]:
+    """Yield windows filled in by chains on their way, and last what `fill` returns.
+
+    learner: ready to use.
+    seen: the windows.
+    rng: gives the random numbers; more than one batch draws them in another order than `fill` does.
+    every: at least 1, the steps from one stage to the next.
+    completions: at least 1, of each window.
+    steps: K, at least 1, in place of the learner's; None keeps that.
+    noise: in place of what the learner does; None keeps that.
+    batch_size: at least 1, completions at a time.
+    """
+    rows = _rows(learner, seen, completions, batch_size)
+    stages = watch(learner, rows.x, rng, every, mask=rows.mask, steps=steps, noise=noise, batch_size=rows.batch_size)
+    for step, steps, (z, failed) in stages:
+        yield Stage(step, steps, _continued(learner, seen, z, failed, rows.batch_size))
+
+
+class _Rows(NamedTuple):
+    """Completions of windows, as rows alike."""
+
+    x: Float[Tensor, "rows c h w"]
+    mask: Float[Tensor, "rows 1 h w"]
+    batch_size: int
+
+
+def _rows(learner: Learner, seen: list[Seen], completions: int, batch_size: int) -> _Rows:
     check_at_least(1, completions=completions)
     n, x = len(seen), torch.stack([one.x for one in seen])
-    observed = torch.stack([one.observed for one in seen])
+    mask = torch.stack([one.observed for one in seen])[:, None].float()
     rows = torch.arange(completions * n) % n
-    if learner.shares_draws:
-        batch_size = min(batch_size, n)
-    mask = observed[:, None].float()
-    z, failed = infer(learner, x[rows], rng, mask=mask[rows], steps=steps, noise=noise, batch_size=batch_size)
-    made = decode(learner, z, batch_size).unflatten(0, (completions, n))
+    return _Rows(x[rows], mask[rows], min(batch_size, n) if learner.shares_draws else batch_size)
+
+
+def _continued(learner: Learner, seen: list[Seen], z: Tensor, failed: Tensor, batch_size: int) -> Filled:
+    """Return the windows that latents are decoded to, (m n, d), each continued into its holes."""
+    made, failed = (each.unflatten(0, (-1, len(seen))) for each in (decode(learner, z, batch_size), failed))
     for i, one in enumerate(seen):
         made[:, i] += continued(one.x - made[:, i], one.observed).to(made)
-    return Filled(made.clamp(-1, 1), failed.unflatten(0, (completions, n)))
+    return Filled(made.clamp(-1, 1), failed)
 
 
 class Photo(NamedTuple):

@@ -1,7 +1,7 @@
 """What a run is and what it reached, in words, from its folder alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import exp, prod
 from pathlib import Path
@@ -52,29 +52,50 @@ def info(run_path: str | Path) -> str:
     >>> words[1].split()
     ['learner', 'vae']
     """
-    run = RunFolder(Path(run_path))
-    if not run.config.is_file() and not (run.path / run.description.name).is_file():
-        raise no_run(run.path)
-    config = read_recipe(str(run.config)) if run.config.is_file() else None
-    learner = _learner(run.description)
-    lines: list[tuple[str, str]] = []
-    described = config or learner
-    assert described is not None  # one of the two files is there
-    if config is not None:
-        lines.append(("data", _data(config)))
-        if classes := kept_classes(run):
-            lines.append(("classes", _listed(classes)))
-    lines.append(("learner", described.learner))
-    if learner is not None:
-        lines.append(("images", _images(learner)))
-    lines.append(("model", _model(learner or described, run.weights)))
-    lines.append(("inference", _inference(described, run.weights)))
-    if config is not None:
-        lines.append(("training", _training(config)))
-        lines += _state(run)
+    run = found_run(run_path)
+    lines = [(name, said) for name, words in described(run) if (said := words())] + reached(run)
     lines += [("" if i else "pictures", str(path)) for i, path in enumerate(run.last_pictures)]
     width = max(len(name) for name, _ in lines)
     return "\n".join([str(run.path), *(f"  {name:<{width}}  {words}" for name, words in lines)])
+
+
+def found_run(run_path: str | Path) -> RunFolder:
+    """Return the run that is to be described; raise InputError where neither a run nor a saved model is.
+
+    run_path: its folder, or pretrained:NAME.
+    """
+    run = RunFolder(Path(run_path))
+    if not run.config.is_file() and not (run.path / run.description.name).is_file():
+        raise no_run(run.path)
+    return run
+
+
+def described(run: RunFolder) -> list[tuple[str, Callable[[], str]]]:
+    """Return rows of a name and words: data, classes, learner, images, model, inference and training.
+
+    The words are functions, since each may meet a damaged file and raise InputError, where others can still be said.
+
+    run: finished or not.
+
+    Raises InputError where the settings of the run are damaged.
+    """
+    config = read_recipe(str(run.config)) if run.config.is_file() else None
+    learner = _learner(run.description)
+    lines: list[tuple[str, Callable[[], str]]] = []
+    settings = config or learner
+    assert settings is not None  # one of the two files is there
+    if config is not None:
+        lines.append(("data", lambda: _data(config)))
+        if run.origin.is_file():
+            lines.append(("classes", lambda: _listed(kept_classes(run))))
+    lines.append(("learner", lambda: settings.learner))
+    if learner is not None:
+        lines.append(("images", lambda: _images(learner)))
+    lines.append(("model", lambda: _model(learner or settings, run.weights)))
+    lines.append(("inference", lambda: _inference(settings, run.weights)))
+    if config is not None:
+        lines.append(("training", lambda: _training(config)))
+    return lines
 
 
 def _learner(path: Path) -> LearnerConfig | None:
@@ -100,7 +121,9 @@ def _data(config: Config) -> str:
 
 
 def _listed(classes: list[str]) -> str:
-    """Say how many classes there are, and the names of the first ones, which are numbered from 0."""
+    """Say how many classes there are, and the names of the first ones, which are numbered from 0; of none, nothing."""
+    if not classes:
+        return ""
     more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
     return f"{len(classes)}: {', '.join(classes[:SHOWN])}{more}"
 
@@ -149,7 +172,13 @@ def _training(config: Config) -> str:
     return f"{length}, batches of {training.batch_size}, learning rate {training.learning_rate:g}, seed {training.seed}"
 
 
-def _state(run: RunFolder) -> list[tuple[str, str]]:
+def reached(run: RunFolder) -> list[tuple[str, str]]:
+    """Return rows of a name and words: how far a run is, its test figures with their conditions, and warnings.
+
+    run: finished or not; a saved model has nothing to say here.
+    """
+    if not run.config.is_file():
+        return []
     if not run.result.is_file():
         return [("state", f"{_position(run.state)}; go on with: shortrun train --resume {run.path}")]
     result = read_json(run.result)

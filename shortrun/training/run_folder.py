@@ -104,6 +104,16 @@ class RunFolder:
         return [path for path in named if path.is_file()] or sorted(self.figures.glob("epoch_*.png"))[-1:]
 
     @property
+    def metrics(self) -> Path:
+        """What training said of itself on its way, a line a record."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def diagnosis(self) -> Path:
+        """Where `shortrun diagnose` writes, if it is not told otherwise."""
+        return self.path / "diagnose"
+
+    @property
     def result(self) -> Path:
         """The test figures, each with its conditions; its presence says that the run is finished."""
         return self.path / "result.json"

@@ -4,7 +4,7 @@ from task_learners import images, linear_learner, rng, small_learner
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.tasks import inpaint, masks
+from shortrun.tasks import inpaint, masks, watch_inpainting
 
 SHAPE, D, SIGMA = (1, 4, 5), 3, 0.2
 
@@ -121,3 +121,21 @@ def test_counts_below_one_and_other_images_are_refused() -> None:
         inpaint(learner, images(2), mask, rng(), steps=0)
     with pytest.raises(InputError, match=r"^x: got images of 3x6x5; the model has 1x6x5"):
         inpaint(learner, images(2, (3, 6, 5)), mask, rng())
+
+
+def test_watched_completions_end_as_those_that_are_not() -> None:
+    learner, x, mask = small_learner(), images(3), masks.centre_box(3, 6, 5)
+    *way, end = watch_inpainting(learner, x, mask, rng(), every=1, completions=4, steps=5)
+    wanted = inpaint(learner, x, mask, rng(), completions=4, steps=5)
+    assert all(torch.equal(one, other) for one, other in zip(end.found, wanted, strict=True))
+    seen = (mask > 0.5).expand_as(x)
+    assert [stage.step for stage in way] == [0, 1, 2, 3, 4]
+    assert all(torch.equal(stage.found.mean[seen], x[seen]) for stage in way)
+
+
+def test_watched_completions_of_candidates_differ_too() -> None:
+    weights, x, mask = linear_setting()
+    learner = linear_learner(weights, SHAPE, SIGMA / 4, steps=1, step_size=1e-6)
+    learner.candidates = 50
+    *_, end = watch_inpainting(learner, x, mask, rng(), every=1, completions=6)
+    assert len({tuple(row) for row in end.found.completions[:, 0].flatten(1).round(decimals=4).tolist()}) == 6

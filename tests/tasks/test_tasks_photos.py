@@ -8,7 +8,16 @@ from task_learners import linear_learner, rng, small_learner
 from torch import Tensor
 
 from shortrun.errors import InputError
-from shortrun.tasks.photos import MOST_UNKNOWN, Filled, fill, paste, rest_continued, seen_through, windows
+from shortrun.tasks.photos import (
+    MOST_UNKNOWN,
+    Filled,
+    fill,
+    paste,
+    rest_continued,
+    seen_through,
+    watch_filling,
+    windows,
+)
 
 SHAPE = (3, 8, 8)
 
@@ -119,3 +128,13 @@ def test_a_whole_photo_is_given_back_and_windows_must_fit() -> None:
     assert torch.equal(paste(photo, observed, [], empty).pixels, photo)
     with pytest.raises(InputError, match="filled: got 0 windows for 1"):
         paste(photo, observed, windows(9, 9), empty)
+
+
+def test_watched_windows_end_as_those_that_are_not() -> None:
+    learner, photo, observed = small_learner(image_shape=SHAPE), plane(30, 50), damage(30, 50)
+    seen = [seen_through(photo, observed, part, SHAPE[1:]) for part in windows(30, 50)]
+    *way, end = watch_filling(learner, seen, rng(), every=2, completions=3, steps=5)
+    wanted = fill(learner, seen, rng(), completions=3, steps=5)
+    assert torch.equal(end.found.completions, wanted.completions)
+    assert torch.equal(end.found.failed, wanted.failed)
+    assert [stage.step for stage in way] == [0, 2, 4]

@@ -14,7 +14,6 @@ author = "The shortrun authors"
 release = version = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "settings_tables"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # a page that is yet to come has its place
 highlight_language = "none"  # what a page calls a block of; indented ones are commands, formulas and output
 
 # Pages
@@ -22,7 +21,7 @@ myst_heading_anchors = 3  # links to headings are checked
 html_theme = "furo"
 html_title = "shortrun"
 html_copy_source = False
-html_show_sphinx = False
+html_show_copyright = html_show_sphinx = False
 pygments_style = "friendly"
 
 # Tutorials are executed, and kept until they change

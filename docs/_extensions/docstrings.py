@@ -59,7 +59,13 @@ def convert(app: "Sphinx", what: str, name: str, value: Any, options: Any, lines
     lines[:] = converted(lines, set(inspect.signature(value).parameters) if callable_ else set())
 
 
+def without_settings(app: "Sphinx", what: str, name: str, *rest: Any) -> tuple[str, None] | None:
+    """Leave out the signature of a dataclass of settings, whose table stands below it."""
+    return ("", None) if what == "class" and name.endswith("Config") else None
+
+
 def setup(app: "Sphinx") -> dict[str, bool]:
     """Connect to autodoc."""
     app.connect("autodoc-process-docstring", convert)
+    app.connect("autodoc-process-signature", without_settings)
     return {"parallel_read_safe": True}

@@ -59,13 +59,26 @@ def convert(app: "Sphinx", what: str, name: str, value: Any, options: Any, lines
     lines[:] = converted(lines, set(inspect.signature(value).parameters) if callable_ else set())
 
 
-def without_settings(app: "Sphinx", what: str, name: str, *rest: Any) -> tuple[str, None] | None:
-    """Leave out the signature of a dataclass of settings, whose table stands below it."""
-    return ("", None) if what == "class" and name.endswith("Config") else None
+def signature(
+    app: "Sphinx", what: str, name: str, value: Any, options: Any, given: str | None, returned: str | None
+) -> tuple[str, None] | None:
+    """Return the signature of a class where autodoc finds another one than the class is made by.
+
+    A dataclass of settings has none, since its table stands below it. Autodoc takes that of a learner from its
+    metaclass, which is `(*args, **kwargs)`.
+    """
+    if what == "class" and name.endswith("Config"):
+        return "", None
+    if what != "class" or given is None or "*args" not in given:
+        return None
+    from sphinx.util.inspect import signature, stringify_signature
+
+    made = stringify_signature(signature(value.__init__, bound_method=True), unqualified_typehints=True)
+    return "()" if "*args" in made else made.removesuffix(" -> None"), None
 
 
 def setup(app: "Sphinx") -> dict[str, bool]:
     """Connect to autodoc."""
     app.connect("autodoc-process-docstring", convert)
-    app.connect("autodoc-process-signature", without_settings)
+    app.connect("autodoc-process-signature", signature)
     return {"parallel_read_safe": True}

@@ -83,7 +83,7 @@ def day(seconds: int) -> str:
 
 def main(words: list[str] | None = None) -> int:
     """Print what is older; return 1 with --check where the table itself is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.docs", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.docs", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="end with 1 where the table is wrong")
     arguments = parser.parse_args(words)
     made = tomllib.loads((ROOT / TABLE).read_text(encoding="utf-8"))["made"]

@@ -29,6 +29,8 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 900  # seconds of a cell, on a busy machine
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables that a cell returns
+nb_output_stderr = "remove"  # warnings of libraries about notebooks; an error ends the build
 nb_ipywidgets_js = {}  # nothing is asked of another host
 # commands of a tutorial are those of this interpreter, on one thread, whatever the machine has
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

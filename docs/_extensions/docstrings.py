@@ -6,6 +6,7 @@ images.`) and an example. Its characters mean themselves, but for `code` between
 
 import inspect
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def escaped(text: str) -> str:
     return "".join(f"`{part}`" if part.startswith("`") else MARKUP.sub(r"\\\1", part) for part in parts)
 
 
-def converted(lines: list[str], arguments: set[str]) -> list[str]:
+def converted(lines: Sequence[str], arguments: set[str]) -> list[str]:
     """Return the lines of a docstring as reStructuredText.
 
     lines: without the indentation that they have in common.
@@ -59,7 +60,7 @@ def convert(app: "Sphinx", what: str, name: str, value: Any, options: Any, lines
     lines[:] = converted(lines, set(inspect.signature(value).parameters) if callable_ else set())
 
 
-def signature(
+def made_by(
     app: "Sphinx", what: str, name: str, value: Any, options: Any, given: str | None, returned: str | None
 ) -> tuple[str, None] | None:
     """Return the signature of a class where autodoc finds another one than the class is made by.
@@ -80,5 +81,5 @@ def signature(
 def setup(app: "Sphinx") -> dict[str, bool]:
     """Connect to autodoc."""
     app.connect("autodoc-process-docstring", convert)
-    app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-process-signature", made_by)
     return {"parallel_read_safe": True}

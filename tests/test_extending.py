@@ -113,11 +113,12 @@ def test_what_comes_from_outside_is_used_like_what_is_built_in(place: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_python_takes_the_class_itself(place: Path) -> None:
-    text = (place / "notebook.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["notebook.py", "own_decoder.py"])
+def test_python_takes_the_class_itself(place: Path, name: str) -> None:
+    text = (place / name).read_text(encoding="utf-8")
     few = "config.training.__dict__['updates'] = 3  # by the test, for its time\n"
-    (place / "notebook.py").write_text(text.replace("run = shortrun", f"{few}run = shortrun"), encoding="utf-8")
-    done = python(place, "notebook.py")
+    (place / name).write_text(text.replace("run = shortrun", f"{few}run = shortrun"), encoding="utf-8")
+    done = python(place, name)
     assert done.returncode == 0, done.stderr
 
 

@@ -20,10 +20,10 @@ from shortrun.compare.table import write_table
 from shortrun.config import Config
 from shortrun.data import Dataset
 from shortrun.errors import InputError, check_at_least, require_package
-from shortrun.evaluation import own_features
 from shortrun.evaluation.assess import assess
 from shortrun.evaluation.measures import PARTS
 from shortrun.evaluation.rate import points_of_rate
+from shortrun.evaluation.rotations import features_for
 from shortrun.figures.images import write_png
 from shortrun.files import read_json, write_json
 from shortrun.learners import checked_for_learner, learner_class
@@ -68,8 +68,7 @@ def compare(
     fast: whether to spend no longer on measuring than on training: reconstructions and distances alone, of 50 to 500
         test images and 500 to 5000 draws, by the work of the trainings. The four counts before are then not looked at.
     device: cpu or cuda; the best there is where not given.
-    features: to compare images by; a classifier trained on the data set where not given, and no distances where that
-        has no labels.
+    features: to compare images by; a classifier trained on the data set where not given, see `features_for`.
 
     Raises InputError for what cannot be compared, and where `out` holds another comparison.
     """
@@ -157,9 +156,9 @@ def times_of(records: Mapping[str, list[Any]]) -> str:
 
 
 def features_on(place: torch.device, dataset: Dataset, features: nn.Module | None) -> nn.Module | None:
-    """Return what images are compared by: what is given, or a classifier of the data set where it has labels."""
-    if features is None and dataset.labelled:
-        features = own_features(dataset)
+    """Return what images are compared by: what is given, or a classifier of the data set's labels or of rotations."""
+    if features is None:
+        features = features_for(dataset)
     return None if features is None else features.to(place)
 
 

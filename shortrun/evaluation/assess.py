@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from shortrun.data import Dataset
 from shortrun.errors import InputError, check_at_least, did_you_mean, require_package
 from shortrun.evaluation.assessment import Assessment
-from shortrun.evaluation.classifier import own_features
 from shortrun.evaluation.importance import SAMPLES as IMPORTANCE_SAMPLES
 from shortrun.evaluation.measures import MEASURES, PARTS
+from shortrun.evaluation.rotations import features_for
 from shortrun.learners import Learner
 from shortrun.metrics.feature_matrix import feature_matrix
 from shortrun.metrics.figure import Figure
@@ -140,8 +140,8 @@ def check_asked(assessment: Assessment, parts: Collection[str]) -> None:
 def with_features(assessment: Assessment) -> Assessment:
     """Return the assessment with what images are compared by; raise InputError where it does not take them."""
     features, dataset = assessment.features, assessment.dataset
-    if features is None and dataset.labelled:
-        features = own_features(dataset).to(assessment.learner.device)
+    if features is None and (found := features_for(dataset)) is not None:
+        features = found.to(assessment.learner.device)
     if features is not None:
         feature_matrix(features, dataset.test.images(slice(0, 2)))  # what does not fit fails before any work
     return dataclasses.replace(assessment, features=features)

@@ -102,7 +102,7 @@ def sample_figures(assessment: Assessment) -> list[Figure]:
     if "fitted" not in learner.sources and (with_generator(learner) or not learner.has_prior):
         missing += left_out(FITTED, "no density was fitted to the latents of the model")
     if assessment.features is None:
-        reason = "the data set has no labels of two classes or more to learn features from; give features"
+        reason = "no features can be learned without labels from few, damaged or oblong images; give features"
         return missing + [figure for draws in sources for figure in left_out(draws, reason)]
     quoted = described(assessment.features, assessment.dataset)
     found: list[Figure] = []
@@ -155,8 +155,9 @@ def described(features: nn.Module, dataset: Dataset) -> dict[str, Any]:
     if isinstance(name, str):
         return {"features": name}
     if isinstance(features, Features):
+        task = f"{features.task} of " if features.task else ""
         return {
-            "features": f"own classifier of {dataset.name}",
+            "features": f"own classifier of {task}{dataset.name}",
             "features_accuracy": features.accuracy,
             "features_train_images": len(dataset.train),
             "features_seed": features.seed,

@@ -51,8 +51,8 @@ def importance_weighted(log_w: Float[Tensor, "m n"]) -> PerImage:
     Source: Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, arXiv 1509.00519; Mattei and
     Frellsen, "MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets", ICML 2019, arXiv 1812.02633.
 
-    >>> importance_weighted(torch.tensor([[0.0, 1.0], [0.0, 3.0]]).log())
-    tensor([-inf, 0.6931])
+    >>> importance_weighted(torch.tensor([[2.0, 1.0], [2.0, 3.0]]).log()).exp()
+    tensor([2., 2.])
     """
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 

@@ -15,7 +15,7 @@ class Features(nn.Module):
         images -> 3x3 convolutions, halved down to 4x4 or less -> 64 features -> logits
 
     `own_features` trains one. `accuracy` is then the share of the test images that it classifies rightly, and nan
-    before; `seed` is the one it was trained with, None before.
+    before; `seed` is the one it was trained with, None before; `task` says what it tells, where that is not the labels.
 
     image_shape: (c, h, w).
     classes: at least 2.
@@ -42,6 +42,7 @@ class Features(nn.Module):
         self.num_features = NUM_FEATURES
         self.accuracy = math.nan
         self.seed: int | None = None
+        self.task = ""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
         """Return the features of images in [-1, 1], (n, 64)."""

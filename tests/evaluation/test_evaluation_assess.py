@@ -248,7 +248,8 @@ def test_layers_of_the_conditional_parameterization_are_the_generators() -> None
     assert found["mig"].value == pytest.approx(disentanglement.mutual_information_gap(codes, FACTORS))
 
 
-def test_without_labels_features_have_to_be_given() -> None:
+def test_where_no_features_can_be_learned_they_have_to_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortrun.evaluation.rotations.FEWEST", 1000)
     learner = short_run()
     learner.latent_density = None
     found = assess(learner, dataset(labels=False), parts=["samples", "probe"], **SMALL)

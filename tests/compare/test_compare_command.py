@@ -166,7 +166,7 @@ def test_settings_are_chosen_by_train_images(tmp_path: Path) -> None:
         assert of["training"]["images"] == 200
 
 
-def test_images_without_labels_are_compared_without_features(tmp_path: Path) -> None:
+def test_images_without_labels_are_compared_by_rotations(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", x=rng.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8))
     words = ["compare", "digits", "--learners", "vae", *TINY, "--data.train-limit", "150", "--seeds", "1"]
@@ -174,7 +174,8 @@ def test_images_without_labels_are_compared_without_features(tmp_path: Path) -> 
     assert main([*words, "--data.source", str(tmp_path / "mine.npz"), "--out", str(out)]) == 0
     (row,) = rows(out)
     assert float(row["mse_draw"]) > 0
-    assert "fid_prior" not in row
+    assert float(row["fid_prior"]) > 0
+    assert "features own classifier of rotations of mine" in (out / "table.md").read_text()
     assert (out / "curves.png").stat().st_size > 5_000
 
 

@@ -21,8 +21,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def unlabelled(name: str = "digits") -> Dataset:
     data = load_dataset(name, train_limit=400, test_limit=100)
-    parts = (dataclasses.replace(part, labels=None) for part in (data.train, data.test))
-    return Dataset("mine", *parts)
+    train, test = (dataclasses.replace(part, labels=None) for part in (data.train, data.test))
+    return Dataset("mine", train, test)
 
 
 def test_images_are_turned_by_all_angles() -> None:

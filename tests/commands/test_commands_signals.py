@@ -110,7 +110,7 @@ def test_a_training_stops_at_any_moment_and_goes_on(
     "name",
     [
         "comparison.read_dataset",
-        "comparison.own_features",
+        "comparison.features_for",
         "contest.train",
         "comparison.assess",
         "comparison.write_png",
